@@ -1,0 +1,1 @@
+//! Load tools and fixtures that the benches share.

@@ -1,0 +1,2 @@
+//! netdevctl
+fn main() {}

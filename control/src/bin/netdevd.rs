@@ -1,0 +1,2 @@
+//! netdevd
+fn main() {}

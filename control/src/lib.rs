@@ -1,0 +1,8 @@
+//! The control side of netdevd: it decides and never touches a frame.
+//!
+//! ```text
+//! qmp::session -> schema::validate -> commands -> model -> apply -> engine
+//! ```
+#![deny(unsafe_code)]
+
+pub mod qmp;

@@ -1,0 +1,3 @@
+//! QMP as QEMU speaks it: parser, sessions, errors, events.
+
+pub mod error;

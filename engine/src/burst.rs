@@ -1,0 +1,274 @@
+//! Frame and burst: what moves through the engine.
+//!
+//! A [`Burst`] holds up to [`BURST`] frames that are *lent*: their bytes still lie where they arrived (a provided
+//! buffer, a UMEM frame, a guest's memory, a pool buffer). The transmitting side copies or names them once; then the
+//! receiving queue takes its buffers back. Nothing here owns memory.
+
+#![allow(unsafe_code)] // lent memory is (pointer, length), never a slice: a guest may write it while we read
+
+use crate::wire::vnet_hdr::VnetHdr;
+use std::ptr::NonNull;
+
+/// Frames in one burst at most. A `u64` selects any subset of them.
+pub const BURST: usize = 64;
+
+/// Segments in one burst at most: every frame has one, GSO frames of a chained receiver have more.
+pub const SEGMENTS: usize = 2048;
+
+/// The longest frame, virtio-net header excluded, that the engine moves (QEMU's `NET_BUFSIZE`).
+pub const MAX_FRAME: usize = 4096 + 65536;
+
+/// A run of lent bytes: pointer and validated length.
+#[derive(Debug, Clone, Copy)]
+pub struct Seg {
+    ptr: NonNull<u8>,
+    len: u32,
+}
+
+impl Seg {
+    /// Names `len` bytes at `ptr`.
+    ///
+    /// # Safety
+    /// `ptr..ptr+len` must be mapped and readable until the burst that holds this segment is given back. The bytes
+    /// may be changed by others meanwhile; every access is therefore a raw copy.
+    pub const unsafe fn new(ptr: NonNull<u8>, len: u32) -> Self {
+        Self { ptr, len }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether the segment names no byte.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Start of the bytes; for iovecs and ring descriptors.
+    #[must_use]
+    pub const fn ptr(&self) -> *const u8 {
+        self.ptr.as_ptr()
+    }
+
+    /// The part from `from` on, at most `len` bytes; empty when `from` lies behind the end.
+    #[must_use]
+    pub fn slice(&self, from: usize, len: usize) -> Self {
+        let from = from.min(self.len());
+        let len = len.min(self.len() - from) as u32;
+        // SAFETY: from <= self.len, so the sum stays inside (or one past the end of) the validated run.
+        Self { ptr: unsafe { self.ptr.add(from) }, len }
+    }
+
+    /// Copies bytes from offset `from` into `to`; returns how many there were.
+    pub fn copy_to(&self, from: usize, to: &mut [u8]) -> usize {
+        let part = self.slice(from, to.len());
+        // SAFETY: `part` lies inside the run that the constructor's contract keeps readable; `to` is ours and cannot
+        // overlap lent memory, which no reference ever points to.
+        unsafe { std::ptr::copy_nonoverlapping(part.ptr(), to.as_mut_ptr(), part.len()) };
+        part.len()
+    }
+}
+
+/// One frame of a burst: its virtio-net header and where its bytes are.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame {
+    /// Checksum and segmentation state that travels with the frame.
+    pub hdr: VnetHdr,
+    /// Bytes of the Ethernet frame (header without FCS).
+    pub len: u32,
+    /// Index of the first segment in [`Burst::segs`].
+    first: u32,
+    /// Number of segments.
+    count: u32,
+}
+
+impl Frame {
+    const EMPTY: Self = Self { hdr: VnetHdr::NONE, len: 0, first: 0, count: 0 };
+
+    /// Length in bytes of the Ethernet frame.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether the frame has no byte.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Up to [`BURST`] lent frames that move together. Allocated once a worker, refilled every time.
+#[derive(Debug)]
+pub struct Burst {
+    frames: Box<[Frame; BURST]>,
+    len: usize,
+    segs: Box<[Seg; SEGMENTS]>,
+    used: usize,
+}
+
+// SAFETY: a burst only names memory; who fills it answers for the memory's life, and it moves between threads only
+// before the worker starts (empty).
+unsafe impl Send for Burst {}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Burst {
+    /// An empty burst; the only allocation it ever makes.
+    #[must_use]
+    pub fn new() -> Self {
+        let none = Seg { ptr: NonNull::dangling(), len: 0 };
+        Self { frames: Box::new([Frame::EMPTY; BURST]), len: 0, segs: Box::new([none; SEGMENTS]), used: 0 }
+    }
+
+    /// Number of frames.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no frame.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether a frame of `segs` more segments fits.
+    #[must_use]
+    pub const fn has_room(&self, segs: usize) -> bool {
+        self.len < BURST && self.used + segs <= SEGMENTS
+    }
+
+    /// Forgets all frames.
+    pub const fn clear(&mut self) {
+        self.len = 0;
+        self.used = 0;
+    }
+
+    /// Appends a frame of these segments. Returns false, changing nothing, when it does not fit.
+    pub fn push(&mut self, hdr: VnetHdr, segs: &[Seg]) -> bool {
+        if !self.has_room(segs.len()) {
+            return false;
+        }
+        let first = self.used;
+        let mut len = 0;
+        for (slot, seg) in self.segs[first..].iter_mut().zip(segs) {
+            *slot = *seg;
+            len += seg.len;
+        }
+        self.used += segs.len();
+        self.frames[self.len] = Frame { hdr, len, first: first as u32, count: segs.len() as u32 };
+        self.len += 1;
+        true
+    }
+
+    /// The frames, in order of arrival.
+    #[must_use]
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames[..self.len]
+    }
+
+    /// The frames with their headers open to change (offload state only).
+    pub fn frames_mut(&mut self) -> &mut [Frame] {
+        &mut self.frames[..self.len]
+    }
+
+    /// The segments of one of this burst's frames.
+    #[must_use]
+    pub fn segs(&self, frame: &Frame) -> &[Seg] {
+        &self.segs[frame.first as usize..(frame.first + frame.count) as usize]
+    }
+
+    /// Copies bytes of `frame` from offset `from` into `to`; returns how many there were.
+    pub fn copy_out(&self, frame: &Frame, mut from: usize, to: &mut [u8]) -> usize {
+        let mut done = 0;
+        for seg in self.segs(frame) {
+            if from >= seg.len() {
+                from -= seg.len();
+                continue;
+            }
+            done += seg.copy_to(from, &mut to[done..]);
+            from = 0;
+            if done == to.len() {
+                break;
+            }
+        }
+        done
+    }
+
+    /// Calls `each` with the parts of `frame` that make up bytes `from..from+len`.
+    pub fn parts(&self, frame: &Frame, mut from: usize, mut len: usize, mut each: impl FnMut(Seg)) {
+        for seg in self.segs(frame) {
+            if len == 0 {
+                return;
+            }
+            if from >= seg.len() {
+                from -= seg.len();
+                continue;
+            }
+            let part = seg.slice(from, len);
+            from = 0;
+            len -= part.len();
+            each(part);
+        }
+    }
+
+    /// A mask of all frames.
+    #[must_use]
+    pub const fn all(&self) -> Mask {
+        Mask::first(self.len)
+    }
+}
+
+/// A subset of a burst's frames: bit i is frame i.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mask(pub u64);
+
+impl Mask {
+    /// No frame.
+    pub const NONE: Self = Self(0);
+
+    /// The first `n` frames.
+    #[must_use]
+    pub const fn first(n: usize) -> Self {
+        if n >= 64 { Self(u64::MAX) } else { Self((1 << n) - 1) }
+    }
+
+    /// Number of frames selected.
+    #[must_use]
+    pub const fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Whether none is selected.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether frame `i` is selected.
+    #[must_use]
+    pub const fn has(self, i: usize) -> bool {
+        self.0 >> i & 1 == 1
+    }
+
+    /// The selected indices, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let i = left.trailing_zeros() as usize;
+            left &= left - 1;
+            Some(i)
+        })
+    }
+}

@@ -1,0 +1,23 @@
+//! The data plane of netdevd: frames enter by a port, pass filters, cross a hub or a pair, and leave by a port.
+//!
+//! ```text
+//!        control thread                                    worker (one per core)
+//!  topology -> diff -> plan -------------+      +---------------- one turn ------------------------+
+//!        open fds, map rings (off thread)|      | adopt plan, inbox, read the clock once           |
+//!                                        +cell->| rx queue -> filters -> peer | hub                |
+//!        wait for every worker's word <--acks---|          -> filters -> tx queue -> flush         |
+//!        retire what is old, then reply         | links to other workers, housekeeping, idle       |
+//!                                               +--------------------------------------------------+
+//! ```
+//!
+//! Dependencies run one way: `worker` -> `switch`, `filter`, `backend`, `offload` -> `port`, `burst`, `mem`, `wire`,
+//! `uring`; `topology` knows nothing but `std`. A test holds this.
+#![deny(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod burst;
+pub mod mem;
+pub mod port;
+pub mod topology;
+pub mod uring;
+pub mod wire;

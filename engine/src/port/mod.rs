@@ -1,0 +1,144 @@
+//! The contract that every backend fulfils: a port is one or more queue pairs, each an [`RxQueue`] and a [`TxQueue`].
+//!
+//! One turn of a worker, for one source:
+//!
+//! 1. `rx` lends a burst; nothing is copied.
+//! 2. Filters and the switch decide; `tx` of each destination takes frames. A ring-like destination copies at once; a
+//!    file-like one queues one request a frame that *names* the lent bytes.
+//! 3. `flush` of every destination that was written, then one `io_uring_enter` for all of them, then `settle`: what the
+//!    kernel refused for now was copied into the destination's backlog, what can never go was dropped by name.
+//! 4. `release` tells the source how many went: those buffers are its own again, the rest is lent anew next time.
+
+pub mod backlog;
+pub mod counters;
+
+use crate::burst::{Burst, Mask};
+use crate::mem::pool::Pool;
+use crate::uring::FdIo;
+use counters::{DropReason, PortCounters};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+/// Names a queue of a port for as long as it exists; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueId(pub u64);
+
+/// What a worker hands to its ports in a turn.
+pub struct Turn<'w> {
+    /// Nanoseconds since the engine started, read once a turn.
+    pub now: u64,
+    /// The worker's io_uring (or its batched-syscall stand-in).
+    pub io: &'w mut FdIo,
+    /// The worker's pool of frame buffers.
+    pub pool: &'w mut Pool,
+}
+
+/// What a receiver can take; the offload stage makes frames fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Caps {
+    /// The receiver completes partial checksums.
+    pub csum: bool,
+    /// The receiver takes TCP/IPv4 frames to be segmented.
+    pub tso4: bool,
+    /// The receiver takes TCP/IPv6 frames to be segmented.
+    pub tso6: bool,
+    /// The receiver takes TCP frames with CWR to be segmented (ECN).
+    pub ecn: bool,
+    /// The receiver takes UDP/IPv4 frames to be fragmented.
+    pub ufo: bool,
+    /// The receiver takes UDP frames to be segmented.
+    pub uso: bool,
+    /// A large frame costs the receiver much less than its segments: coalesce toward it.
+    pub coalesce: bool,
+}
+
+impl Caps {
+    /// A receiver that takes only whole wire frames.
+    pub const NONE: Self =
+        Self { csum: false, tso4: false, tso6: false, ecn: false, ufo: false, uso: false, coalesce: false };
+}
+
+/// How a worker learns that a queue has frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Look at it every turn (memory rings).
+    Polled,
+    /// [`FdIo`] says which files have completions.
+    File(crate::uring::FileId),
+}
+
+/// The receiving half of a queue pair: frames that the outside sent.
+pub trait RxQueue: Send {
+    /// Called once on the worker that now owns the queue: register the file, arm receives.
+    fn start(&mut self, turn: &mut Turn<'_>);
+
+    /// Appends at most `want` frames to `burst`. They stay valid until [`RxQueue::release`].
+    fn rx(&mut self, turn: &mut Turn<'_>, want: usize, burst: &mut Burst);
+
+    /// The first `taken` frames of the last burst have gone; the rest must be lent again, in the same order.
+    fn release(&mut self, turn: &mut Turn<'_>, taken: usize);
+
+    /// Begins (first call) or goes on with stopping: cancel requests, reap completions. True when neither kernel nor
+    /// peer can touch this queue's memory any more; only then is it handed back to control.
+    fn stop(&mut self, turn: &mut Turn<'_>) -> bool;
+
+    /// How the worker learns of frames.
+    fn source(&self) -> Source;
+
+    /// Whether frames are waiting that need no further event (for the last look before sleep).
+    fn pending(&self) -> bool;
+
+    /// Frames that the queue itself had to drop since the last call, by reason (truncated, malformed).
+    fn drops(&mut self) -> Option<(DropReason, u64)> {
+        None
+    }
+
+    /// State of the transport in words for `query-netdev`, when it is not simply running.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The transmitting half of a queue pair: frames for the outside.
+pub trait TxQueue: Send {
+    /// Called once on the worker that now owns the queue.
+    fn start(&mut self, turn: &mut Turn<'_>);
+
+    /// What this receiver can take now.
+    fn caps(&self) -> Caps;
+
+    /// Frames that [`TxQueue::tx`] would take now. 0 is back-pressure: the source is left alone.
+    fn room(&mut self, turn: &mut Turn<'_>) -> usize;
+
+    /// Takes the frames of `burst` that `mask` selects, in order; returns how many (a prefix of the selection).
+    /// A frame that can never go counts as taken and is reported by [`TxQueue::settle`] as dropped.
+    fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize;
+
+    /// Publishes what was taken: rings their indices and kicks. File-like queues have nothing to do here.
+    fn flush(&mut self, turn: &mut Turn<'_>);
+
+    /// After the turn's submission: account completions, keep refused frames, retry kept ones.
+    fn settle(&mut self, turn: &mut Turn<'_>, counters: &PortCounters);
+
+    /// As [`RxQueue::stop`].
+    fn stop(&mut self, turn: &mut Turn<'_>) -> bool;
+
+    /// Whether frames wait for the receiver (it will signal; the worker may sleep).
+    fn blocked(&self) -> bool {
+        false
+    }
+}
+
+/// One queue pair on its way from control to a worker and back.
+pub struct Queue {
+    /// Its name for life.
+    pub id: QueueId,
+    /// Receiving half.
+    pub rx: Box<dyn RxQueue>,
+    /// Transmitting half.
+    pub tx: Box<dyn TxQueue>,
+    /// Counters, shared with whoever shows them.
+    pub counters: Arc<PortCounters>,
+    /// The file behind the queue, for messages; -1 where there is none.
+    pub fd: RawFd,
+}

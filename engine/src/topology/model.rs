@@ -1,0 +1,68 @@
+//! What control says of the network: clients (netdevs, hub ports, nics), who peers whom, and which filters sit where.
+
+/// Names a client for life; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+/// Names a filter for life; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FilterId(pub u64);
+
+/// The whole network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// All clients, in creation order.
+    pub clients: Vec<Client>,
+}
+
+/// One netdev, hub port or nic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Its name for life.
+    pub id: ClientId,
+    /// What it is.
+    pub kind: ClientKind,
+    /// False: neither sends nor receives (`set_link`).
+    pub link_up: bool,
+    /// False: the transport has nobody at the other end (frames for it drop as `not-connected`).
+    pub connected: bool,
+    /// The client it is joined to.
+    pub peer: Option<ClientId>,
+    /// Its filters, head first.
+    pub filters: Vec<FilterUse>,
+}
+
+/// What a client is to the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientKind {
+    /// Frames enter and leave here, by these queues.
+    Port {
+        /// One entry a queue pair, in queue order.
+        queues: Vec<QueueRef>,
+    },
+    /// A port of a hub.
+    HubPort {
+        /// The hub's number.
+        hub: i32,
+    },
+}
+
+/// A queue of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueRef {
+    /// The queue's name for life.
+    pub id: u64,
+    /// The worker that owns it.
+    pub worker: usize,
+}
+
+/// A filter's place in a client's chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilterUse {
+    /// Which filter.
+    pub id: FilterId,
+    /// It sees frames sent to the client.
+    pub rx: bool,
+    /// It sees frames that the client sends.
+    pub tx: bool,
+}

@@ -1,0 +1,1 @@
+//! The harness of the black-box tests: a daemon under test, a QMP client, network namespaces.
