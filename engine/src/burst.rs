@@ -79,6 +79,9 @@ pub struct Frame {
     pub hdr: VnetHdr,
     /// Bytes of the Ethernet frame (header without FCS).
     pub len: u32,
+    /// How many frames of the source this one stands for: more than 1 when coalesced, 0 for all but the first
+    /// segment of a segmented one. Counters add this.
+    pub weight: u32,
     /// Index of the first segment in [`Burst::segs`].
     first: u32,
     /// Number of segments.
@@ -86,7 +89,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    const EMPTY: Self = Self { hdr: VnetHdr::NONE, len: 0, first: 0, count: 0 };
+    const EMPTY: Self = Self { hdr: VnetHdr::NONE, len: 0, weight: 1, first: 0, count: 0 };
 
     /// Length in bytes of the Ethernet frame.
     #[must_use]
@@ -164,7 +167,7 @@ impl Burst {
             len += seg.len;
         }
         self.used += segs.len();
-        self.frames[self.len] = Frame { hdr, len, first: first as u32, count: segs.len() as u32 };
+        self.frames[self.len] = Frame { hdr, len, weight: 1, first: first as u32, count: segs.len() as u32 };
         self.len += 1;
         true
     }

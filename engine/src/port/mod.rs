@@ -11,6 +11,7 @@
 
 pub mod backlog;
 pub mod counters;
+pub mod lanes;
 
 use crate::burst::{Burst, Mask};
 use crate::mem::pool::Pool;

@@ -1,3 +1,6 @@
-//! The description of the world as pure values: what control says, and what a worker reads.
+//! The description of the world as pure values, what a worker reads of it, and the cell where control and workers meet.
 
+pub mod cell;
 pub mod model;
+pub mod plan;
+pub mod sync;

@@ -1,0 +1,9 @@
+//! From a source to its destinations: the published routes, and the walk over them.
+//!
+//! The switch knows masks and nodes; what a port or a filter is stays behind [`Outlet`].
+
+pub mod forward;
+pub mod routes;
+
+pub use forward::{Outlet, forward};
+pub use routes::Routes;

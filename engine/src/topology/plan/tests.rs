@@ -1,0 +1,130 @@
+use super::super::model::FilterUse;
+use super::*;
+
+/// A world of ports (odd ids) each joined to a hub port (id + 1) of `hub`.
+fn hub_world(n: u64, hub: i32) -> (Topology, Slots) {
+    let mut t = Topology::default();
+    let mut slots = Slots::default();
+    for i in 0..n {
+        let (port, hubport) = (ClientId(i * 2 + 1), ClientId(i * 2 + 2));
+        let queues = vec![QueueRef { id: i, worker: 0 }];
+        t.clients.push(client(port, ClientKind::Port { queues }, Some(hubport)));
+        t.clients.push(client(hubport, ClientKind::HubPort { hub }, Some(port)));
+        slots.queues.insert(i, i as u32);
+    }
+    (t, slots)
+}
+
+fn client(id: ClientId, kind: ClientKind, peer: Option<ClientId>) -> Client {
+    Client { id, kind, link_up: true, connected: true, peer, filters: Vec::new() }
+}
+
+fn entry(plan: &Plan, slot: usize) -> Entry {
+    plan.workers[0].sources[slot].unwrap()
+}
+
+/// All ends of a queue's way, in order.
+fn ends(plan: &Plan, slot: usize) -> Vec<Hop> {
+    let part = &plan.workers[0];
+    let mut todo = vec![entry(plan, slot).node];
+    let mut out = Vec::new();
+    while let Some(n) = todo.pop() {
+        match part.nodes[n as usize].hop {
+            Hop::Flood { first, count } => todo.extend((first..first + count).rev()),
+            end => out.push(end),
+        }
+    }
+    out
+}
+
+#[test]
+fn two_ports_on_a_hub_are_a_pair() {
+    let (t, slots) = hub_world(2, 0);
+    let plan = build(&t, &slots, 1);
+    assert_eq!(entry(&plan, 0).only.map(|o| o.0), Some(Target { worker: 0, slot: 1, queue: 1 }));
+    assert!(!entry(&plan, 0).filtered);
+}
+
+#[test]
+fn a_hub_floods_newest_port_first_and_never_back() {
+    let (t, slots) = hub_world(3, 7);
+    let plan = build(&t, &slots, 1);
+    let to = |queue| Hop::Port(Target { worker: 0, slot: queue as u32, queue });
+    assert_eq!(ends(&plan, 0), vec![to(2), to(1)]);
+    assert_eq!(ends(&plan, 2), vec![to(1), to(0)]);
+    assert_eq!(entry(&plan, 0).only, None);
+}
+
+#[test]
+fn hubs_joined_in_a_ring_deliver_once_and_drop_the_loop() {
+    let (mut t, slots) = hub_world(2, 0);
+    // The second port moves to hub 1; hubs 0 and 1 are joined by two cables.
+    t.clients[3].kind = ClientKind::HubPort { hub: 1 };
+    for cable in 0..2 {
+        let (a, b) = (ClientId(100 + cable * 2), ClientId(101 + cable * 2));
+        t.clients.push(client(a, ClientKind::HubPort { hub: 0 }, Some(b)));
+        t.clients.push(client(b, ClientKind::HubPort { hub: 1 }, Some(a)));
+    }
+    let plan = build(&t, &slots, 1);
+    let all = ends(&plan, 0);
+    let ports = all.iter().filter(|h| matches!(h, Hop::Port(_))).count();
+    assert_eq!(ports, 1, "a frame enters a hub once: {all:?}");
+    assert!(all.iter().any(|h| matches!(h, Hop::Discard { why: Discard::Loop, .. })));
+}
+
+#[test]
+fn a_way_ends_by_name_where_nothing_can_arrive() {
+    let (mut t, slots) = hub_world(3, 0);
+    t.clients[2].link_up = false;
+    t.clients[4].connected = false;
+    let plan = build(&t, &slots, 1);
+    let why = |w| Hop::Discard { why: w, client: ClientId(if w == Discard::LinkDown { 3 } else { 5 }) };
+    assert_eq!(ends(&plan, 0), vec![why(Discard::NotConnected), why(Discard::LinkDown)]);
+    t.clients[0].link_up = false;
+    let plan = build(&t, &slots, 1);
+    assert_eq!(ends(&plan, 0), vec![Hop::Discard { why: Discard::LinkDown, client: ClientId(1) }]);
+    t.clients[0].link_up = true;
+    t.clients[0].peer = None;
+    let plan = build(&t, &slots, 1);
+    assert_eq!(ends(&plan, 0), vec![Hop::Discard { why: Discard::NoPeer, client: ClientId(1) }]);
+}
+
+#[test]
+fn sent_frames_walk_filters_forward_and_received_ones_backward() {
+    let (mut t, mut slots) = hub_world(2, 0);
+    for i in 0..3 {
+        slots.filters.insert(FilterId(i), i as u32);
+    }
+    let chain =
+        |ids: &[u64]| ids.iter().map(|i| FilterUse { id: FilterId(*i), rx: true, tx: true }).collect();
+    t.clients[0].filters = chain(&[0, 1]);
+    t.clients[1].filters = chain(&[2]);
+    let plan = build(&t, &slots, 1);
+    let order = |slot| {
+        let part = &plan.workers[0];
+        let mut all = Vec::new();
+        let mut todo = vec![entry(&plan, slot).node];
+        while let Some(n) = todo.pop() {
+            let node = part.nodes[n as usize];
+            let range = node.step as usize..(node.step + node.steps) as usize;
+            all.extend(part.steps[range].iter().map(|s| (s.filter.0, s.toward)));
+            if let Hop::Flood { first, count } = node.hop {
+                todo.extend(first..first + count);
+            }
+        }
+        all
+    };
+    assert_eq!(order(0), vec![(0, false), (1, false), (2, true)]);
+    assert_eq!(order(1), vec![(2, false), (1, true), (0, true)]);
+    assert!(entry(&plan, 0).filtered);
+}
+
+#[test]
+fn a_source_prefers_the_receivers_queue_on_its_own_worker() {
+    let (mut t, mut slots) = hub_world(2, 0);
+    t.clients[2].kind =
+        ClientKind::Port { queues: vec![QueueRef { id: 1, worker: 1 }, QueueRef { id: 9, worker: 0 }] };
+    slots.queues.insert(9, 5);
+    let plan = build(&t, &slots, 2);
+    assert_eq!(entry(&plan, 0).only.map(|o| o.0), Some(Target { worker: 0, slot: 5, queue: 9 }));
+}
