@@ -16,8 +16,15 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod burst;
+pub mod engine;
+pub mod filter;
 pub mod mem;
+pub mod offload;
 pub mod port;
+pub mod switch;
 pub mod topology;
 pub mod uring;
 pub mod wire;
+pub mod worker;
+
+pub use engine::{Attachments, Config, Engine, EngineError, Retired, Stats};

@@ -1,7 +1,7 @@
 //! Counters and drop reasons: plain words of one writer each, read by control without stopping anybody.
 
 use crossbeam::utils::CachePadded;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// A counter that one worker adds to and anybody reads.
 #[derive(Debug, Default)]
@@ -125,6 +125,8 @@ pub struct PortCounters {
     pub tx: CachePadded<Traffic>,
     /// Frames dropped, charged to the port that should have transmitted them, or to the source where there is none.
     drops: CachePadded<[Counter; DropReason::ALL.len()]>,
+    /// Why the transport gives nothing any more, as an errno; 0 while it works.
+    pub trouble: AtomicI32,
 }
 
 /// Frames and bytes in one direction.

@@ -94,9 +94,9 @@ pub trait RxQueue: Send {
         None
     }
 
-    /// State of the transport in words for `query-netdev`, when it is not simply running.
-    fn trouble(&self) -> Option<String> {
-        None
+    /// Why the transport gives nothing any more, as an errno; 0 while it works.
+    fn trouble(&self) -> i32 {
+        0
     }
 }
 

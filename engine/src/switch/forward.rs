@@ -51,7 +51,7 @@ pub fn forward(
     out: &mut impl Outlet,
 ) -> usize {
     let worker = out.worker();
-    if let (Some((target, node)), false, 1) = (entry.only, entry.filtered, entry.end - entry.node) {
+    if let (Some((target, node)), true) = (entry.only, entry.direct) {
         return out.deliver(turn, target, routes.lanes(worker, node), burst, burst.all(), false);
     }
     let Some(plan) = routes.worker(worker) else { return burst.len() };
@@ -69,7 +69,7 @@ pub fn forward(
     let Some(first) = masks.first_mut() else { return burst.len() };
     *first = Mask::first(taken);
     for (i, node) in nodes.iter().enumerate() {
-        let mut mask = masks[i];
+        let mut mask = masks.get(i).copied().unwrap_or_default();
         for s in node.step..node.step + node.steps {
             if let (Some(step), false) = (plan.steps.get(s as usize), mask.is_empty()) {
                 mask = out.filter(turn, *step, burst, mask);

@@ -42,6 +42,8 @@ pub struct Entry {
     pub only: Option<(Target, u32)>,
     /// Whether a filter stands in the way.
     pub filtered: bool,
+    /// Whether nothing but the one port is on the way: neither filters nor discards.
+    pub direct: bool,
 }
 
 /// A stage of a frame's way.
@@ -196,7 +198,9 @@ impl<'a> Builder<'a, '_> {
         }
         let only = if self.ports.len() == 1 { Some(self.ports[0]) } else { None };
         let end = self.part.nodes.len() as u32;
-        Entry { queue: self.home.id, node, end, only, filtered: self.part.steps.len() > steps }
+        let filtered = self.part.steps.len() > steps;
+        let discards = self.part.nodes[node as usize..].iter().any(|n| matches!(n.hop, Hop::Discard { .. }));
+        Entry { queue: self.home.id, node, end, only, filtered, direct: only.is_some() && !filtered && !discards }
     }
 
     /// The way of a frame that `sender` sends. Order of checks as QEMU `net/net.c`: the sender's link and peer, the

@@ -1,0 +1,153 @@
+//! The engine as control sees it: start it, commit topologies, read its counters.
+
+mod commit;
+mod start;
+mod stats;
+
+pub use commit::{Attachments, Retired};
+pub use start::{Config, EngineError};
+pub use stats::{ClientStats, QueueStats, Stats, WorkerStats};
+
+use crate::mem::arena::Arena;
+use crate::port::QueueId;
+use crate::port::counters::PortCounters;
+use crate::switch::Routes;
+use crate::switch::routes::LaneTable;
+use crate::topology::cell::Publisher;
+use crate::topology::model::ClientId;
+use crate::topology::plan::Slots;
+use crate::uring::{IoMode, Waker};
+use crate::worker::clock::{Clock, ticks};
+use crate::worker::inbox::Mail;
+use crate::worker::place::Load;
+use crate::worker::regimes::WorkerCounters;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+/// A running engine. Dropping it stops the workers.
+pub struct Engine {
+    publisher: Publisher<Routes>,
+    workers: Vec<Handle>,
+    stop: Arc<AtomicBool>,
+    clock: Clock,
+    arena: Arc<Arena>,
+    next_queue: AtomicU64,
+    load: Load,
+    slots: Slots,
+    /// By worker: slots that are free again, and the lowest one never used.
+    free_queues: Vec<FreeSlots>,
+    free_filters: FreeSlots,
+    queues: HashMap<u64, Place>,
+    lanes: LaneTable,
+    /// Clients in creation order, each with its queues.
+    clients: Vec<(ClientId, Vec<u64>)>,
+    /// Nodes that every worker's scratch can hold.
+    masks: usize,
+}
+
+/// Where a queue is.
+struct Place {
+    worker: usize,
+    slot: u32,
+    counters: Arc<PortCounters>,
+}
+
+/// Slots to give out, lowest first.
+#[derive(Debug, Default)]
+struct FreeSlots {
+    free: Vec<u32>,
+    next: u32,
+}
+
+impl FreeSlots {
+    fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+
+    fn give(&mut self, slot: u32) {
+        self.free.push(slot);
+    }
+
+    fn in_use(&self) -> usize {
+        self.next as usize - self.free.len()
+    }
+}
+
+/// Control's hold on one worker.
+struct Handle {
+    mail: Mail,
+    waker: Arc<Waker>,
+    counters: Arc<WorkerCounters>,
+    core: Option<usize>,
+    io_mode: IoMode,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Number of workers.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The worker that should own the next queue.
+    pub fn place(&mut self) -> usize {
+        self.load.place()
+    }
+
+    /// Gives up a place that was asked for and not used.
+    pub fn unplace(&mut self, worker: usize) {
+        self.load.remove(worker);
+    }
+
+    /// A name for a new queue.
+    #[must_use]
+    pub fn queue_id(&self) -> QueueId {
+        QueueId(self.next_queue.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The arena that backends cut their buffers from.
+    #[must_use]
+    pub fn arena(&self) -> Arc<Arena> {
+        self.arena.clone()
+    }
+
+    /// How a worker does file I/O.
+    #[must_use]
+    pub fn io_mode(&self, worker: usize) -> Option<&IoMode> {
+        self.workers.get(worker).map(|w| &w.io_mode)
+    }
+
+    /// Nanoseconds since the engine started.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.clock.nanoseconds(ticks())
+    }
+
+    /// Ends all workers and waits for them.
+    fn shut_down(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in &self.workers {
+            worker.waker.wake();
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+#[cfg(test)]
+mod tests;

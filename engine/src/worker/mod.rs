@@ -1,0 +1,26 @@
+//! A worker: one thread, pinned where asked, that owns queues and moves their frames.
+//!
+//! One turn has these phases; each is a method of [`turn::Worker`]:
+//!
+//! | phase | does | may not |
+//! |---|---|---|
+//! | adopt | takes a newer plan, attaches and detaches what came by the inbox, acknowledges | touch what was removed |
+//! | links | takes bursts from other workers | read sources first: their room is what links leave |
+//! | retry | sends what waits in backlogs | overtake it |
+//! | sources | lends bursts, runs filters and the switch, hands frames to destinations | copy where a lent frame will do |
+//! | settle | flush, one submission, account what the kernel took | return lent bytes before it |
+//! | release | gives lent buffers back | |
+//! | housekeeping | buffers that came home, filters' ticks | run in every turn |
+//! | idle | poll, pause, sleep | sleep before a last look |
+
+pub mod clock;
+pub mod idle;
+pub mod inbox;
+pub mod link;
+mod outlets;
+pub mod place;
+pub mod regimes;
+mod sources;
+pub mod turn;
+
+pub use turn::Worker;

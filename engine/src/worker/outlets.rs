@@ -1,0 +1,357 @@
+//! Where a worker's frames go: its transmitting queues, links to other workers, and filters.
+
+use super::idle::Sleepers;
+use super::link::{LANE_FRAMES, LINK_BURST, LinkBurst, Links};
+use crate::burst::{Burst, Mask};
+use crate::filter::{Direction, Filter};
+use super::inbox::Attach;
+use super::sources::RxSlot;
+use crate::mem::pool::{Pool, PoolFrame};
+use crate::offload::Offload;
+use crate::port::backlog::Backlog;
+use crate::port::counters::{DropReason, PortCounters};
+use crate::port::lanes::Lanes;
+use crate::port::{Queue, QueueId, Turn, TxQueue};
+use crate::switch::Outlet;
+use crate::topology::plan::{FilterStep, Target};
+use std::sync::Arc;
+
+/// Frames that wait for one leg of a hub at most, where nothing else is asked for.
+pub(super) const HUB_BACKLOG_FRAMES: usize = 256;
+/// Bytes that wait for one leg of a hub at most.
+pub(super) const HUB_BACKLOG_BYTES: usize = 4 << 20;
+
+/// A transmitting queue in its slot.
+pub(super) struct TxSlot {
+    pub(super) id: u64,
+    pub(super) tx: Box<dyn TxQueue>,
+    pub(super) counters: Arc<PortCounters>,
+    pub(super) lanes: Arc<Lanes>,
+    /// What waits for this receiver: legs of hubs, remainders behind filters, arrivals from other workers.
+    pub(super) backlog: Backlog,
+    /// Frames in the backlog that each other worker is to be told of, once it is empty.
+    owed: Box<[u64]>,
+    /// Written this turn: to be flushed and settled.
+    dirty: bool,
+    /// On the list of waiting slots.
+    waiting: bool,
+}
+
+impl TxSlot {
+    pub(super) fn new(
+        id: u64,
+        tx: Box<dyn TxQueue>,
+        counters: Arc<PortCounters>,
+        lanes: Arc<Lanes>,
+        backlog: Backlog,
+        owed: Box<[u64]>,
+    ) -> Self {
+        Self { id, tx, counters, lanes, backlog, owed, dirty: false, waiting: false }
+    }
+
+    /// Drops what waits, because the port goes.
+    pub(super) fn empty(&mut self, pool: &mut Pool) {
+        let left = self.backlog.len();
+        self.counters.drop(DropReason::PortGone, left as u64);
+        self.backlog.done(pool, left);
+        self.settle_lanes();
+    }
+
+    /// Puts the halves of a stopped queue together again.
+    pub(super) fn into_attach(self, slot: u32, rx: RxSlot) -> Attach {
+        let queue = Queue { id: QueueId(rx.id), rx: rx.rx, tx: self.tx, counters: rx.counters, fd: rx.fd };
+        Attach { slot, queue, lanes: self.lanes, backlog: self.backlog, owed: self.owed }
+    }
+
+    /// Gives frames to the queue, adapted to what it can take; returns how many (a prefix of the selection).
+    fn send(&mut self, turn: &mut Turn<'_>, offload: &mut Offload, burst: &Burst, mask: Mask) -> usize {
+        let caps = self.tx.caps();
+        let frames = burst.frames();
+        let as_is = !(caps.coalesce && mask.count() > 1)
+            && mask.iter().all(|i| frames.get(i).is_none_or(|f| Offload::fits(f, &caps)));
+        if as_is {
+            return self.tx.tx(turn, burst, mask);
+        }
+        let tx = &mut self.tx;
+        let adapted = offload.adapt(burst, mask, &caps, |out| tx.tx(turn, out, out.all()));
+        for (reason, n) in adapted.drops() {
+            self.counters.drop(reason, n);
+        }
+        mask.count()
+    }
+
+    /// Keeps the selected frames for later, or drops them by name.
+    fn keep(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) {
+        for i in mask.iter() {
+            let Some(frame) = burst.frames().get(i) else { return };
+            if let Err(reason) = self.backlog.push(turn.pool, burst, frame) {
+                self.counters.drop(reason, 1);
+            }
+        }
+    }
+
+    /// Pays what is owed to other workers.
+    pub(super) fn settle_lanes(&mut self) {
+        if self.backlog.is_empty() {
+            for (worker, owed) in self.owed.iter_mut().enumerate() {
+                if *owed != 0 {
+                    self.lanes.done(worker, std::mem::take(owed));
+                }
+            }
+        }
+    }
+}
+
+/// All destinations of a worker.
+pub(super) struct Outlets {
+    pub(super) index: usize,
+    pub(super) tx: Vec<Option<TxSlot>>,
+    pub(super) filters: Vec<Option<Box<dyn Filter>>>,
+    pub(super) links: Links,
+    pub(super) sleepers: Sleepers,
+    pub(super) offload: Offload,
+    /// Slots written this turn.
+    pub(super) dirty: Vec<u32>,
+    /// Slots whose backlog is not empty or whose receiver is blocked.
+    pub(super) waiting: Vec<u32>,
+    /// One past the highest filter slot ever used.
+    pub(super) filters_top: usize,
+    /// Frames that filters kept since the source began.
+    pub(super) filtered: u64,
+}
+
+/// The first `n` of the selected frames, and the rest.
+fn split(mask: Mask, n: usize) -> (Mask, Mask) {
+    let first = mask.iter().take(n).fold(0, |m, i| m | 1 << i);
+    (Mask(first), Mask(mask.0 & !first))
+}
+
+impl Outlets {
+    /// Frames that `to` would take now, for a source that can reach nobody else.
+    pub(super) fn room(&mut self, turn: &mut Turn<'_>, to: Target, lanes: Option<&Lanes>) -> usize {
+        if to.worker as usize != self.index {
+            let full = self.links.get(self.index, to.worker as usize).is_none_or(|l| l.is_full());
+            if full || turn.pool.is_low() {
+                return 0;
+            }
+            let under_way = lanes.map_or(0, |l| l.under_way(self.index));
+            return LANE_FRAMES.saturating_sub(under_way) as usize;
+        }
+        match self.slot(to) {
+            Some(slot) if slot.backlog.is_empty() => slot.tx.room(turn),
+            Some(_) => 0,
+            None => usize::MAX,
+        }
+    }
+
+    fn slot(&mut self, to: Target) -> Option<&mut TxSlot> {
+        self.tx.get_mut(to.slot as usize)?.as_mut().filter(|s| s.id == to.queue)
+    }
+
+    /// Marks a slot as written.
+    fn touch(&mut self, slot: u32) {
+        if let Some(Some(s)) = self.tx.get_mut(slot as usize)
+            && !s.dirty
+        {
+            s.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Copies frames for a queue of another worker onto the link; returns how many were disposed of.
+    fn send_away(&mut self, turn: &mut Turn<'_>, to: Target, lanes: Option<&Lanes>, burst: &Burst, mask: Mask, whole: bool) -> usize {
+        let (index, worker) = (self.index, to.worker as usize);
+        let (Some(link), Some(lanes)) = (self.links.get(index, worker), lanes) else { return mask.count() };
+        let room = LANE_FRAMES.saturating_sub(lanes.under_way(index)) as usize;
+        let (now, rest) = split(mask, room);
+        let mut out = LinkBurst::new(to.slot, to.queue);
+        let (mut sent, mut disposed) = (0u64, 0);
+        for i in now.iter() {
+            let Some(frame) = burst.frames().get(i) else { break };
+            if out.is_empty() && link.is_full() {
+                break;
+            }
+            disposed += 1;
+            match turn.pool.copy(burst, frame) {
+                Some(copy) => {
+                    if let Err(copy) = out.push(copy) {
+                        turn.pool.give(copy);
+                    } else {
+                        sent += 1;
+                    }
+                }
+                None => lanes.drop(index, DropReason::NoBuffer, 1),
+            }
+            if out.is_full() {
+                self.push(turn, &mut out, worker);
+            }
+        }
+        if !out.is_empty() {
+            self.push(turn, &mut out, worker);
+        }
+        lanes.sent(index, sent);
+        self.sleepers.wake(worker);
+        if whole {
+            let left = now.count() - disposed + rest.count();
+            lanes.drop(index, DropReason::LegFull, left as u64);
+            return mask.count();
+        }
+        disposed
+    }
+
+    fn push(&self, turn: &mut Turn<'_>, out: &mut LinkBurst, worker: usize) {
+        let burst = std::mem::replace(out, LinkBurst::new(out.slot, out.queue));
+        if let Some(link) = self.links.get(self.index, worker)
+            && let Err(mut back) = link.push(burst)
+        {
+            // Not reached: room was looked at, and this worker is the only producer.
+            for frame in back.drain() {
+                turn.pool.give(frame);
+            }
+        }
+    }
+
+    /// Delivers a burst that came over a link. Frames that went are moved to `held`, to be given back after the
+    /// turn's submission.
+    pub(super) fn arrive(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: usize,
+        mut frames: LinkBurst,
+        scratch: &mut Burst,
+        held: &mut Vec<PoolFrame>,
+    ) {
+        let count = frames.len() as u64;
+        let slot = frames.slot;
+        let offload = &mut self.offload;
+        let owner = self.tx.get_mut(slot as usize).and_then(Option::as_mut).filter(|s| s.id == frames.queue);
+        let Some(dest) = owner else {
+            for frame in frames.drain() {
+                turn.pool.give(frame);
+            }
+            return;
+        };
+        scratch.clear();
+        let mut taken = 0;
+        if dest.backlog.is_empty() {
+            for frame in frames.frames() {
+                scratch.push(frame.hdr(), &[frame.seg()]);
+            }
+            let room = dest.tx.room(turn).min(scratch.len());
+            if room != 0 {
+                taken = dest.send(turn, offload, scratch, Mask::first(room));
+            }
+        }
+        let mut waiting = 0;
+        for (i, frame) in frames.drain().enumerate() {
+            if i < taken {
+                held.push(frame);
+            } else if let Err((frame, reason)) = dest.backlog.push_owned(frame) {
+                turn.pool.give(frame);
+                dest.counters.drop(reason, 1);
+            } else {
+                waiting += 1;
+            }
+        }
+        if let Some(owed) = dest.owed.get_mut(from) {
+            *owed += waiting;
+        }
+        dest.lanes.done(from, count - waiting);
+        self.touch(slot);
+    }
+
+    /// Takes the next waiting slot off the list and sends what waits for it; returns the slot and how many frames
+    /// went (to be given back after the submission). The slot comes back to the list when it is settled.
+    pub(super) fn retry(&mut self, turn: &mut Turn<'_>, scratch: &mut Burst) -> Option<(u32, usize)> {
+        let slot = self.waiting.pop()?;
+        let Some(Some(dest)) = self.tx.get_mut(slot as usize) else { return Some((slot, 0)) };
+        dest.waiting = false;
+        let room = dest.tx.room(turn).min(LINK_BURST);
+        let mut taken = 0;
+        if room != 0 && !dest.backlog.is_empty() {
+            scratch.clear();
+            dest.backlog.lend(room, scratch);
+            taken = dest.send(turn, &mut self.offload, scratch, scratch.all());
+        }
+        self.touch(slot);
+        Some((slot, taken))
+    }
+
+    /// The slot's queue is gone.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.waiting.retain(|s| *s != slot);
+        self.dirty.retain(|s| *s != slot);
+    }
+
+    /// Publishes what was written.
+    pub(super) fn flush(&mut self, turn: &mut Turn<'_>) {
+        for &slot in &self.dirty {
+            if let Some(Some(s)) = self.tx.get_mut(slot as usize) {
+                s.tx.flush(turn);
+            }
+        }
+    }
+
+    /// Accounts the turn's submission.
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_>) {
+        while let Some(slot) = self.dirty.pop() {
+            let Some(Some(s)) = self.tx.get_mut(slot as usize) else { continue };
+            s.dirty = false;
+            s.tx.settle(turn, &s.counters);
+            s.settle_lanes();
+            if (!s.backlog.is_empty() || s.tx.blocked()) && !s.waiting {
+                s.waiting = true;
+                self.waiting.push(slot);
+            }
+        }
+        self.offload.reset();
+    }
+}
+
+impl Outlet for Outlets {
+    fn deliver(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: Target,
+        lanes: Option<&Lanes>,
+        burst: &Burst,
+        mask: Mask,
+        whole: bool,
+    ) -> usize {
+        if to.worker as usize != self.index {
+            return self.send_away(turn, to, lanes, burst, mask, whole);
+        }
+        let offload = &mut self.offload;
+        let owner = self.tx.get_mut(to.slot as usize).and_then(Option::as_mut).filter(|s| s.id == to.queue);
+        let Some(dest) = owner else {
+            if let Some(lanes) = lanes {
+                lanes.drop(self.index, DropReason::PortGone, mask.count() as u64);
+            }
+            return mask.count();
+        };
+        let room = if dest.backlog.is_empty() { dest.tx.room(turn) } else { 0 };
+        let (now, rest) = split(mask, room);
+        let taken = if now.is_empty() { 0 } else { dest.send(turn, offload, burst, now) };
+        let disposed = if whole {
+            let (_, left) = split(now, taken);
+            dest.keep(turn, burst, Mask(left.0 | rest.0));
+            mask.count()
+        } else {
+            taken
+        };
+        self.touch(to.slot);
+        disposed
+    }
+
+    fn filter(&mut self, turn: &mut Turn<'_>, step: FilterStep, burst: &Burst, mask: Mask) -> Mask {
+        let Some(Some(filter)) = self.filters.get_mut(step.slot as usize) else { return mask };
+        let direction = if step.toward { Direction::Rx } else { Direction::Tx };
+        let kept = filter.frames(turn, direction, burst, mask);
+        self.filtered += (mask.count() - kept.count()) as u64;
+        kept
+    }
+
+    fn worker(&self) -> usize {
+        self.index
+    }
+}

@@ -1,0 +1,107 @@
+//! Where a worker's frames come from: its receiving queues, and which of them have something.
+
+use crate::port::{RxQueue, Source};
+use crate::port::counters::PortCounters;
+use crate::uring::FileId;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+/// A receiving queue in its slot.
+pub(super) struct RxSlot {
+    pub(super) id: u64,
+    pub(super) rx: Box<dyn RxQueue>,
+    pub(super) counters: Arc<PortCounters>,
+    pub(super) fd: RawFd,
+    file: Option<FileId>,
+    /// In the list of active slots.
+    active: bool,
+}
+
+impl RxSlot {
+    pub(super) fn new(id: u64, rx: Box<dyn RxQueue>, counters: Arc<PortCounters>, fd: RawFd) -> Self {
+        Self { id, rx, counters, fd, file: None, active: false }
+    }
+}
+
+/// All sources of a worker.
+pub(super) struct Sources {
+    pub(super) rx: Vec<Option<RxSlot>>,
+    /// Slots to look at in the coming turn.
+    pub(super) active: Vec<u32>,
+    /// Slots that are looked at in every turn (memory rings).
+    pub(super) polled: Vec<u32>,
+    /// File to slot.
+    files: Vec<u32>,
+}
+
+const NO_SLOT: u32 = u32::MAX;
+
+impl Sources {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            rx: std::iter::repeat_with(|| None).take(capacity).collect(),
+            active: Vec::with_capacity(capacity),
+            polled: Vec::with_capacity(capacity),
+            files: vec![NO_SLOT; capacity],
+        }
+    }
+
+    /// Takes a queue into its slot.
+    pub(super) fn insert(&mut self, slot: u32, queue: RxSlot) {
+        if let Some(place) = self.rx.get_mut(slot as usize) {
+            *place = Some(queue);
+        }
+    }
+
+    /// Learns, once the queue has started, how its frames are noticed.
+    pub(super) fn watch(&mut self, slot: u32) {
+        let Some(Some(s)) = self.rx.get_mut(slot as usize) else { return };
+        match s.rx.source() {
+            Source::Polled => self.polled.push(slot),
+            Source::File(file) => {
+                s.file = Some(file);
+                if let Some(place) = self.files.get_mut(file.0 as usize) {
+                    *place = slot;
+                }
+            }
+        }
+    }
+
+    /// Stops looking at a slot.
+    pub(super) fn unwatch(&mut self, slot: u32) {
+        if let Some(Some(s)) = self.rx.get_mut(slot as usize)
+            && let Some(place) = s.file.take().and_then(|f| self.files.get_mut(f.0 as usize))
+        {
+            *place = NO_SLOT;
+        }
+        self.active.retain(|s| *s != slot);
+        self.polled.retain(|s| *s != slot);
+    }
+
+    /// The file has something: look at its slot.
+    pub(super) fn wake(&mut self, file: FileId) {
+        if let Some(&slot) = self.files.get(file.0 as usize) {
+            self.activate(slot);
+        }
+    }
+
+    /// Puts a slot on the list, once.
+    pub(super) fn activate(&mut self, slot: u32) {
+        if let Some(Some(s)) = self.rx.get_mut(slot as usize)
+            && !s.active
+        {
+            s.active = true;
+            self.active.push(slot);
+        }
+    }
+
+    /// Takes the `i`th slot off the list.
+    pub(super) fn deactivate(&mut self, i: usize) {
+        if i < self.active.len() {
+            let slot = self.active.swap_remove(i);
+            if let Some(Some(s)) = self.rx.get_mut(slot as usize) {
+                s.active = false;
+            }
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! The worker's turn, phase by phase.
+
+use super::clock::{Clock, ticks};
+use super::idle::{Idle, PAUSE_AFTER, POLL_FOR, Sleepers};
+use super::inbox::{Attach, Change, Mail};
+use super::link::Links;
+use super::outlets::{Outlets, TxSlot};
+use super::regimes::{Regime, WorkerCounters};
+use super::sources::{RxSlot, Sources};
+use crate::burst::{BURST, Burst, Mask};
+use crate::mem::pool::{Pool, PoolFrame};
+use crate::offload::Offload;
+use crate::port::counters::DropReason;
+use crate::port::{Queue, Turn};
+use crate::switch::{Routes, forward};
+use crate::topology::cell::Reader;
+use crate::uring::FdIo;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Queues that one worker can own.
+pub const MAX_SLOTS: usize = 32_768;
+
+/// Sources and backlogs served in one turn at most; more wait for the next.
+const LENDERS: usize = 512;
+
+/// Link bursts taken in one turn at most, and the pool frames that they can hold.
+const LINK_TAKE: usize = 32;
+const HELD: usize = LINK_TAKE * super::link::LINK_BURST;
+
+/// Nodes that a plan may have before control sends larger scratch.
+pub const FIRST_MASKS: usize = 1024;
+
+/// Time between housekeeping rounds, in nanoseconds.
+const HOUSEKEEPING: u64 = 1_000_000;
+
+/// How long a worker with blocked receivers sleeps before it looks again, in nanoseconds. Shorter burns the core of
+/// the one that is to make room; longer shows as latency after a stall.
+const LOOK_AGAIN: u64 = 200_000;
+
+/// Who lent the frames of a burst that is under way.
+enum Lender {
+    Source(u32),
+    Backlog(u32),
+}
+
+/// What a worker is made of.
+pub struct WorkerParts {
+    /// Its index.
+    pub index: usize,
+    /// Its end of the plan cell.
+    pub reader: Reader<Routes>,
+    /// Its mail with control.
+    pub mail: Mail,
+    /// Its files.
+    pub io: FdIo,
+    /// Its frame buffers.
+    pub pool: Pool,
+    /// Links between all workers.
+    pub links: Links,
+    /// Who sleeps.
+    pub sleepers: Sleepers,
+    /// Its counters.
+    pub counters: Arc<WorkerCounters>,
+    /// The engine's clock.
+    pub clock: Clock,
+    /// What it does when idle.
+    pub idle: Idle,
+    /// Whether it yields its core after each empty turn.
+    pub yield_empty: bool,
+    /// Set when the engine ends.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// One worker. Everything it needs is allocated here, before its first turn.
+pub struct Worker {
+    parts: WorkerParts,
+    routes: Arc<Routes>,
+    sources: Sources,
+    out: Outlets,
+    burst: Burst,
+    scratch: Burst,
+    masks: Vec<Mask>,
+    lent: Vec<(Lender, usize)>,
+    held: Vec<PoolFrame>,
+    /// A change whose queues are being stopped.
+    stopping: Option<Box<Change>>,
+    next_housekeeping: u64,
+    idle_since: u64,
+    empty_turns: u32,
+    next_source: usize,
+}
+
+/// What a turn did.
+#[derive(Default)]
+struct Done {
+    frames: u64,
+    blocked: bool,
+    changed: bool,
+}
+
+impl Worker {
+    /// A worker that is ready to run.
+    #[must_use]
+    pub fn new(parts: WorkerParts) -> Self {
+        let out = Outlets {
+            index: parts.index,
+            tx: std::iter::repeat_with(|| None).take(MAX_SLOTS).collect(),
+            filters: std::iter::repeat_with(|| None).take(MAX_SLOTS).collect(),
+            links: parts.links.clone(),
+            sleepers: parts.sleepers.clone(),
+            offload: Offload::new(),
+            dirty: Vec::with_capacity(MAX_SLOTS),
+            waiting: Vec::with_capacity(MAX_SLOTS),
+            filters_top: 0,
+            filtered: 0,
+        };
+        Self {
+            routes: parts.reader.held().clone(),
+            parts,
+            sources: Sources::new(MAX_SLOTS),
+            out,
+            burst: Burst::new(),
+            scratch: Burst::new(),
+            masks: vec![Mask::NONE; FIRST_MASKS],
+            lent: Vec::with_capacity(LENDERS),
+            held: Vec::with_capacity(HELD),
+            stopping: None,
+            next_housekeeping: 0,
+            idle_since: 0,
+            empty_turns: 0,
+            next_source: 0,
+        }
+    }
+
+    /// Runs until the engine stops.
+    pub fn run(&mut self) {
+        let mut from = ticks();
+        while !self.parts.stop.load(Ordering::Relaxed) {
+            let now = self.parts.clock.nanoseconds(from);
+            let done = self.turn(now);
+            let to = ticks();
+            let regime = match done {
+                Done { frames: 1.., .. } => Regime::Busy,
+                Done { changed: true, .. } => Regime::Housekeeping,
+                Done { blocked: true, .. } => Regime::BackPressured,
+                Done { .. } => Regime::Empty,
+            };
+            self.parts.counters.charge(regime, to.wrapping_sub(from), done.frames);
+            from = to;
+            if done.frames != 0 || done.changed || self.stopping.is_some() {
+                self.empty_turns = 0;
+                self.idle_since = now;
+            } else {
+                self.rest(now, done.blocked);
+                from = ticks();
+            }
+        }
+    }
+
+    /// One turn. `now` is in nanoseconds since the engine started.
+    fn turn(&mut self, now: u64) -> Done {
+        let mut done = Done { changed: self.adopt(now), ..Done::default() };
+        self.parts.io.poll();
+        let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
+        while let Some(file) = turn.io.take_ready() {
+            self.sources.wake(file);
+        }
+        done.frames += Self::links(&mut self.out, &mut turn, &mut self.scratch, &mut self.held);
+        done.frames += Self::retry(&mut self.out, &mut turn, &mut self.scratch, &mut self.lent);
+        self.serve(now, &mut done);
+        self.finish(now);
+        if now >= self.next_housekeeping {
+            self.housekeeping(now);
+        }
+        done
+    }
+
+    /// Takes a newer plan and what came with it. Returns whether there was something.
+    fn adopt(&mut self, now: u64) -> bool {
+        if self.stopping.is_some() {
+            self.stop(now);
+        } else if self.parts.reader.changed() {
+            self.parts.reader.adopt();
+            self.routes = self.parts.reader.held().clone();
+        } else {
+            return false;
+        }
+        while self.stopping.is_none() {
+            let Some(mut change) = self.parts.mail.inbox.pop() else {
+                self.parts.reader.acknowledge();
+                break;
+            };
+            self.apply(now, &mut change);
+            self.stopping = Some(change);
+            self.stop(now);
+        }
+        true
+    }
+
+    /// Takes queues and filters into their slots.
+    fn apply(&mut self, now: u64, change: &mut Change) {
+        if change.masks.len() > self.masks.len() {
+            std::mem::swap(&mut self.masks, &mut change.masks);
+        }
+        for Attach { slot, queue, lanes, backlog, owed } in change.attach.drain(..) {
+            let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
+            let Queue { id, mut rx, mut tx, counters, fd } = queue;
+            rx.start(&mut turn);
+            tx.start(&mut turn);
+            if let Some(place) = self.out.tx.get_mut(slot as usize) {
+                *place = Some(TxSlot::new(id.0, tx, counters.clone(), lanes, backlog, owed));
+            }
+            self.sources.insert(slot, RxSlot::new(id.0, rx, counters, fd));
+            self.sources.watch(slot);
+            self.sources.activate(slot);
+        }
+        for (slot, filter) in change.add_filters.drain(..) {
+            if let Some(place) = self.out.filters.get_mut(slot as usize) {
+                *place = Some(filter);
+                self.out.filters_top = self.out.filters_top.max(slot as usize + 1);
+            }
+        }
+        for slot in change.remove_filters.drain(..) {
+            if let Some(mut filter) = self.out.filters.get_mut(slot as usize).and_then(Option::take) {
+                let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
+                filter.tick(&mut turn);
+                change.removed.push(filter);
+            }
+        }
+    }
+
+    /// Goes on stopping queues; hands the change back when all are stopped.
+    fn stop(&mut self, now: u64) {
+        let Some(mut change) = self.stopping.take() else { return };
+        let mut i = 0;
+        while let Some(&slot) = change.detach.get(i) {
+            let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
+            let at = slot as usize;
+            self.sources.unwatch(slot);
+            let (Some(rx), Some(tx)) = (self.sources.rx.get_mut(at), self.out.tx.get_mut(at)) else {
+                change.detach.swap_remove(i);
+                continue;
+            };
+            let still = rx.as_mut().is_none_or(|r| r.rx.stop(&mut turn));
+            let quiet = tx.as_mut().is_none_or(|t| t.tx.stop(&mut turn));
+            if !(still && quiet) {
+                i += 1;
+                continue;
+            }
+            change.detach.swap_remove(i);
+            if let (Some(rx), Some(mut tx)) = (rx.take(), tx.take()) {
+                tx.empty(turn.pool);
+                self.out.forget(slot);
+                change.stopped.push(tx.into_attach(slot, rx));
+            }
+        }
+        if change.detach.is_empty() {
+            self.return_change(change);
+        } else {
+            self.parts.io.submit();
+            self.stopping = Some(change);
+        }
+    }
+
+    fn return_change(&self, change: Box<Change>) {
+        // Control keeps at most as many changes under way as the outbox holds.
+        let _ = self.parts.mail.outbox.push(change);
+    }
+
+    /// Takes bursts from other workers.
+    fn links(out: &mut Outlets, turn: &mut Turn<'_>, scratch: &mut Burst, held: &mut Vec<PoolFrame>) -> u64 {
+        let (index, links) = (out.index, out.links.clone());
+        let mut frames = 0;
+        for from in 0..links.workers() {
+            let Some(link) = links.get(from, index).filter(|_| from != index) else { continue };
+            for _ in 0..LINK_TAKE / links.workers().max(1) {
+                let Some(burst) = link.pop() else { break };
+                frames += burst.len() as u64;
+                out.arrive(turn, from, burst, scratch, held);
+            }
+        }
+        frames
+    }
+
+    /// Sends what waits in backlogs.
+    fn retry(out: &mut Outlets, turn: &mut Turn<'_>, scratch: &mut Burst, lent: &mut Vec<(Lender, usize)>) -> u64 {
+        let mut frames = 0;
+        for _ in 0..out.waiting.len().min(LENDERS / 2) {
+            let Some((slot, taken)) = out.retry(turn, scratch) else { break };
+            frames += taken as u64;
+            lent.push((Lender::Backlog(slot), taken));
+        }
+        frames
+    }
+
+    /// Serves the sources that have something, each a burst.
+    fn serve(&mut self, now: u64, done: &mut Done) {
+        let mut i = 0;
+        while i < self.sources.active.len() && self.lent.len() < LENDERS {
+            let slot = self.sources.active[i];
+            let (frames, blocked, more) = self.source(now, slot);
+            done.frames += frames;
+            done.blocked |= blocked;
+            if more {
+                i += 1;
+            } else {
+                self.sources.deactivate(i);
+            }
+        }
+        // Rings that are looked at every turn, from another one each time, so that none is always last.
+        let n = self.sources.polled.len();
+        for k in 0..n {
+            if self.lent.len() == LENDERS {
+                break;
+            }
+            let Some(&slot) = self.sources.polled.get((self.next_source + k) % n) else { break };
+            let (frames, blocked, _) = self.source(now, slot);
+            done.frames += frames;
+            done.blocked |= blocked;
+        }
+        self.next_source = self.next_source.wrapping_add(1);
+    }
+
+    /// One burst of one source: frames read, whether it is blocked, whether to look again.
+    fn source(&mut self, now: u64, slot: u32) -> (u64, bool, bool) {
+        let index = self.parts.index;
+        let Some(Some(source)) = self.sources.rx.get_mut(slot as usize) else { return (0, false, false) };
+        let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
+        let Some(entry) = self.routes.entry(index, slot as usize, source.id) else { return (0, false, false) };
+        let want = match entry.only {
+            Some((target, node)) => self.out.room(&mut turn, target, self.routes.lanes(index, node)),
+            None => BURST,
+        };
+        if want == 0 {
+            return (0, source.rx.pending(), true);
+        }
+        self.burst.clear();
+        source.rx.rx(&mut turn, want.min(BURST), &mut self.burst);
+        if let Some((reason, n)) = source.rx.drops() {
+            source.counters.drop(reason, n);
+        }
+        if self.burst.is_empty() {
+            source.counters.trouble.store(source.rx.trouble(), Ordering::Relaxed);
+            return (0, false, source.rx.pending());
+        }
+        self.out.filtered = 0;
+        let taken = forward(&self.routes, &entry, &mut turn, &self.burst, &mut self.masks, &mut self.out);
+        if self.out.filtered != 0 {
+            source.counters.drop(DropReason::Filter, self.out.filtered);
+        }
+        let bytes: u64 = self.burst.frames().iter().take(taken).map(|f| f.len() as u64).sum();
+        source.counters.rx.frames.add(taken as u64);
+        source.counters.rx.bytes.add(bytes);
+        self.lent.push((Lender::Source(slot), taken));
+        (taken as u64, taken < self.burst.len(), true)
+    }
+
+    /// Publishes, submits, settles, and gives lent buffers back.
+    fn finish(&mut self, now: u64) {
+        let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
+        if !self.out.dirty.is_empty() {
+            self.out.flush(&mut turn);
+            turn.io.submit();
+            self.out.settle(&mut turn);
+        }
+        while let Some((lender, taken)) = self.lent.pop() {
+            match lender {
+                Lender::Source(slot) => {
+                    if let Some(Some(s)) = self.sources.rx.get_mut(slot as usize) {
+                        s.rx.release(&mut turn, taken);
+                    }
+                }
+                Lender::Backlog(slot) => {
+                    if let Some(Some(t)) = self.out.tx.get_mut(slot as usize) {
+                        t.backlog.done(turn.pool, taken);
+                        t.settle_lanes();
+                    }
+                }
+            }
+        }
+        while let Some(frame) = self.held.pop() {
+            turn.pool.give(frame);
+        }
+    }
+
+    fn housekeeping(&mut self, now: u64) {
+        let from = ticks();
+        self.next_housekeeping = now + HOUSEKEEPING;
+        let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
+        turn.pool.reclaim();
+        for filter in self.out.filters.iter_mut().take(self.out.filters_top).flatten() {
+            filter.tick(&mut turn);
+        }
+        self.parts.counters.charge_part(Regime::Housekeeping, ticks().wrapping_sub(from));
+    }
+
+    /// After an empty turn: poll on, pause, yield or sleep.
+    fn rest(&mut self, now: u64, blocked: bool) {
+        self.empty_turns = self.empty_turns.saturating_add(1);
+        if self.parts.yield_empty {
+            std::thread::yield_now();
+        } else if self.empty_turns > PAUSE_AFTER {
+            std::hint::spin_loop();
+        }
+        if self.parts.idle == Idle::Poll || now.saturating_sub(self.idle_since) < POLL_FOR {
+            return;
+        }
+        if !self.sources.polled.is_empty() || !self.parts.reader.sleep() {
+            return;
+        }
+        let (index, links) = (self.parts.index, &self.parts.links);
+        let quiet = self.parts.sleepers.announce(index, links);
+        // A blocked receiver signals, but not every kernel queue does: look again after a while.
+        let blocked = blocked || !self.out.waiting.is_empty();
+        if quiet && !self.parts.stop.load(Ordering::Relaxed) && (blocked || !self.anything_waits()) {
+            self.housekeeping(now);
+            self.parts.io.sleep(blocked.then_some(LOOK_AGAIN));
+        }
+        self.parts.sleepers.awake(index);
+        self.parts.reader.wake();
+        self.empty_turns = 0;
+    }
+
+    /// The last look before sleep.
+    fn anything_waits(&self) -> bool {
+        let slots = self.sources.active.iter().filter_map(|&s| self.sources.rx.get(s as usize));
+        self.stopping.is_some() || slots.flatten().any(|s| s.rx.pending())
+    }
+}
