@@ -27,10 +27,28 @@ impl Backlog {
         self.frames.len()
     }
 
+    /// Bytes waiting.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+
+    /// Whether a frame of `len` bytes fits.
+    #[must_use]
+    pub fn has_room(&self, len: usize) -> bool {
+        self.frames.len() < self.max_frames && self.bytes + len <= self.max_bytes
+    }
+
+    /// The oldest frame.
+    #[must_use]
+    pub fn front(&self) -> Option<&PoolFrame> {
+        self.frames.front()
     }
 
     /// Copies a frame to the end.
@@ -38,7 +56,7 @@ impl Backlog {
     /// # Errors
     /// [`DropReason::LegFull`] at either bound, [`DropReason::NoBuffer`] when the pool is empty.
     pub fn push(&mut self, pool: &mut Pool, burst: &Burst, frame: &Frame) -> Result<(), DropReason> {
-        if self.frames.len() >= self.max_frames || self.bytes + frame.len() > self.max_bytes {
+        if !self.has_room(frame.len()) {
             return Err(DropReason::LegFull);
         }
         let copy = pool.copy(burst, frame).ok_or(DropReason::NoBuffer)?;
@@ -52,11 +70,10 @@ impl Backlog {
     /// # Errors
     /// [`DropReason::LegFull`] at either bound.
     pub fn push_owned(&mut self, frame: PoolFrame) -> Result<(), (PoolFrame, DropReason)> {
-        let len = frame.seg().len();
-        if self.frames.len() >= self.max_frames || self.bytes + len > self.max_bytes {
+        if !self.has_room(frame.len()) {
             return Err((frame, DropReason::LegFull));
         }
-        self.bytes += len;
+        self.bytes += frame.len();
         self.frames.push_back(frame);
         Ok(())
     }
@@ -74,9 +91,80 @@ impl Backlog {
     pub fn done(&mut self, pool: &mut Pool, n: usize) {
         for _ in 0..n {
             if let Some(f) = self.frames.pop_front() {
-                self.bytes -= f.seg().len();
+                self.bytes -= f.len();
                 pool.give(f);
             }
         }
+    }
+
+    /// Gives all frames back; returns how many there were.
+    pub fn clear(&mut self, pool: &mut Pool) -> usize {
+        let n = self.frames.len();
+        self.done(pool, n);
+        n
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::burst::Seg;
+    use crate::mem::arena::{Arena, ArenaConfig};
+    use crate::mem::pool::PoolSize;
+    use crate::wire::vnet_hdr::VnetHdr;
+    use std::ptr::NonNull;
+
+    #[allow(unsafe_code)]
+    fn burst_of(bytes: &[u8]) -> Burst {
+        let mut burst = Burst::new();
+        // SAFETY: the tests keep `bytes` alive as long as the burst is read.
+        let seg = unsafe { Seg::new(NonNull::from(&bytes[0]), bytes.len() as u32) };
+        assert!(burst.push(VnetHdr::NONE, &[seg]));
+        burst
+    }
+
+    fn pool() -> Pool {
+        let arena = Arena::new(&ArenaConfig { initial: 1 << 20, step: 1 << 20, hugepages: false }).unwrap();
+        Pool::set_of(1, PoolSize { small: 4, large: 2 }, &arena).unwrap().remove(0)
+    }
+
+    #[test]
+    fn frames_leave_in_order_and_their_buffers_return() {
+        let (mut pool, mut backlog) = (pool(), Backlog::new(4, 10_000));
+        for mark in 1..=3u8 {
+            let bytes = [mark; 60];
+            let burst = burst_of(&bytes);
+            backlog.push(&mut pool, &burst, &burst.frames()[0]).unwrap();
+        }
+        let mut lent = Burst::new();
+        backlog.lend(2, &mut lent);
+        assert_eq!(lent.len(), 2);
+        let mut first = [0];
+        lent.copy_out(&lent.frames()[1], 0, &mut first);
+        assert_eq!(first, [2]);
+        backlog.done(&mut pool, 2);
+        assert_eq!((backlog.len(), backlog.bytes(), pool.out()), (1, 60, 1));
+        assert_eq!(backlog.clear(&mut pool), 1);
+        assert_eq!((backlog.bytes(), pool.out()), (0, 0));
+    }
+
+    #[test]
+    fn both_bounds_and_an_empty_pool_are_named() {
+        let mut pool = pool();
+        let bytes = [0; 100];
+        let burst = burst_of(&bytes);
+        let frame = burst.frames()[0];
+        let mut short = Backlog::new(1, 1000);
+        short.push(&mut pool, &burst, &frame).unwrap();
+        assert_eq!(short.push(&mut pool, &burst, &frame), Err(DropReason::LegFull));
+        let mut narrow = Backlog::new(9, 150);
+        narrow.push(&mut pool, &burst, &frame).unwrap();
+        assert_eq!(narrow.push(&mut pool, &burst, &frame), Err(DropReason::LegFull));
+        let mut wide = Backlog::new(9, 1000);
+        wide.push(&mut pool, &burst, &frame).unwrap();
+        wide.push(&mut pool, &burst, &frame).unwrap();
+        assert_eq!(wide.push(&mut pool, &burst, &frame), Err(DropReason::NoBuffer));
+        let kept = pool.out();
+        assert_eq!(kept, 4);
     }
 }
