@@ -11,7 +11,7 @@ use crate::topology::model::{ClientId, ClientKind, FilterId, Topology};
 use crate::topology::plan;
 use crate::worker::inbox::{Attach, Change};
 use crate::worker::link::LANE_FRAMES;
-use crate::worker::turn::MAX_SLOTS;
+use crate::worker::turn::{HUB_BACKLOG_BYTES, HUB_BACKLOG_FRAMES, MAX_SLOTS};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -130,8 +130,14 @@ impl Engine {
             self.lanes.queues.insert(queue.id.0, lanes.clone());
             self.queues.insert(queue.id.0, Place { worker, slot, counters: queue.counters.clone() });
             let arrivals = LANE_FRAMES as usize * workers.saturating_sub(1);
-            let backlog = Backlog::for_leg(arrivals);
-            changes[worker].attach.push(Attach { slot, queue, lanes, backlog, owed: vec![0; workers].into() });
+            let backlog = Backlog::new(HUB_BACKLOG_FRAMES, HUB_BACKLOG_BYTES).with_arrivals(arrivals);
+            changes[worker].attach.push(Attach {
+                slot,
+                queue,
+                lanes,
+                backlog,
+                owed: vec![0; workers].into(),
+            });
         }
         for (id, instances) in attach.filters {
             let slot = self.free_filters.take();

@@ -7,7 +7,7 @@ use crate::switch::Routes;
 use crate::topology::cell;
 use crate::uring::{FdIo, IoMode, Waker};
 use crate::worker::clock::Clock;
-use crate::worker::idle::{Idle, Sleepers};
+use crate::worker::idle::{Idle, Wakers};
 use crate::worker::inbox::Mail;
 use crate::worker::link::Links;
 use crate::worker::place::{self, Load};
@@ -68,10 +68,13 @@ impl Engine {
     /// A core that cannot be used, no memory, no threads.
     pub fn start(config: &Config) -> Result<Self, EngineError> {
         check_cores(&config.cores)?;
-        let cores: Vec<Option<usize>> =
-            if config.cores.is_empty() { vec![None] } else { config.cores.iter().copied().map(Some).collect() };
+        let cores: Vec<Option<usize>> = if config.cores.is_empty() {
+            vec![None]
+        } else {
+            config.cores.iter().copied().map(Some).collect()
+        };
         let memory = |e: crate::mem::arena::ArenaError| EngineError::Memory(e.to_string());
-        let arena = Arena::new(ArenaConfig::default()).map_err(memory)?;
+        let arena = Arena::new(&ArenaConfig::default()).map_err(memory)?;
         let pools = Pool::set(cores.len(), &arena).map_err(memory)?;
         let (publisher, readers) = cell::new(Routes::default(), cores.len());
         let links = Links::new(cores.len());
@@ -105,7 +108,7 @@ impl Engine {
             });
             starts.push(parts);
         }
-        let sleepers = Sleepers::new(workers.iter().map(|w| w.waker.clone()).collect());
+        let wakers = Wakers::new(workers.iter().map(|w| w.waker.clone()).collect());
         for (index, ((reader, pool), start)) in readers.into_iter().zip(pools).zip(starts).enumerate() {
             let Some(handle) = workers.get(index) else { continue };
             let _ = start.send(Start {
@@ -114,7 +117,7 @@ impl Engine {
                 mail: handle.mail.clone(),
                 pool,
                 links: links.clone(),
-                sleepers: sleepers.clone(),
+                wakers: wakers.clone(),
                 counters: handle.counters.clone(),
                 clock,
                 idle: config.idle,
@@ -149,7 +152,7 @@ struct Start {
     mail: Mail,
     pool: Pool,
     links: Links,
-    sleepers: Sleepers,
+    wakers: Wakers,
     counters: Arc<WorkerCounters>,
     clock: Clock,
     idle: Idle,
@@ -179,9 +182,21 @@ fn body(
     let _ = born.send(Ok(Born { waker, mode: io.mode() }));
     // Without a start message the engine failed to start, and this thread ends.
     let Ok(s) = wait.recv() else { return };
-    let Start { index, reader, mail, pool, links, sleepers, counters, clock, idle, yield_empty, stop } = s;
-    let parts =
-        WorkerParts { index, reader, mail, io, pool, links, sleepers, counters, clock, idle, yield_empty, stop };
+    let Start { index, reader, mail, pool, links, wakers, counters, clock, idle, yield_empty, stop } = s;
+    let parts = WorkerParts {
+        index,
+        reader,
+        mail,
+        io,
+        pool,
+        links,
+        wakers,
+        counters,
+        clock,
+        idle,
+        yield_empty,
+        stop,
+    };
     Worker::new(parts).run();
 }
 

@@ -12,13 +12,22 @@ pub struct Backlog {
     max_frames: usize,
     max_bytes: usize,
     bytes: usize,
+    arrivals: usize,
 }
 
 impl Backlog {
     /// An empty backlog with room for `max_frames` frames and `max_bytes` bytes; allocates its ring here.
     #[must_use]
     pub fn new(max_frames: usize, max_bytes: usize) -> Self {
-        Self { frames: VecDeque::with_capacity(max_frames), max_frames, max_bytes, bytes: 0 }
+        Self { frames: VecDeque::with_capacity(max_frames), max_frames, max_bytes, bytes: 0, arrivals: 0 }
+    }
+
+    /// Room for `frames` more that come in pool buffers of other workers, which their lanes bound already.
+    #[must_use]
+    pub fn with_arrivals(mut self, frames: usize) -> Self {
+        self.frames.reserve_exact(self.max_frames + frames);
+        self.arrivals = frames;
+        self
     }
 
     /// Frames waiting.
@@ -70,7 +79,7 @@ impl Backlog {
     /// # Errors
     /// [`DropReason::LegFull`] at either bound.
     pub fn push_owned(&mut self, frame: PoolFrame) -> Result<(), (PoolFrame, DropReason)> {
-        if !self.has_room(frame.len()) {
+        if self.frames.len() >= self.max_frames + self.arrivals {
             return Err((frame, DropReason::LegFull));
         }
         self.bytes += frame.len();

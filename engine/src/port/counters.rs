@@ -140,7 +140,7 @@ pub struct Traffic {
 
 impl PortCounters {
     /// Counts `n` dropped frames.
-    pub fn drop(&self, reason: DropReason, n: u64) {
+    pub fn count_drop(&self, reason: DropReason, n: u64) {
         self.drops[reason as usize].add(n);
     }
 

@@ -29,7 +29,7 @@ impl Lanes {
     }
 
     /// Counts `n` frames that `worker` dropped on their way to this client.
-    pub fn drop(&self, worker: usize, reason: DropReason, n: u64) {
+    pub fn count_drop(&self, worker: usize, reason: DropReason, n: u64) {
         if let Some(lane) = self.0.get(worker) {
             lane.sender.drops[reason as usize].add(n);
         }

@@ -12,6 +12,7 @@
 pub mod backlog;
 pub mod counters;
 pub mod lanes;
+pub mod testing;
 
 use crate::burst::{Burst, Mask};
 use crate::mem::pool::Pool;

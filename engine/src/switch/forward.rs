@@ -89,7 +89,7 @@ pub fn forward(
             }
             Hop::Discard { why, .. } if !mask.is_empty() => {
                 if let Some(lanes) = routes.lanes(worker, entry.node + i as u32) {
-                    lanes.drop(worker, why.into(), mask.count() as u64);
+                    lanes.count_drop(worker, why.into(), mask.count() as u64);
                 }
             }
             Hop::Discard { .. } => {}

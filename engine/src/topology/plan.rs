@@ -40,6 +40,8 @@ pub struct Entry {
     /// The one port that frames can reach and its node; `None` when there is none or more than one. With one, its
     /// back-pressure reaches the source.
     pub only: Option<(Target, u32)>,
+    /// Ports that frames reach.
+    pub legs: u32,
     /// Whether a filter stands in the way.
     pub filtered: bool,
     /// Whether nothing but the one port is on the way: neither filters nor discards.
@@ -200,7 +202,16 @@ impl<'a> Builder<'a, '_> {
         let end = self.part.nodes.len() as u32;
         let filtered = self.part.steps.len() > steps;
         let discards = self.part.nodes[node as usize..].iter().any(|n| matches!(n.hop, Hop::Discard { .. }));
-        Entry { queue: self.home.id, node, end, only, filtered, direct: only.is_some() && !filtered && !discards }
+        let legs = self.ports.len() as u32;
+        Entry {
+            queue: self.home.id,
+            node,
+            end,
+            only,
+            legs,
+            filtered,
+            direct: only.is_some() && !filtered && !discards,
+        }
     }
 
     /// The way of a frame that `sender` sends. Order of checks as QEMU `net/net.c`: the sender's link and peer, the

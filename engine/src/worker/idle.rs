@@ -1,9 +1,7 @@
 //! Poll, then rest: how an idle worker backs off, and whom it wakes.
 
-use super::link::Links;
 use crate::uring::Waker;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// What an idle worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,47 +21,24 @@ pub const POLL_FOR: u64 = 50_000;
 /// Empty turns after which an idle worker puts a pause instruction into each.
 pub const PAUSE_AFTER: u32 = 64;
 
-/// Who sleeps, for those that put work on a link.
+/// The wakers of all workers, for those that put work on a link.
 ///
-/// A producer pushes, fences, and reads the flag; a worker sets the flag, fences, and looks at its links once more. One
-/// of them sees the other (Dekker), so no burst waits for a sleeper.
+/// A producer pushes and nudges; a worker announces sleep, then looks at its links once more. One of them sees the
+/// other (see [`Waker`]), so no burst waits for a sleeper.
 #[derive(Debug, Clone)]
-pub struct Sleepers(Arc<Vec<(AtomicBool, Arc<Waker>)>>);
+pub struct Wakers(Arc<Vec<Arc<Waker>>>);
 
-impl Sleepers {
-    /// All awake.
+impl Wakers {
+    /// By worker.
     #[must_use]
     pub fn new(wakers: Vec<Arc<Waker>>) -> Self {
-        Self(Arc::new(wakers.into_iter().map(|w| (AtomicBool::new(false), w)).collect()))
-    }
-
-    /// Announces that `worker` goes to sleep; true when nothing waits for it on a link.
-    #[must_use]
-    pub fn announce(&self, worker: usize, links: &Links) -> bool {
-        let Some((flag, _)) = self.0.get(worker) else { return false };
-        flag.store(true, Ordering::Release);
-        fence(Ordering::SeqCst);
-        if links.waiting(worker) {
-            flag.store(false, Ordering::Release);
-            return false;
-        }
-        true
-    }
-
-    /// `worker` is awake.
-    pub fn awake(&self, worker: usize) {
-        if let Some((flag, _)) = self.0.get(worker) {
-            flag.store(false, Ordering::Release);
-        }
+        Self(Arc::new(wakers))
     }
 
     /// Wakes `worker` if it sleeps; called after a push to one of its links.
-    pub fn wake(&self, worker: usize) {
-        fence(Ordering::SeqCst);
-        if let Some((flag, waker)) = self.0.get(worker)
-            && flag.swap(false, Ordering::AcqRel)
-        {
-            waker.wake();
+    pub fn nudge(&self, worker: usize) {
+        if let Some(waker) = self.0.get(worker) {
+            waker.nudge();
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Where a worker's frames go: its transmitting queues, links to other workers, and filters.
 
-use super::idle::Sleepers;
+use super::idle::Wakers;
+use super::inbox::Attach;
 use super::link::{LANE_FRAMES, LINK_BURST, LinkBurst, Links};
+use super::sources::RxSlot;
 use crate::burst::{Burst, Mask};
 use crate::filter::{Direction, Filter};
-use super::inbox::Attach;
-use super::sources::RxSlot;
 use crate::mem::pool::{Pool, PoolFrame};
 use crate::offload::Offload;
 use crate::port::backlog::Backlog;
@@ -15,11 +15,6 @@ use crate::port::{Queue, QueueId, Turn, TxQueue};
 use crate::switch::Outlet;
 use crate::topology::plan::{FilterStep, Target};
 use std::sync::Arc;
-
-/// Frames that wait for one leg of a hub at most, where nothing else is asked for.
-pub(super) const HUB_BACKLOG_FRAMES: usize = 256;
-/// Bytes that wait for one leg of a hub at most.
-pub(super) const HUB_BACKLOG_BYTES: usize = 4 << 20;
 
 /// A transmitting queue in its slot.
 pub(super) struct TxSlot {
@@ -52,7 +47,7 @@ impl TxSlot {
     /// Drops what waits, because the port goes.
     pub(super) fn empty(&mut self, pool: &mut Pool) {
         let left = self.backlog.len();
-        self.counters.drop(DropReason::PortGone, left as u64);
+        self.counters.count_drop(DropReason::PortGone, left as u64);
         self.backlog.done(pool, left);
         self.settle_lanes();
     }
@@ -75,7 +70,7 @@ impl TxSlot {
         let tx = &mut self.tx;
         let adapted = offload.adapt(burst, mask, &caps, |out| tx.tx(turn, out, out.all()));
         for (reason, n) in adapted.drops() {
-            self.counters.drop(reason, n);
+            self.counters.count_drop(reason, n);
         }
         mask.count()
     }
@@ -85,7 +80,7 @@ impl TxSlot {
         for i in mask.iter() {
             let Some(frame) = burst.frames().get(i) else { return };
             if let Err(reason) = self.backlog.push(turn.pool, burst, frame) {
-                self.counters.drop(reason, 1);
+                self.counters.count_drop(reason, 1);
             }
         }
     }
@@ -108,7 +103,7 @@ pub(super) struct Outlets {
     pub(super) tx: Vec<Option<TxSlot>>,
     pub(super) filters: Vec<Option<Box<dyn Filter>>>,
     pub(super) links: Links,
-    pub(super) sleepers: Sleepers,
+    pub(super) wakers: Wakers,
     pub(super) offload: Offload,
     /// Slots written this turn.
     pub(super) dirty: Vec<u32>,
@@ -131,7 +126,7 @@ impl Outlets {
     pub(super) fn room(&mut self, turn: &mut Turn<'_>, to: Target, lanes: Option<&Lanes>) -> usize {
         if to.worker as usize != self.index {
             let full = self.links.get(self.index, to.worker as usize).is_none_or(|l| l.is_full());
-            if full || turn.pool.is_low() {
+            if full || turn.pool.low() {
                 return 0;
             }
             let under_way = lanes.map_or(0, |l| l.under_way(self.index));
@@ -159,7 +154,15 @@ impl Outlets {
     }
 
     /// Copies frames for a queue of another worker onto the link; returns how many were disposed of.
-    fn send_away(&mut self, turn: &mut Turn<'_>, to: Target, lanes: Option<&Lanes>, burst: &Burst, mask: Mask, whole: bool) -> usize {
+    fn send_away(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: Target,
+        lanes: Option<&Lanes>,
+        burst: &Burst,
+        mask: Mask,
+        whole: bool,
+    ) -> usize {
         let (index, worker) = (self.index, to.worker as usize);
         let (Some(link), Some(lanes)) = (self.links.get(index, worker), lanes) else { return mask.count() };
         let room = LANE_FRAMES.saturating_sub(lanes.under_way(index)) as usize;
@@ -180,7 +183,7 @@ impl Outlets {
                         sent += 1;
                     }
                 }
-                None => lanes.drop(index, DropReason::NoBuffer, 1),
+                None => lanes.count_drop(index, DropReason::NoBuffer, 1),
             }
             if out.is_full() {
                 self.push(turn, &mut out, worker);
@@ -190,10 +193,10 @@ impl Outlets {
             self.push(turn, &mut out, worker);
         }
         lanes.sent(index, sent);
-        self.sleepers.wake(worker);
+        self.wakers.nudge(worker);
         if whole {
             let left = now.count() - disposed + rest.count();
-            lanes.drop(index, DropReason::LegFull, left as u64);
+            lanes.count_drop(index, DropReason::LegFull, left as u64);
             return mask.count();
         }
         disposed
@@ -235,7 +238,7 @@ impl Outlets {
         let mut taken = 0;
         if dest.backlog.is_empty() {
             for frame in frames.frames() {
-                scratch.push(frame.hdr(), &[frame.seg()]);
+                scratch.push(frame.hdr, &[frame.seg()]);
             }
             let room = dest.tx.room(turn).min(scratch.len());
             if room != 0 {
@@ -248,7 +251,7 @@ impl Outlets {
                 held.push(frame);
             } else if let Err((frame, reason)) = dest.backlog.push_owned(frame) {
                 turn.pool.give(frame);
-                dest.counters.drop(reason, 1);
+                dest.counters.count_drop(reason, 1);
             } else {
                 waiting += 1;
             }
@@ -325,7 +328,7 @@ impl Outlet for Outlets {
         let owner = self.tx.get_mut(to.slot as usize).and_then(Option::as_mut).filter(|s| s.id == to.queue);
         let Some(dest) = owner else {
             if let Some(lanes) = lanes {
-                lanes.drop(self.index, DropReason::PortGone, mask.count() as u64);
+                lanes.count_drop(self.index, DropReason::PortGone, mask.count() as u64);
             }
             return mask.count();
         };

@@ -1,7 +1,7 @@
 //! Where a worker's frames come from: its receiving queues, and which of them have something.
 
-use crate::port::{RxQueue, Source};
 use crate::port::counters::PortCounters;
+use crate::port::{RxQueue, Source};
 use crate::uring::FileId;
 use std::os::fd::RawFd;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The worker's turn, phase by phase.
 
 use super::clock::{Clock, ticks};
-use super::idle::{Idle, PAUSE_AFTER, POLL_FOR, Sleepers};
+use super::idle::{Idle, PAUSE_AFTER, POLL_FOR, Wakers};
 use super::inbox::{Attach, Change, Mail};
 use super::link::Links;
 use super::outlets::{Outlets, TxSlot};
@@ -20,6 +20,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Queues that one worker can own.
 pub const MAX_SLOTS: usize = 32_768;
+
+/// Frames that wait for one leg of a hub at most, where nothing else is asked for.
+pub const HUB_BACKLOG_FRAMES: usize = 256;
+/// Bytes that wait for one leg of a hub at most.
+pub const HUB_BACKLOG_BYTES: usize = 4 << 20;
 
 /// Sources and backlogs served in one turn at most; more wait for the next.
 const LENDERS: usize = 512;
@@ -58,8 +63,8 @@ pub struct WorkerParts {
     pub pool: Pool,
     /// Links between all workers.
     pub links: Links,
-    /// Who sleeps.
-    pub sleepers: Sleepers,
+    /// How others are woken.
+    pub wakers: Wakers,
     /// Its counters.
     pub counters: Arc<WorkerCounters>,
     /// The engine's clock.
@@ -108,7 +113,7 @@ impl Worker {
             tx: std::iter::repeat_with(|| None).take(MAX_SLOTS).collect(),
             filters: std::iter::repeat_with(|| None).take(MAX_SLOTS).collect(),
             links: parts.links.clone(),
-            sleepers: parts.sleepers.clone(),
+            wakers: parts.wakers.clone(),
             offload: Offload::new(),
             dirty: Vec::with_capacity(MAX_SLOTS),
             waiting: Vec::with_capacity(MAX_SLOTS),
@@ -284,7 +289,12 @@ impl Worker {
     }
 
     /// Sends what waits in backlogs.
-    fn retry(out: &mut Outlets, turn: &mut Turn<'_>, scratch: &mut Burst, lent: &mut Vec<(Lender, usize)>) -> u64 {
+    fn retry(
+        out: &mut Outlets,
+        turn: &mut Turn<'_>,
+        scratch: &mut Burst,
+        lent: &mut Vec<(Lender, usize)>,
+    ) -> u64 {
         let mut frames = 0;
         for _ in 0..out.waiting.len().min(LENDERS / 2) {
             let Some((slot, taken)) = out.retry(turn, scratch) else { break };
@@ -327,10 +337,13 @@ impl Worker {
         let index = self.parts.index;
         let Some(Some(source)) = self.sources.rx.get_mut(slot as usize) else { return (0, false, false) };
         let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
-        let Some(entry) = self.routes.entry(index, slot as usize, source.id) else { return (0, false, false) };
+        let Some(entry) = self.routes.entry(index, slot as usize, source.id) else {
+            return (0, false, false);
+        };
         let want = match entry.only {
             Some((target, node)) => self.out.room(&mut turn, target, self.routes.lanes(index, node)),
-            None => BURST,
+            // A flood needs a send for each leg.
+            None => turn.io.send_room() / (entry.legs as usize).max(1),
         };
         if want == 0 {
             return (0, source.rx.pending(), true);
@@ -338,7 +351,7 @@ impl Worker {
         self.burst.clear();
         source.rx.rx(&mut turn, want.min(BURST), &mut self.burst);
         if let Some((reason, n)) = source.rx.drops() {
-            source.counters.drop(reason, n);
+            source.counters.count_drop(reason, n);
         }
         if self.burst.is_empty() {
             source.counters.trouble.store(source.rx.trouble(), Ordering::Relaxed);
@@ -347,7 +360,7 @@ impl Worker {
         self.out.filtered = 0;
         let taken = forward(&self.routes, &entry, &mut turn, &self.burst, &mut self.masks, &mut self.out);
         if self.out.filtered != 0 {
-            source.counters.drop(DropReason::Filter, self.out.filtered);
+            source.counters.count_drop(DropReason::Filter, self.out.filtered);
         }
         let bytes: u64 = self.burst.frames().iter().take(taken).map(|f| f.len() as u64).sum();
         source.counters.rx.frames.add(taken as u64);
@@ -409,15 +422,18 @@ impl Worker {
         if !self.sources.polled.is_empty() || !self.parts.reader.sleep() {
             return;
         }
-        let (index, links) = (self.parts.index, &self.parts.links);
-        let quiet = self.parts.sleepers.announce(index, links);
+        self.parts.io.announce();
         // A blocked receiver signals, but not every kernel queue does: look again after a while.
         let blocked = blocked || !self.out.waiting.is_empty();
-        if quiet && !self.parts.stop.load(Ordering::Relaxed) && (blocked || !self.anything_waits()) {
+        if self.parts.links.waiting(self.parts.index)
+            || self.parts.stop.load(Ordering::Relaxed)
+            || (!blocked && self.anything_waits())
+        {
+            self.parts.io.rise();
+        } else {
             self.housekeeping(now);
             self.parts.io.sleep(blocked.then_some(LOOK_AGAIN));
         }
-        self.parts.sleepers.awake(index);
         self.parts.reader.wake();
         self.empty_turns = 0;
     }

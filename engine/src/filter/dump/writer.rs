@@ -104,7 +104,12 @@ impl DumpFile {
     ///
     /// # Errors
     /// Of the file or of the thread.
-    pub fn open(path: &Path, maxlen: u32, now: u64, workers: usize) -> io::Result<(Self, Vec<Box<dyn Filter>>)> {
+    pub fn open(
+        path: &Path,
+        maxlen: u32,
+        now: u64,
+        workers: usize,
+    ) -> io::Result<(Self, Vec<Box<dyn Filter>>)> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
         file.write_all(&pcap::file_header(maxlen))?;
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
@@ -124,7 +129,8 @@ impl DumpFile {
             let _ = shared.empty.push(Vec::with_capacity(CHUNK));
         }
         let theirs = shared.clone();
-        let writer = thread::Builder::new().name("netdevd-dump".into()).spawn(move || run(&theirs, &mut file))?;
+        let writer =
+            thread::Builder::new().name("netdevd-dump".into()).spawn(move || run(&theirs, &mut file))?;
         let _ = shared.writer.set(writer.thread().clone());
         let instance = |_| Box::new(Instance::new(shared.clone())) as Box<dyn Filter>;
         let instances = (0..workers).map(instance).collect();

@@ -1,0 +1,119 @@
+//! A port whose outside is a pair of queues in this process: for tests and benches of everything between ports.
+
+#![allow(unsafe_code)] // lends the bytes of vectors that it holds
+
+use super::counters::PortCounters;
+use super::{Caps, Queue, QueueId, RxQueue, Source, Turn, TxQueue};
+use crate::burst::{Burst, Mask, Seg};
+use crate::wire::vnet_hdr::VnetHdr;
+use crossbeam::queue::ArrayQueue;
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// A frame outside the engine.
+pub type OutsideFrame = (VnetHdr, Vec<u8>);
+
+/// The other end of a test port.
+#[derive(Debug, Clone)]
+pub struct Outside {
+    /// Frames for the engine to receive.
+    pub sent: Arc<ArrayQueue<OutsideFrame>>,
+    /// Frames that the engine transmitted.
+    pub received: Arc<ArrayQueue<OutsideFrame>>,
+}
+
+/// Makes a test port that holds `depth` frames each way and takes what `caps` says.
+#[must_use]
+pub fn port(id: QueueId, depth: usize, caps: Caps) -> (Queue, Outside) {
+    let outside =
+        Outside { sent: Arc::new(ArrayQueue::new(depth)), received: Arc::new(ArrayQueue::new(depth)) };
+    let rx = TestRx { from: outside.sent.clone(), lent: VecDeque::with_capacity(64) };
+    let tx = TestTx { to: outside.received.clone(), caps, frames: 0, bytes: 0 };
+    let counters = Arc::new(PortCounters::default());
+    (Queue { id, rx: Box::new(rx), tx: Box::new(tx), counters, fd: -1 }, outside)
+}
+
+struct TestRx {
+    from: Arc<ArrayQueue<OutsideFrame>>,
+    lent: VecDeque<OutsideFrame>,
+}
+
+impl RxQueue for TestRx {
+    fn start(&mut self, _turn: &mut Turn<'_>) {}
+
+    fn rx(&mut self, _turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
+        while self.lent.len() < want {
+            let Some(frame) = self.from.pop() else { break };
+            self.lent.push_back(frame);
+        }
+        for (hdr, bytes) in self.lent.iter_mut().take(want) {
+            let Some(ptr) = NonNull::new(bytes.as_mut_ptr()) else { return };
+            // SAFETY: the vector stays in `lent`, unchanged, until `release`.
+            let seg = unsafe { Seg::new(ptr, bytes.len() as u32) };
+            if !burst.push(*hdr, &[seg]) {
+                return;
+            }
+        }
+    }
+
+    fn release(&mut self, _turn: &mut Turn<'_>, taken: usize) {
+        self.lent.drain(..taken.min(self.lent.len()));
+    }
+
+    fn stop(&mut self, _turn: &mut Turn<'_>) -> bool {
+        true
+    }
+
+    fn source(&self) -> Source {
+        Source::Polled
+    }
+
+    fn pending(&self) -> bool {
+        !self.lent.is_empty() || !self.from.is_empty()
+    }
+}
+
+struct TestTx {
+    to: Arc<ArrayQueue<OutsideFrame>>,
+    caps: Caps,
+    frames: u64,
+    bytes: u64,
+}
+
+impl TxQueue for TestTx {
+    fn start(&mut self, _turn: &mut Turn<'_>) {}
+
+    fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    fn room(&mut self, _turn: &mut Turn<'_>) -> usize {
+        self.to.capacity() - self.to.len()
+    }
+
+    fn tx(&mut self, _turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
+        for (done, i) in mask.iter().enumerate() {
+            let Some(frame) = burst.frames().get(i) else { return done };
+            let mut bytes = vec![0; frame.len()];
+            burst.copy_out(frame, 0, &mut bytes);
+            if self.to.push((frame.hdr, bytes)).is_err() {
+                return done;
+            }
+            self.frames += u64::from(frame.weight);
+            self.bytes += frame.len() as u64;
+        }
+        mask.count()
+    }
+
+    fn flush(&mut self, _turn: &mut Turn<'_>) {}
+
+    fn settle(&mut self, _turn: &mut Turn<'_>, counters: &PortCounters) {
+        counters.tx.frames.add(std::mem::take(&mut self.frames));
+        counters.tx.bytes.add(std::mem::take(&mut self.bytes));
+    }
+
+    fn stop(&mut self, _turn: &mut Turn<'_>) -> bool {
+        true
+    }
+}
