@@ -1,12 +1,11 @@
 //! Putting a new topology in force: everything is prepared, published at once, and acknowledged by every worker.
 
 use super::{Engine, EngineError, Place};
-use crate::burst::Mask;
 use crate::filter::Filter;
 use crate::port::Queue;
 use crate::port::backlog::Backlog;
 use crate::port::lanes::Lanes;
-use crate::switch::Routes;
+use crate::switch::{Routes, Walk};
 use crate::topology::model::{ClientId, ClientKind, FilterId, Topology};
 use crate::topology::plan;
 use crate::worker::inbox::{Attach, Change};
@@ -59,10 +58,10 @@ impl Engine {
         self.name_clients(topology);
 
         let routes = Routes::new(plan::build(topology, &self.slots, workers), &self.lanes);
-        if routes.most_nodes() > self.masks {
-            self.masks = routes.most_nodes().next_power_of_two();
+        if routes.hubs() > self.hubs {
+            self.hubs = routes.hubs().next_power_of_two();
             for change in &mut changes {
-                change.masks = vec![Mask::NONE; self.masks];
+                change.walk = Walk::new(self.hubs);
             }
         }
         let retired = self.publish(routes, changes)?;
@@ -181,7 +180,7 @@ impl Engine {
             mail[index] = returns[index]
                 || !change.attach.is_empty()
                 || !change.add_filters.is_empty()
-                || !change.masks.is_empty();
+                || change.walk.hubs() != 0;
             if !mail[index] {
                 continue;
             }

@@ -43,8 +43,8 @@ pub struct Engine {
     lanes: LaneTable,
     /// Clients in creation order, each with its queues.
     clients: Vec<(ClientId, Vec<u64>)>,
-    /// Nodes that every worker's scratch can hold.
-    masks: usize,
+    /// Hubs that every worker's scratch can hold.
+    hubs: usize,
 }
 
 /// Where a queue is.

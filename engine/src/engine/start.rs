@@ -140,7 +140,7 @@ impl Engine {
             queues: HashMap::new(),
             lanes: Default::default(),
             clients: Vec::new(),
-            masks: crate::worker::turn::FIRST_MASKS,
+            hubs: crate::worker::turn::FIRST_HUBS,
         })
     }
 }

@@ -5,5 +5,5 @@
 pub mod forward;
 pub mod routes;
 
-pub use forward::{Outlet, forward};
+pub use forward::{Outlet, Walk, forward};
 pub use routes::Routes;

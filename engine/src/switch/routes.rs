@@ -2,7 +2,7 @@
 
 use crate::port::lanes::Lanes;
 use crate::topology::model::ClientId;
-use crate::topology::plan::{Entry, Hop, Plan, WorkerPlan};
+use crate::topology::plan::{Entry, Hop, Node, Plan, WorkerPlan};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -27,12 +27,11 @@ impl Routes {
     /// Binds `plan` to its counters.
     #[must_use]
     pub fn new(plan: Plan, table: &LaneTable) -> Self {
-        let bind = |hop: &Hop| match hop {
-            Hop::Discard { client, .. } => table.clients.get(client).cloned(),
+        let bind = |node: &Node| match node.hop {
             Hop::Port(target) => table.queues.get(&target.queue).cloned(),
-            Hop::Flood { .. } => None,
+            Hop::Hub { .. } | Hop::Discard(_) => table.clients.get(&node.client).cloned(),
         };
-        let lanes = plan.workers.iter().map(|w| w.nodes.iter().map(|n| bind(&n.hop)).collect()).collect();
+        let lanes = plan.workers.iter().map(|w| w.nodes.iter().map(bind).collect()).collect();
         Self { plan, lanes }
     }
 
@@ -55,9 +54,9 @@ impl Routes {
         self.lanes.get(worker)?.get(node as usize)?.as_deref()
     }
 
-    /// Nodes of the largest worker part (what a walk's scratch must hold).
+    /// Hubs of the plan (what a walk's scratch must hold).
     #[must_use]
-    pub fn most_nodes(&self) -> usize {
-        self.plan.workers.iter().map(|w| w.nodes.len()).max().unwrap_or(0)
+    pub fn hubs(&self) -> usize {
+        self.plan.workers.first().map_or(0, |w| w.hubs.len())
     }
 }

@@ -1,14 +1,16 @@
 //! The plan: for every queue, where its frames go. Derived from the topology, immutable, read by all workers.
 //!
-//! The way of a frame is a tree of [`Node`]s: filters, then a port, a flood to several nodes, or a discard. Hubs are
-//! flattened into it, so a worker walks indices and knows nothing of hubs. A frame enters a hub at most once and
-//! crosses at most [`MAX_HUBS`]; a way that would break that ends in [`Discard::Loop`].
+//! A [`Node`] is a stage of a frame's way: filters, then a port, a hub, or a discard. Each queue has one node of its own
+//! (what its client sends); each hub has one node a leg (what leaves by that hub port), shared by all sources. So the
+//! plan grows with the number of clients, not with its square.
+//!
+//! A frame enters a hub at most once and crosses at most [`MAX_HUBS`]; a way that would break that is dropped as a loop.
 
 use super::model::{Client, ClientId, ClientKind, FilterId, QueueRef, Topology};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 /// Hubs that a frame crosses at most.
-pub const MAX_HUBS: usize = 8;
+pub const MAX_HUBS: u32 = 8;
 
 /// The whole plan: one part a worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,10 +24,21 @@ pub struct Plan {
 pub struct WorkerPlan {
     /// By queue slot: where frames of that queue start.
     pub sources: Vec<Option<Entry>>,
-    /// All nodes that the sources refer to.
+    /// By hub: its legs, newest port first (the order in which QEMU floods).
+    pub hubs: Vec<Legs>,
+    /// All nodes.
     pub nodes: Vec<Node>,
     /// Filter steps that nodes refer to.
     pub steps: Vec<FilterStep>,
+}
+
+/// The legs of a hub, as nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Legs {
+    /// First node.
+    pub first: u32,
+    /// Number of nodes.
+    pub count: u32,
 }
 
 /// Where a queue's frames start.
@@ -35,16 +48,14 @@ pub struct Entry {
     pub queue: u64,
     /// First node.
     pub node: u32,
-    /// One past the last node; a child always lies behind its parent.
-    pub end: u32,
-    /// The one port that frames can reach and its node; `None` when there is none or more than one. With one, its
+    /// The one port that frames can reach, and its node; `None` when there is none or more than one. With one, its
     /// back-pressure reaches the source.
     pub only: Option<(Target, u32)>,
-    /// Ports that frames reach.
+    /// Ports that frames can reach.
     pub legs: u32,
-    /// Whether a filter stands in the way.
+    /// Whether a filter stands in the way to the only port.
     pub filtered: bool,
-    /// Whether nothing but the one port is on the way: neither filters nor discards.
+    /// Whether nothing but the only port is to be seen on the way: neither filters nor discards.
     pub direct: bool,
 }
 
@@ -57,10 +68,8 @@ pub struct Node {
     pub steps: u32,
     /// Where to go behind the filters.
     pub hop: Hop,
-}
-
-impl Node {
-    const EMPTY: Self = Self { step: 0, steps: 0, hop: Hop::Flood { first: 0, count: 0 } };
+    /// Whom drops at this node are charged to.
+    pub client: ClientId,
 }
 
 /// Where frames go from a node.
@@ -68,20 +77,15 @@ impl Node {
 pub enum Hop {
     /// To a queue, on this worker or another.
     Port(Target),
-    /// To `count` nodes from `first` on, each its own copy.
-    Flood {
-        /// First node.
-        first: u32,
-        /// Number of nodes.
-        count: u32,
+    /// Into a hub, and out by all its legs but the one at node `except`.
+    Hub {
+        /// Index into [`WorkerPlan::hubs`].
+        hub: u32,
+        /// The leg that leads back.
+        except: u32,
     },
-    /// Nowhere, by name, charged to this client.
-    Discard {
-        /// Why.
-        why: Discard,
-        /// Whose counter.
-        client: ClientId,
-    },
+    /// Nowhere, by name.
+    Discard(Discard),
 }
 
 /// A transmitting queue.
@@ -132,103 +136,108 @@ pub struct Slots {
 #[must_use]
 pub fn build(topology: &Topology, slots: &Slots, workers: usize) -> Plan {
     let world = World::new(topology, slots);
-    let mut plan = Plan { workers: vec![WorkerPlan::default(); workers] };
-    for client in &topology.clients {
-        let ClientKind::Port { queues } = &client.kind else { continue };
-        for queue in queues {
-            let Some(&slot) = slots.queues.get(&queue.id) else { continue };
-            let Some(part) = plan.workers.get_mut(queue.worker) else { continue };
-            let entry = Builder {
-                world: &world,
-                part,
-                home: *queue,
-                hubs: Vec::new(),
-                ports: Vec::new(),
-                todo: VecDeque::new(),
-            };
-            let entry = entry.entry(client);
-            if part.sources.len() <= slot as usize {
-                part.sources.resize(slot as usize + 1, None);
-            }
-            part.sources[slot as usize] = Some(entry);
-        }
-    }
-    plan
+    Plan { workers: (0..workers).map(|worker| Builder::new(&world, worker).build(topology)).collect() }
 }
 
 /// The topology, indexed.
 struct World<'a> {
     clients: HashMap<ClientId, &'a Client>,
-    /// Ports of each hub, newest first (the order in which QEMU floods).
-    hubs: HashMap<i32, Vec<&'a Client>>,
+    /// Ports of each hub, newest first.
+    hubs: Vec<Vec<&'a Client>>,
+    /// Hub port to its hub's index and its place among the hub's ports.
+    places: HashMap<ClientId, (u32, u32)>,
     slots: &'a Slots,
 }
 
 impl<'a> World<'a> {
     fn new(topology: &'a Topology, slots: &'a Slots) -> Self {
-        let mut hubs: HashMap<i32, Vec<&Client>> = HashMap::new();
+        let mut numbers: HashMap<i32, usize> = HashMap::new();
+        let mut hubs: Vec<Vec<&Client>> = Vec::new();
         for c in topology.clients.iter().rev() {
             if let ClientKind::HubPort { hub } = c.kind {
-                hubs.entry(hub).or_default().push(c);
+                let index = *numbers.entry(hub).or_insert_with(|| {
+                    hubs.push(Vec::new());
+                    hubs.len() - 1
+                });
+                hubs[index].push(c);
             }
         }
-        Self { clients: topology.clients.iter().map(|c| (c.id, c)).collect(), hubs, slots }
+        let mut places = HashMap::new();
+        for (h, ports) in hubs.iter().enumerate() {
+            places.extend(ports.iter().enumerate().map(|(i, p)| (p.id, (h as u32, i as u32))));
+        }
+        Self { clients: topology.clients.iter().map(|c| (c.id, c)).collect(), hubs, places, slots }
     }
 }
 
-/// Builds the tree of one source, breadth first: a hub is entered by its shortest way, and only once.
-struct Builder<'a, 'w> {
-    world: &'a World<'w>,
-    part: &'a mut WorkerPlan,
-    home: QueueRef,
-    /// Hubs that the tree has entered.
-    hubs: Vec<i32>,
-    /// Ports that frames reach.
-    ports: Vec<(Target, u32)>,
-    /// Nodes still to fill: who sends, which node, how many hubs were crossed.
-    todo: VecDeque<(&'a Client, u32, usize)>,
+/// Builds one worker's part.
+struct Builder<'w> {
+    world: &'w World<'w>,
+    worker: usize,
+    part: WorkerPlan,
+    /// By hub: live ports in reach of a frame that enters it, with at most two of them by node.
+    reach: Vec<Option<Reach>>,
 }
 
-impl<'a> Builder<'a, '_> {
-    fn entry(mut self, client: &'a Client) -> Entry {
-        let node = self.part.nodes.len() as u32;
-        let steps = self.part.steps.len();
-        self.part.nodes.push(Node::EMPTY);
-        self.todo.push_back((client, node, 0));
-        while let Some((sender, at, crossed)) = self.todo.pop_front() {
-            self.part.nodes[at as usize] = self.from(sender, at, crossed);
+/// What a frame that enters a hub can get to.
+#[derive(Debug, Clone, Default)]
+struct Reach {
+    ports: u32,
+    /// The first two ports found, with their nodes.
+    found: Vec<(Target, u32)>,
+    filters: bool,
+    discards: bool,
+}
+
+impl<'w> Builder<'w> {
+    fn new(world: &'w World<'w>, worker: usize) -> Self {
+        Self { world, worker, part: WorkerPlan::default(), reach: vec![None; world.hubs.len()] }
+    }
+
+    fn build(mut self, topology: &Topology) -> WorkerPlan {
+        let mut first = 0;
+        for ports in &self.world.hubs {
+            self.part.hubs.push(Legs { first, count: ports.len() as u32 });
+            first += ports.len() as u32;
         }
-        let only = if self.ports.len() == 1 { Some(self.ports[0]) } else { None };
-        let end = self.part.nodes.len() as u32;
-        let filtered = self.part.steps.len() > steps;
-        let discards = self.part.nodes[node as usize..].iter().any(|n| matches!(n.hop, Hop::Discard { .. }));
-        let legs = self.ports.len() as u32;
-        Entry {
-            queue: self.home.id,
-            node,
-            end,
-            only,
-            legs,
-            filtered,
-            direct: only.is_some() && !filtered && !discards,
+        for ports in &self.world.hubs {
+            for leg in ports {
+                let node = self.node(leg);
+                self.part.nodes.push(node);
+            }
         }
+        for client in &topology.clients {
+            let ClientKind::Port { queues } = &client.kind else { continue };
+            let worker = self.worker;
+            for queue in queues.iter().filter(|q| q.worker == worker) {
+                if let Some(&slot) = self.world.slots.queues.get(&queue.id) {
+                    let entry = self.entry(client, queue.id);
+                    if self.part.sources.len() <= slot as usize {
+                        self.part.sources.resize(slot as usize + 1, None);
+                    }
+                    self.part.sources[slot as usize] = Some(entry);
+                }
+            }
+        }
+        self.part
     }
 
     /// The way of a frame that `sender` sends. Order of checks as QEMU `net/net.c`: the sender's link and peer, the
     /// filters of both, the receiver's link.
-    fn from(&mut self, sender: &'a Client, at: u32, crossed: usize) -> Node {
-        let discard = |why| Node { hop: Hop::Discard { why, client: sender.id }, ..Node::EMPTY };
+    fn node(&mut self, sender: &Client) -> Node {
+        let discard =
+            |why, client: &Client| Node { step: 0, steps: 0, hop: Hop::Discard(why), client: client.id };
         if !sender.link_up {
-            return discard(Discard::LinkDown);
+            return discard(Discard::LinkDown, sender);
         }
         let Some(peer) = sender.peer.and_then(|p| self.world.clients.get(&p).copied()) else {
-            return discard(Discard::NoPeer);
+            return discard(Discard::NoPeer, sender);
         };
         let step = self.part.steps.len() as u32;
         self.steps(sender.filters.iter().filter(|f| f.tx).map(|f| f.id), false);
         self.steps(peer.filters.iter().rev().filter(|f| f.rx).map(|f| f.id), true);
         let steps = self.part.steps.len() as u32 - step;
-        Node { step, steps, hop: self.arrive(peer, at, crossed) }
+        Node { step, steps, hop: self.arrive(peer), client: peer.id }
     }
 
     fn steps(&mut self, filters: impl Iterator<Item = FilterId>, toward: bool) {
@@ -240,45 +249,90 @@ impl<'a> Builder<'a, '_> {
     }
 
     /// What happens to a frame that reaches `receiver`.
-    fn arrive(&mut self, receiver: &'a Client, at: u32, crossed: usize) -> Hop {
-        let discard = |why| Hop::Discard { why, client: receiver.id };
+    fn arrive(&self, receiver: &Client) -> Hop {
         if !receiver.link_up {
-            return discard(Discard::LinkDown);
+            return Hop::Discard(Discard::LinkDown);
         }
         match &receiver.kind {
-            ClientKind::Port { .. } if !receiver.connected => discard(Discard::NotConnected),
-            ClientKind::Port { queues } => match self.choose(queues) {
-                Some(target) => {
-                    self.ports.push((target, at));
-                    Hop::Port(target)
-                }
-                None => discard(Discard::NotConnected),
+            ClientKind::Port { queues } if receiver.connected => {
+                self.choose(queues).map_or(Hop::Discard(Discard::NotConnected), Hop::Port)
+            }
+            ClientKind::Port { .. } => Hop::Discard(Discard::NotConnected),
+            ClientKind::HubPort { .. } => match self.world.places.get(&receiver.id) {
+                Some(&(hub, place)) => Hop::Hub { hub, except: self.part.hubs[hub as usize].first + place },
+                None => Hop::Discard(Discard::NoPeer),
             },
-            ClientKind::HubPort { hub } => self.flood(*hub, receiver, crossed),
         }
     }
 
-    fn flood(&mut self, hub: i32, entered_by: &Client, crossed: usize) -> Hop {
-        if self.hubs.contains(&hub) || crossed == MAX_HUBS {
-            return Hop::Discard { why: Discard::Loop, client: entered_by.id };
-        }
-        self.hubs.push(hub);
-        let first = self.part.nodes.len() as u32;
-        for leg in self.world.hubs.get(&hub).into_iter().flatten().filter(|p| p.id != entered_by.id) {
-            self.todo.push_back((leg, self.part.nodes.len() as u32, crossed + 1));
-            self.part.nodes.push(Node::EMPTY);
-        }
-        Hop::Flood { first, count: self.part.nodes.len() as u32 - first }
-    }
-
-    /// The queue of a receiver that this source uses: one on its own worker where there is one, else spread by the
-    /// source. One source always uses one queue, so frames of a flow stay in order.
+    /// The queue of a receiver that this worker uses: its own where it has one, else one chosen by its number. A
+    /// source belongs to one worker, so frames of a flow stay in order.
     fn choose(&self, queues: &[QueueRef]) -> Option<Target> {
-        let own: Vec<&QueueRef> = queues.iter().filter(|q| q.worker == self.home.worker).collect();
-        let among: Vec<&QueueRef> = if own.is_empty() { queues.iter().collect() } else { own };
-        let q = among.get(self.home.id as usize % among.len().max(1))?;
+        let own = queues.iter().find(|q| q.worker == self.worker);
+        let q = own.or_else(|| queues.get(self.worker % queues.len().max(1)))?;
         let slot = *self.world.slots.queues.get(&q.id)?;
         Some(Target { worker: q.worker as u32, slot, queue: q.id })
+    }
+
+    fn entry(&mut self, client: &Client, queue: u64) -> Entry {
+        let node = self.part.nodes.len() as u32;
+        let first = self.node(client);
+        self.part.nodes.push(first);
+        let filters = first.steps != 0;
+        let mut entry = Entry { queue, node, only: None, legs: 0, filtered: filters, direct: false };
+        match first.hop {
+            Hop::Discard(_) => {}
+            Hop::Port(target) => {
+                (entry.only, entry.legs, entry.direct) = (Some((target, node)), 1, !filters);
+            }
+            Hop::Hub { hub, except } => {
+                let back = self.part.nodes[except as usize].hop;
+                let reach = self.reach(hub);
+                // The leg that leads back to the source is no destination.
+                let own = matches!(back, Hop::Port(_)) as u32;
+                entry.legs = reach.ports - own;
+                if entry.legs == 1 {
+                    entry.only = reach.found.iter().copied().find(|(_, node)| *node != except);
+                    let discards = reach.discards || !matches!(back, Hop::Port(_));
+                    entry.filtered = filters || reach.filters;
+                    entry.direct = !entry.filtered && !discards;
+                }
+            }
+        }
+        entry
+    }
+
+    /// What a frame that enters `hub` can get to, its own port included.
+    fn reach(&mut self, hub: u32) -> Reach {
+        if let Some(known) = &self.reach[hub as usize] {
+            return known.clone();
+        }
+        let mut reach = Reach::default();
+        let mut todo = vec![(hub, 1)];
+        let mut seen = vec![hub];
+        while let Some((hub, crossed)) = todo.pop() {
+            let Legs { first, count } = self.part.hubs[hub as usize];
+            for at in first..first + count {
+                let node = self.part.nodes[at as usize];
+                reach.filters |= node.steps != 0;
+                match node.hop {
+                    Hop::Port(target) => {
+                        reach.ports += 1;
+                        if reach.found.len() < 2 {
+                            reach.found.push((target, at));
+                        }
+                    }
+                    Hop::Hub { hub, .. } if !seen.contains(&hub) && crossed < MAX_HUBS => {
+                        seen.push(hub);
+                        todo.insert(0, (hub, crossed + 1));
+                    }
+                    // The cable by which a hub was entered leads back to a hub that was seen: no loop by itself.
+                    Hop::Hub { .. } | Hop::Discard(_) => reach.discards = true,
+                }
+            }
+        }
+        self.reach[hub as usize] = Some(reach.clone());
+        reach
     }
 }
 

@@ -1,10 +1,10 @@
 //! What control hands to a worker, and gets back: queues and filters move by value.
 
-use crate::burst::Mask;
 use crate::filter::Filter;
 use crate::port::Queue;
 use crate::port::backlog::Backlog;
 use crate::port::lanes::Lanes;
+use crate::switch::Walk;
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub struct Change {
     /// Slots of filters to hand back.
     pub remove_filters: Vec<u32>,
     /// Scratch for walks over the plan, where it needs more than before.
-    pub masks: Vec<Mask>,
+    pub walk: Walk,
     /// Queues that were stopped (room reserved by control).
     pub stopped: Vec<Attach>,
     /// Filters that were removed (room reserved by control).

@@ -7,13 +7,14 @@ use super::link::Links;
 use super::outlets::{Outlets, TxSlot};
 use super::regimes::{Regime, WorkerCounters};
 use super::sources::{RxSlot, Sources};
-use crate::burst::{BURST, Burst, Mask};
+use crate::burst::{BURST, Burst};
 use crate::mem::pool::{Pool, PoolFrame};
 use crate::offload::Offload;
 use crate::port::counters::DropReason;
 use crate::port::{Queue, Turn};
-use crate::switch::{Routes, forward};
+use crate::switch::{Routes, Walk, forward};
 use crate::topology::cell::Reader;
+use crate::topology::sync;
 use crate::uring::FdIo;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,8 +34,8 @@ const LENDERS: usize = 512;
 const LINK_TAKE: usize = 32;
 const HELD: usize = LINK_TAKE * super::link::LINK_BURST;
 
-/// Nodes that a plan may have before control sends larger scratch.
-pub const FIRST_MASKS: usize = 1024;
+/// Hubs that a plan may have before control sends larger scratch.
+pub const FIRST_HUBS: usize = 256;
 
 /// Time between housekeeping rounds, in nanoseconds.
 const HOUSEKEEPING: u64 = 1_000_000;
@@ -80,12 +81,12 @@ pub struct WorkerParts {
 /// One worker. Everything it needs is allocated here, before its first turn.
 pub struct Worker {
     parts: WorkerParts,
-    routes: Arc<Routes>,
+    routes: sync::Arc<Routes>,
     sources: Sources,
     out: Outlets,
     burst: Burst,
     scratch: Burst,
-    masks: Vec<Mask>,
+    walk: Walk,
     lent: Vec<(Lender, usize)>,
     held: Vec<PoolFrame>,
     /// A change whose queues are being stopped.
@@ -127,7 +128,7 @@ impl Worker {
             out,
             burst: Burst::new(),
             scratch: Burst::new(),
-            masks: vec![Mask::NONE; FIRST_MASKS],
+            walk: Walk::new(FIRST_HUBS),
             lent: Vec::with_capacity(LENDERS),
             held: Vec::with_capacity(HELD),
             stopping: None,
@@ -205,8 +206,8 @@ impl Worker {
 
     /// Takes queues and filters into their slots.
     fn apply(&mut self, now: u64, change: &mut Change) {
-        if change.masks.len() > self.masks.len() {
-            std::mem::swap(&mut self.masks, &mut change.masks);
+        if change.walk.hubs() > self.walk.hubs() {
+            std::mem::swap(&mut self.walk, &mut change.walk);
         }
         for Attach { slot, queue, lanes, backlog, owed } in change.attach.drain(..) {
             let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
@@ -358,7 +359,7 @@ impl Worker {
             return (0, false, source.rx.pending());
         }
         self.out.filtered = 0;
-        let taken = forward(&self.routes, &entry, &mut turn, &self.burst, &mut self.masks, &mut self.out);
+        let taken = forward(&self.routes, &entry, &mut turn, &self.burst, &mut self.walk, &mut self.out);
         if self.out.filtered != 0 {
             source.counters.count_drop(DropReason::Filter, self.out.filtered);
         }

@@ -1,5 +1,6 @@
 use super::super::model::FilterUse;
 use super::*;
+use std::collections::VecDeque;
 
 /// A world of ports (odd ids) each joined to a hub port (id + 1) of `hub`.
 fn hub_world(n: u64, hub: i32) -> (Topology, Slots) {
@@ -23,15 +24,23 @@ fn entry(plan: &Plan, slot: usize) -> Entry {
     plan.workers[0].sources[slot].unwrap()
 }
 
-/// All ends of a queue's way, in order.
-fn ends(plan: &Plan, slot: usize) -> Vec<Hop> {
+/// All ends of a queue's way in the order of the walk, with loops as such.
+fn ends(plan: &Plan, slot: usize) -> Vec<(Hop, ClientId)> {
     let part = &plan.workers[0];
-    let mut todo = vec![entry(plan, slot).node];
-    let mut out = Vec::new();
-    while let Some(n) = todo.pop() {
-        match part.nodes[n as usize].hop {
-            Hop::Flood { first, count } => todo.extend((first..first + count).rev()),
-            end => out.push(end),
+    let mut todo = VecDeque::from([entry(plan, slot).node]);
+    let (mut seen, mut out) = (Vec::new(), Vec::new());
+    while let Some(n) = todo.pop_front() {
+        let node = part.nodes[n as usize];
+        match node.hop {
+            Hop::Hub { hub, .. } if seen.contains(&hub) => {
+                out.push((Hop::Discard(Discard::Loop), node.client))
+            }
+            Hop::Hub { hub, except } => {
+                seen.push(hub);
+                let Legs { first, count } = part.hubs[hub as usize];
+                todo.extend((first..first + count).filter(|l| *l != except));
+            }
+            end => out.push((end, node.client)),
         }
     }
     out
@@ -50,8 +59,10 @@ fn a_hub_floods_newest_port_first_and_never_back() {
     let (t, slots) = hub_world(3, 7);
     let plan = build(&t, &slots, 1);
     let to = |queue| Hop::Port(Target { worker: 0, slot: queue as u32, queue });
-    assert_eq!(ends(&plan, 0), vec![to(2), to(1)]);
-    assert_eq!(ends(&plan, 2), vec![to(1), to(0)]);
+    let ports = |slot| ends(&plan, slot).into_iter().map(|e| e.0).collect::<Vec<_>>();
+    assert_eq!(ports(0), vec![to(2), to(1)]);
+    assert_eq!(ports(2), vec![to(1), to(0)]);
+    assert_eq!(entry(&plan, 0).legs, 2);
     assert_eq!(entry(&plan, 0).only, None);
 }
 
@@ -67,9 +78,11 @@ fn hubs_joined_in_a_ring_deliver_once_and_drop_the_loop() {
     }
     let plan = build(&t, &slots, 1);
     let all = ends(&plan, 0);
-    let ports = all.iter().filter(|h| matches!(h, Hop::Port(_))).count();
+    let ports = all.iter().filter(|h| matches!(h.0, Hop::Port(_))).count();
     assert_eq!(ports, 1, "a frame enters a hub once: {all:?}");
-    assert!(all.iter().any(|h| matches!(h, Hop::Discard { why: Discard::Loop, .. })));
+    assert!(all.iter().any(|h| h.0 == Hop::Discard(Discard::Loop)));
+    let e = entry(&plan, 0);
+    assert!(e.only.is_some() && !e.direct, "a pair that also drops loops");
 }
 
 #[test]
@@ -78,15 +91,15 @@ fn a_way_ends_by_name_where_nothing_can_arrive() {
     t.clients[2].link_up = false;
     t.clients[4].connected = false;
     let plan = build(&t, &slots, 1);
-    let why = |w| Hop::Discard { why: w, client: ClientId(if w == Discard::LinkDown { 3 } else { 5 }) };
+    let why = |w| (Hop::Discard(w), ClientId(if w == Discard::LinkDown { 3 } else { 5 }));
     assert_eq!(ends(&plan, 0), vec![why(Discard::NotConnected), why(Discard::LinkDown)]);
     t.clients[0].link_up = false;
     let plan = build(&t, &slots, 1);
-    assert_eq!(ends(&plan, 0), vec![Hop::Discard { why: Discard::LinkDown, client: ClientId(1) }]);
+    assert_eq!(ends(&plan, 0), vec![(Hop::Discard(Discard::LinkDown), ClientId(1))]);
     t.clients[0].link_up = true;
     t.clients[0].peer = None;
     let plan = build(&t, &slots, 1);
-    assert_eq!(ends(&plan, 0), vec![Hop::Discard { why: Discard::NoPeer, client: ClientId(1) }]);
+    assert_eq!(ends(&plan, 0), vec![(Hop::Discard(Discard::NoPeer), ClientId(1))]);
 }
 
 #[test]
@@ -108,8 +121,9 @@ fn sent_frames_walk_filters_forward_and_received_ones_backward() {
             let node = part.nodes[n as usize];
             let range = node.step as usize..(node.step + node.steps) as usize;
             all.extend(part.steps[range].iter().map(|s| (s.filter.0, s.toward)));
-            if let Hop::Flood { first, count } = node.hop {
-                todo.extend(first..first + count);
+            if let Hop::Hub { hub, except } = node.hop {
+                let Legs { first, count } = part.hubs[hub as usize];
+                todo.extend((first..first + count).filter(|l| *l != except));
             }
         }
         all
