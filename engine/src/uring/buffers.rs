@@ -119,6 +119,12 @@ impl Buffers {
         usize::from(self.count) - self.free.len() - self.received.len()
     }
 
+    /// The buffers on our side, free or received.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> impl Iterator<Item = u16> {
+        self.free.iter().copied().chain(self.received.iter().map(|&(bid, _)| bid))
+    }
+
     /// The kernel's ring starts empty, with no buffer in it.
     pub(super) fn reset_ring(&mut self) {
         self.tail = 0;

@@ -58,6 +58,12 @@ impl Waker {
         self.state.swap(AWAKE, Ordering::SeqCst);
     }
 
+    /// 0 while the worker is awake.
+    #[cfg(test)]
+    pub(super) fn state_for_test(&self) -> u32 {
+        self.state.load(Ordering::SeqCst)
+    }
+
     fn kick(&self) {
         // It fails only when 2^64 - 2 wakes are pending, and then the worker is awake.
         let _ = self.event.write(1);
