@@ -204,6 +204,7 @@ impl Pool {
 
     /// Takes a frame back: into its own free list, or by queue to the worker it came from.
     #[inline]
+    #[allow(clippy::needless_pass_by_value)] // by value: a frame that was given back must not be used again
     pub fn give(&mut self, frame: PoolFrame) {
         if frame.owner == self.id {
             let class = if frame.slot & LARGE_BIT == 0 { &mut self.small } else { &mut self.large };
