@@ -24,6 +24,9 @@ use super::{Event, QmpError};
 /// Most in-band messages that wait behind the one in execution (`QMP_REQ_QUEUE_LEN_MAX`).
 pub const QUEUE: usize = 8;
 
+/// Output that may wait for a client that does not read. Beyond it no request of this client runs.
+const OUTPUT: usize = 1 << 20;
+
 /// Room that a drained input or output buffer keeps; a larger one is given back.
 const KEEP: usize = 64 << 10;
 
@@ -125,6 +128,8 @@ impl Session {
     /// kept, so a client that never waits would grow the buffer.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.taken < self.input.len() {
+            self.input.drain(..self.taken);
+            self.taken = 0;
             self.input.extend_from_slice(bytes);
         } else {
             let taken = self.parse(bytes);
@@ -135,9 +140,10 @@ impl Session {
     /// The next request to execute; each must be answered by [`Session::reply`].
     ///
     /// Everything that needs no execution (negotiation, parse errors, unknown commands, bad
-    /// arguments) is answered inside. `None`: nothing is there, or an in-band request is unanswered.
+    /// arguments) is answered inside. `None`: nothing is there, or an in-band request is unanswered,
+    /// or a mebibyte of output waits to be written; so ask again after writing, too.
     pub fn next(&mut self, table: &dyn CommandTable) -> Option<Request> {
-        loop {
+        while self.output.len() <= OUTPUT {
             self.parse_input();
             let (message, oob) = match self.urgent.take() {
                 Some(message) => (Ok(message), true),
@@ -156,6 +162,7 @@ impl Session {
                 Admission::Answer(id, result) => self.write(id.as_ref(), &result),
             }
         }
+        None
     }
 
     /// Answers a request: `id` and `oob` as it had them.
@@ -180,11 +187,11 @@ impl Session {
         &mut self.output
     }
 
-    /// Whether more bytes may be read from the client: all that came is parsed, and one more
-    /// message has room. Ask after [`Session::next`] gave `None`.
+    /// Whether more bytes may be read from the client: all that came is parsed, one more message
+    /// has room, and the client reads its replies. Ask after [`Session::next`] gave `None`.
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        self.taken == self.input.len() && self.has_room()
+        self.taken == self.input.len() && self.has_room() && self.output.len() <= OUTPUT
     }
 
     /// Whether the client has finished `qmp_capabilities`.
@@ -221,7 +228,9 @@ impl Session {
             match self.parser.next(bytes, &mut taken) {
                 None => break,
                 // Out of band only in form: whether it may be so is checked with the rest.
-                Some(Ok(Value::Object(map))) if map.contains_key("exec-oob") && !map.contains_key("execute") => {
+                Some(Ok(Value::Object(map)))
+                    if map.contains_key("exec-oob") && !map.contains_key("execute") =>
+                {
                     self.urgent = Some(Value::Object(map));
                 }
                 Some(message) => self.queue.push_back(message),
