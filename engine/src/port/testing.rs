@@ -21,21 +21,29 @@ pub struct Outside {
     pub sent: Arc<ArrayQueue<OutsideFrame>>,
     /// Frames that the engine transmitted.
     pub received: Arc<ArrayQueue<OutsideFrame>>,
+    /// Vectors for the engine to transmit into; without one it allocates.
+    pub spare: Arc<ArrayQueue<Vec<u8>>>,
+    /// Vectors that the engine has received from; it drops what does not fit.
+    pub used: Arc<ArrayQueue<Vec<u8>>>,
 }
 
 /// Makes a test port that holds `depth` frames each way and takes what `caps` says.
 #[must_use]
 pub fn port(id: QueueId, depth: usize, caps: Caps) -> (Queue, Outside) {
-    let outside =
-        Outside { sent: Arc::new(ArrayQueue::new(depth)), received: Arc::new(ArrayQueue::new(depth)) };
-    let rx = TestRx { from: outside.sent.clone(), lent: VecDeque::with_capacity(64) };
-    let tx = TestTx { to: outside.received.clone(), caps, frames: 0, bytes: 0 };
+    let ring = || Arc::new(ArrayQueue::new(depth));
+    let vectors = || Arc::new(ArrayQueue::new(depth));
+    let outside = Outside { sent: ring(), received: ring(), spare: vectors(), used: vectors() };
+    let rx =
+        TestRx { from: outside.sent.clone(), used: outside.used.clone(), lent: VecDeque::with_capacity(64) };
+    let (to, spare) = (outside.received.clone(), outside.spare.clone());
+    let tx = TestTx { to, spare, caps, frames: 0, bytes: 0 };
     let counters = Arc::new(PortCounters::default());
     (Queue { id, rx: Box::new(rx), tx: Box::new(tx), counters, fd: -1 }, outside)
 }
 
 struct TestRx {
     from: Arc<ArrayQueue<OutsideFrame>>,
+    used: Arc<ArrayQueue<Vec<u8>>>,
     lent: VecDeque<OutsideFrame>,
 }
 
@@ -58,7 +66,9 @@ impl RxQueue for TestRx {
     }
 
     fn release(&mut self, _turn: &mut Turn<'_>, taken: usize) {
-        self.lent.drain(..taken.min(self.lent.len()));
+        for (_, bytes) in self.lent.drain(..taken.min(self.lent.len())) {
+            let _ = self.used.push(bytes);
+        }
     }
 
     fn stop(&mut self, _turn: &mut Turn<'_>) -> bool {
@@ -76,6 +86,7 @@ impl RxQueue for TestRx {
 
 struct TestTx {
     to: Arc<ArrayQueue<OutsideFrame>>,
+    spare: Arc<ArrayQueue<Vec<u8>>>,
     caps: Caps,
     frames: u64,
     bytes: u64,
@@ -95,7 +106,8 @@ impl TxQueue for TestTx {
     fn tx(&mut self, _turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
         for (done, i) in mask.iter().enumerate() {
             let Some(frame) = burst.frames().get(i) else { return done };
-            let mut bytes = vec![0; frame.len()];
+            let mut bytes = self.spare.pop().unwrap_or_default();
+            bytes.resize(frame.len(), 0);
             burst.copy_out(frame, 0, &mut bytes);
             if self.to.push((frame.hdr, bytes)).is_err() {
                 return done;
