@@ -56,6 +56,7 @@ fn session(c: &mut Criterion) {
             black_box(session.output()).clear();
         });
     });
+    group.throughput(Throughput::Elements(64));
     group.bench_function("netdev_add, 64 pipelined", |b| {
         let mut session = ready();
         let batch = ADD.repeat(64);

@@ -24,9 +24,6 @@ use super::{Event, QmpError};
 /// Most in-band messages that wait behind the one in execution (`QMP_REQ_QUEUE_LEN_MAX`).
 pub const QUEUE: usize = 8;
 
-/// Output that may wait for a client that does not read. Beyond it no request of this client runs.
-const OUTPUT: usize = 1 << 20;
-
 /// Room that a drained input or output buffer keeps; a larger one is given back.
 const KEEP: usize = 64 << 10;
 
@@ -140,10 +137,10 @@ impl Session {
     /// The next request to execute; each must be answered by [`Session::reply`].
     ///
     /// Everything that needs no execution (negotiation, parse errors, unknown commands, bad
-    /// arguments) is answered inside. `None`: nothing is there, or an in-band request is unanswered,
-    /// or a mebibyte of output waits to be written; so ask again after writing, too.
+    /// arguments) is answered inside. `None`: nothing is there, or an in-band request is unanswered.
+    /// The caller stops asking while the client does not read its output.
     pub fn next(&mut self, table: &dyn CommandTable) -> Option<Request> {
-        while self.output.len() <= OUTPUT {
+        loop {
             self.parse_input();
             let (message, oob) = match self.urgent.take() {
                 Some(message) => (Ok(message), true),
@@ -162,7 +159,6 @@ impl Session {
                 Admission::Answer(id, result) => self.write(id.as_ref(), &result),
             }
         }
-        None
     }
 
     /// Answers a request: `id` and `oob` as it had them.
@@ -187,11 +183,11 @@ impl Session {
         &mut self.output
     }
 
-    /// Whether more bytes may be read from the client: all that came is parsed, one more message
-    /// has room, and the client reads its replies. Ask after [`Session::next`] gave `None`.
+    /// Whether more bytes may be read from the client: all that came is parsed, and one more
+    /// message has room. Ask after [`Session::next`] gave `None`.
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        self.taken == self.input.len() && self.has_room() && self.output.len() <= OUTPUT
+        self.taken == self.input.len() && self.has_room()
     }
 
     /// Whether the client has finished `qmp_capabilities`.
