@@ -6,6 +6,7 @@ use super::map::{Backing, Mapping, round_up};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a cache line, as far as layout is concerned.
@@ -82,6 +83,7 @@ impl ArenaReport {
 #[derive(Debug)]
 pub struct Arena {
     config: ArenaConfig,
+    receiving: AtomicUsize,
     regions: Mutex<Vec<Region>>,
 }
 
@@ -100,7 +102,11 @@ impl Arena {
     /// [`ArenaError::Map`] when even ordinary memory is refused.
     pub fn new(config: &ArenaConfig) -> Result<Arc<Self>, ArenaError> {
         let first = Region::map(config.initial.max(1), config.hugepages)?;
-        Ok(Arc::new(Self { config: *config, regions: Mutex::new(vec![first]) }))
+        Ok(Arc::new(Self {
+            config: *config,
+            receiving: AtomicUsize::new(0),
+            regions: Mutex::new(vec![first]),
+        }))
     }
 
     /// Takes `bytes` bytes (rounded up to whole cache lines) aligned to `align`, from a new region if need be. The bytes
@@ -139,6 +145,22 @@ impl Arena {
             report.used += region.used;
         }
         report
+    }
+
+    /// Bytes in receive buffers of files, by which their owners choose how many the next file gets.
+    #[must_use]
+    pub fn receiving(&self) -> usize {
+        self.receiving.load(Ordering::Relaxed)
+    }
+
+    /// Counts receive buffers in.
+    pub(crate) fn add_receiving(&self, bytes: usize) {
+        self.receiving.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts receive buffers out.
+    pub(crate) fn sub_receiving(&self, bytes: usize) {
+        self.receiving.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn give(&self, ptr: NonNull<u8>, len: usize) {

@@ -192,12 +192,23 @@ impl Pool {
     /// Copies `len` bytes of lent segments; `None` when no buffer is free.
     #[inline]
     pub fn gather(&mut self, hdr: VnetHdr, len: usize, segs: &[Seg]) -> Option<PoolFrame> {
+        self.gather_from(hdr, len, segs.iter())
+    }
+
+    /// As [`Pool::gather`], of segments that do not lie side by side.
+    #[inline]
+    pub fn gather_from<'s>(
+        &mut self,
+        hdr: VnetHdr,
+        len: usize,
+        segs: impl Iterator<Item = &'s Seg>,
+    ) -> Option<PoolFrame> {
         let mut copy = self.take(len)?;
         copy.hdr = hdr;
         let to = copy.bytes_mut();
         let mut done = 0;
         for seg in segs {
-            done += seg.copy_to(0, to.get_mut(done..)?);
+            done += seg.copy_to(0, to.get_mut(done..).unwrap_or_default());
         }
         Some(copy)
     }

@@ -35,6 +35,7 @@ impl Buffers {
         let stride = stagger(size);
         // The kernel's ring of buffers comes first: it must start on a page.
         let part = arena.take(ring_bytes(count) + stride * usize::from(count), page_size())?;
+        arena.add_receiving(part.len());
         let free = (0..count).rev().collect();
         let received = VecDeque::with_capacity(usize::from(count));
         Ok(Self { part, stride, size: size as u32, count, tail: 0, free, received })
@@ -189,6 +190,12 @@ impl Buffers {
         // SAFETY: the ring is at the start of the part, initialised, and its tail is a u16 that only we write.
         let tail = unsafe { &*BufRingEntry::tail(self.part.ptr().cast().as_ptr()).cast::<AtomicU16>() };
         tail.store(self.tail, Ordering::Release); // the entries first
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        self.part.arena().sub_receiving(self.part.len());
     }
 }
 

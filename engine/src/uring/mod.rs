@@ -292,6 +292,12 @@ impl FdIo {
         self.sends.write_now(fd, hdr, segs)
     }
 
+    /// Whether [`FdIo::want_writable`] has been asked and there is no room yet.
+    #[must_use]
+    pub fn waits_writable(&self, id: FileId) -> bool {
+        self.files.get(id).is_some_and(|f| f.polling_out)
+    }
+
     /// Makes the file ready once ([`FdIo::take_ready`]) when it can be written to again.
     pub fn want_writable(&mut self, id: FileId) {
         match &mut self.engine {

@@ -1,0 +1,267 @@
+//! Transmitting to a tap: one write a frame, all of a turn in one submission.
+
+use super::Shared;
+use crate::burst::{Burst, Frame, Mask, Seg};
+use crate::port::backlog::Backlog;
+use crate::port::counters::{DropReason, PortCounters};
+use crate::port::{Caps, Turn, TxQueue};
+use crate::uring::{FileId, Sent, Ticket};
+use crate::wire::vnet_hdr::VnetHdr;
+use nix::errno::Errno;
+use std::sync::Arc;
+
+/// Runs of tickets that one turn may have: one for each source that sends here.
+const RUNS: usize = 64;
+/// Refused frames that are kept at most.
+const KEPT_FRAMES: usize = 256;
+/// Bytes of refused frames that are kept at most: a burst of 64 KiB frames.
+const KEPT_BYTES: usize = 5 << 20;
+/// Segments that are handed on when a refused frame is copied.
+const SEGS: usize = 64;
+
+/// What a frame's write says about later ones.
+enum Verdict {
+    Wait,
+    Drop(DropReason),
+}
+
+/// Wait or drop, by errno (tun.c `tun_get_user`, tap.c `tap_get_user`, net/core/sock.c `sock_alloc_send_pskb`).
+fn verdict(errno: Errno, len: usize) -> Verdict {
+    match errno {
+        // The receiver's limit (sndbuf) is reached, or the kernel is short of memory.
+        Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => Verdict::Wait,
+        // The interface is down, or gone.
+        Errno::EIO | Errno::ENETDOWN | Errno::EBADFD | Errno::EBADF | Errno::ENODEV | Errno::ENXIO => {
+            Verdict::Drop(DropReason::NotConnected)
+        }
+        Errno::EINVAL if len < 14 => Verdict::Drop(DropReason::Malformed),
+        Errno::EINVAL => Verdict::Drop(DropReason::BadOffload),
+        Errno::EMSGSIZE => Verdict::Drop(DropReason::TooLong),
+        _ => Verdict::Drop(DropReason::TxError),
+    }
+}
+
+/// Transmitting half of a tap queue.
+#[derive(Debug)]
+pub(super) struct TapTx {
+    shared: Arc<Shared>,
+    caps: Caps,
+    /// The user limits what may wait in the receiver. Then refusals are normal, and each frame is written by itself so
+    /// that none overtakes a refused one. Without a limit a refusal means that the kernel has no memory.
+    limited: bool,
+    /// Tickets of this turn: first and number.
+    runs: Vec<(u32, u32)>,
+    backlog: Backlog,
+    tally: Tally,
+}
+
+/// What is not yet in the counters.
+#[derive(Debug, Default)]
+struct Tally {
+    frames: u64,
+    bytes: u64,
+    drops: [u64; DropReason::ALL.len()],
+    dropped: bool,
+}
+
+impl Tally {
+    fn sent(&mut self, len: usize) {
+        self.frames += 1;
+        self.bytes += len as u64;
+    }
+
+    fn drop(&mut self, reason: DropReason) {
+        if let Some(count) = self.drops.get_mut(reason as usize) {
+            *count += 1;
+            self.dropped = true;
+        }
+    }
+
+    fn settle(&mut self, counters: &PortCounters) {
+        if self.frames > 0 {
+            counters.tx.frames.add(self.frames);
+            counters.tx.bytes.add(self.bytes);
+            (self.frames, self.bytes) = (0, 0);
+        }
+        if self.dropped {
+            for (reason, count) in DropReason::ALL.into_iter().zip(&mut self.drops) {
+                if *count > 0 {
+                    counters.drop(reason, std::mem::take(count));
+                }
+            }
+            self.dropped = false;
+        }
+    }
+}
+
+impl TapTx {
+    pub(super) fn new(shared: Arc<Shared>, caps: Caps, limited: bool) -> Self {
+        Self {
+            shared,
+            caps,
+            limited,
+            runs: Vec::with_capacity(RUNS),
+            backlog: Backlog::new(KEPT_FRAMES, KEPT_BYTES),
+            tally: Tally::default(),
+        }
+    }
+
+    fn hdr<'h>(&self, hdr: &'h VnetHdr) -> Option<&'h VnetHdr> {
+        self.shared.vnet_hdr.then_some(hdr)
+    }
+
+    /// Writes frames one by one; stops at the first that must wait.
+    fn write_each(&mut self, turn: &mut Turn<'_>, id: FileId, burst: &Burst, mask: Mask) -> usize {
+        let mut taken = 0;
+        for frame in mask.iter().map_while(|i| burst.frames().get(i)) {
+            if !self.write_one(turn, id, frame.hdr, frame.len(), burst.segs(frame)) {
+                turn.io.want_writable(id);
+                break;
+            }
+            taken += 1;
+        }
+        taken
+    }
+
+    /// Writes one frame now and accounts for it; false when it must wait.
+    fn write_one(&mut self, turn: &mut Turn<'_>, id: FileId, hdr: VnetHdr, len: usize, segs: &[Seg]) -> bool {
+        match turn.io.write_now(id, self.hdr(&hdr), segs) {
+            Ok(_) => self.tally.sent(len),
+            Err(errno) => match verdict(errno, len) {
+                Verdict::Wait => return false,
+                Verdict::Drop(reason) => self.tally.drop(reason),
+            },
+        }
+        true
+    }
+
+    /// Queues frames for the turn's submission.
+    fn queue(&mut self, turn: &mut Turn<'_>, id: FileId, burst: &Burst, mask: Mask) -> usize {
+        let mut taken = 0;
+        for frame in mask.iter().map_while(|i| burst.frames().get(i)) {
+            let Some(ticket) = self.send(turn, id, burst, frame) else { break };
+            match self.runs.last_mut() {
+                Some((first, count)) if *first + *count == ticket.0 => *count += 1,
+                _ => self.runs.push((ticket.0, 1)),
+            }
+            taken += 1;
+        }
+        taken
+    }
+
+    #[inline]
+    fn send(&self, turn: &mut Turn<'_>, id: FileId, burst: &Burst, frame: &Frame) -> Option<Ticket> {
+        // A further run would not fit: `room` has said so before the source was read.
+        if self.runs.len() >= RUNS {
+            return None;
+        }
+        turn.io.send(id, self.hdr(&frame.hdr), burst.segs(frame))
+    }
+
+    /// Takes in one result.
+    fn account(&mut self, turn: &mut Turn<'_>, ticket: Ticket) {
+        let Some(sent) = turn.io.sent(ticket) else { return };
+        match sent.result {
+            Some(Ok(_)) => self.tally.sent(sent.len),
+            Some(Err(errno)) => match verdict(errno, sent.len) {
+                Verdict::Wait => self.keep(turn, ticket, &sent),
+                Verdict::Drop(reason) => self.tally.drop(reason),
+            },
+            None => self.tally.drop(DropReason::TxError), // never submitted: a fault of the caller
+        }
+    }
+
+    /// Copies a refused frame to the backlog.
+    fn keep(&mut self, turn: &mut Turn<'_>, ticket: Ticket, sent: &Sent) {
+        let mut segs = [const { None }; SEGS];
+        let mut n = 0;
+        turn.io.sent_segs(ticket, |seg| {
+            if let Some(slot) = segs.get_mut(n) {
+                *slot = Some(seg);
+            }
+            n += 1;
+        });
+        let copied = if n > SEGS || !self.backlog.has_room(sent.len) {
+            Err(DropReason::TxFull)
+        } else {
+            turn.pool.gather_from(sent.hdr, sent.len, segs.iter().flatten()).ok_or(DropReason::NoBuffer)
+        };
+        let kept = copied.and_then(|frame| {
+            self.backlog.push_owned(frame).map_err(|(frame, _)| {
+                turn.pool.give(frame);
+                DropReason::TxFull
+            })
+        });
+        if let Err(reason) = kept {
+            self.tally.drop(reason);
+        }
+    }
+
+    /// Tries kept frames again, in order, until one must wait.
+    fn retry(&mut self, turn: &mut Turn<'_>) {
+        let Some(id) = self.shared.file() else { return };
+        if self.backlog.is_empty() || turn.io.waits_writable(id) {
+            return;
+        }
+        while let Some(frame) = self.backlog.front() {
+            let (hdr, len, seg) = (frame.hdr, frame.len(), frame.seg());
+            if !self.write_one(turn, id, hdr, len, &[seg]) {
+                turn.io.want_writable(id);
+                return;
+            }
+            self.backlog.done(turn.pool, 1);
+        }
+    }
+}
+
+impl TxQueue for TapTx {
+    fn start(&mut self, _turn: &mut Turn<'_>) {}
+
+    fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    fn room(&mut self, turn: &mut Turn<'_>) -> usize {
+        let Some(id) = self.shared.file() else { return 0 };
+        if turn.io.waits_writable(id) {
+            return 0;
+        }
+        self.retry(turn);
+        if !self.backlog.is_empty() || self.runs.len() >= RUNS {
+            return 0;
+        }
+        turn.io.send_room()
+    }
+
+    fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
+        let Some(id) = self.shared.file() else { return 0 };
+        if self.limited {
+            return self.write_each(turn, id, burst, mask);
+        }
+        self.queue(turn, id, burst, mask)
+    }
+
+    fn flush(&mut self, _turn: &mut Turn<'_>) {}
+
+    fn settle(&mut self, turn: &mut Turn<'_>, counters: &PortCounters) {
+        for run in 0..self.runs.len() {
+            let Some(&(first, count)) = self.runs.get(run) else { break };
+            for ticket in first..first + count {
+                self.account(turn, Ticket(ticket));
+            }
+        }
+        self.runs.clear();
+        self.retry(turn);
+        self.tally.settle(counters);
+    }
+
+    fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
+        self.runs.clear();
+        self.backlog.clear(turn.pool);
+        true // the file itself is closed by the receiving half
+    }
+
+    fn blocked(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+}
