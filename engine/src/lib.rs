@@ -17,6 +17,7 @@
 
 pub mod burst;
 pub mod mem;
+pub mod offload;
 pub mod port;
 pub mod topology;
 pub mod uring;
