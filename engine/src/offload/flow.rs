@@ -1,0 +1,209 @@
+//! One frame as the coalescer sees it, and the rules by which the next one may join it.
+//!
+//! The rules are those of Linux's GRO (`inet_gro_receive`, `ipv6_gro_receive`, `tcp_gro_receive`,
+//! `udp_gro_receive_segment`), tightened so that segmenting the result gives back the very bytes that came: the IPv4
+//! identification must count up by one, and a checksum must be in the form in which segmentation would write it.
+
+use crate::burst::{Burst, Frame};
+use crate::wire::bytes::{get16, get32, part};
+use crate::wire::checksum::Sum;
+use crate::wire::headers::{Headers, Net, Transport};
+use crate::wire::ip::{ECN, V4_ADDRS, V4_CHECK, V4_FRAG, V4_ID, V6_ADDRS};
+use crate::wire::l4::{ACK, CWR, ECE, FIN, PSH, TCP_CHECK, TCP_FLAGS, TCP_SEQ, UDP_CHECK, UDP_LEN};
+use crate::wire::vnet_hdr::{F_DATA_VALID, VnetHdr};
+
+/// Bytes of a frame that the coalescer looks at: two VLAN tags, IPv6 and the longest TCP header need 122. A frame
+/// whose headers are longer is not coalesced.
+pub(super) const LOOK: usize = 128;
+
+/// A frame's headers, copied and taken apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    /// The frame's first bytes; only those before `at.payload` are used.
+    pub(super) head: [u8; LOOK],
+    pub(super) at: Headers,
+    /// A hash of addresses and ports.
+    pub(super) hash: u32,
+    /// Offload state that came with the frame.
+    pub(super) hdr: VnetHdr,
+    /// Bytes of payload.
+    pub(super) len: usize,
+}
+
+/// What a frame is to the coalescer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Belongs to no flow of TCP or UDP; nothing to do with the others.
+    Outside,
+    /// Belongs to some flow that cannot be told (a fragment, options, malformed): no run may pass it.
+    Unknown,
+    /// Belongs to its flow, and must stay alone.
+    Alone,
+    /// May start a run, or join one.
+    Joins,
+    /// May join a run, and ends it.
+    Ends,
+}
+
+impl Candidate {
+    /// A candidate before its first [`Candidate::read`].
+    pub(super) const EMPTY: Self =
+        Self { head: [0; LOOK], at: Headers::NONE, hash: 0, hdr: VnetHdr::NONE, len: 0 };
+
+    /// Copies and classifies a frame. `tcp4`, `tcp6`, `udp`: kinds that the receiver takes large.
+    pub(super) fn read(&mut self, burst: &Burst, frame: &Frame, takes: Takes) -> Class {
+        let copied = burst.copy_out(frame, 0, &mut self.head);
+        let head = self.head.get(..copied).unwrap_or(&[]);
+        let Ok(at) = Headers::parse(head, frame.len()) else { return Class::Unknown };
+        if at.net == Net::Other {
+            return Class::Outside;
+        }
+        if at.fragment || !at.plain {
+            return Class::Unknown;
+        }
+        if at.transport == Transport::Other {
+            return Class::Outside;
+        }
+        (self.at, self.hdr, self.len) = (at, frame.hdr, at.end - at.payload);
+        self.hash = self.hash();
+        if frame.hdr.gso_type != 0 || at.end != frame.len() || self.len == 0 || self.congested() {
+            return Class::Alone;
+        }
+        match (at.transport, at.net) {
+            (Transport::Tcp, Net::V4) if !takes.tcp4 => Class::Alone,
+            (Transport::Tcp, Net::V6) if !takes.tcp6 => Class::Alone,
+            (Transport::Tcp, _) => self.tcp_class(takes),
+            _ if takes.udp => self.udp_class(),
+            _ => Class::Alone,
+        }
+    }
+
+    fn tcp_class(&self, takes: Takes) -> Class {
+        let flags = self.flags();
+        // A checksum of ffff is never written by segmentation (it writes 0), so it could not come back.
+        if flags & 0xff & !(ACK | PSH | FIN | ECE | CWR) != 0 || self.field(self.at.l4 + TCP_CHECK) == 0xffff
+        {
+            return Class::Alone;
+        }
+        match (flags & (PSH | FIN) != 0, flags & CWR != 0) {
+            // CWR is kept on the first segment only: it may start a run, and join none.
+            (true, true) => Class::Alone,
+            (false, true) if !takes.ecn => Class::Alone,
+            (true, false) => Class::Ends,
+            _ => Class::Joins,
+        }
+    }
+
+    fn udp_class(&self) -> Class {
+        let whole = usize::from(self.field(self.at.l4 + UDP_LEN)) == self.at.end - self.at.l4;
+        // Without checksum it stays so (RFC 768); a partial one is never 0, since the pseudo header is not.
+        if whole && self.field(self.at.l4 + UDP_CHECK) != 0 { Class::Joins } else { Class::Alone }
+    }
+
+    /// The 16-bit field at `at`; headers were checked when they were parsed.
+    pub(super) fn field(&self, at: usize) -> u16 {
+        get16(&self.head, at).unwrap_or(0)
+    }
+
+    /// TCP's data offset, reserved bits and flags.
+    pub(super) fn flags(&self) -> u16 {
+        self.field(self.at.l4 + TCP_FLAGS)
+    }
+
+    /// TCP's sequence number.
+    pub(super) fn seq(&self) -> u32 {
+        get32(&self.head, self.at.l4 + TCP_SEQ).unwrap_or(0)
+    }
+
+    /// IPv4's identification.
+    pub(super) fn id(&self) -> u16 {
+        self.field(self.at.l3 + V4_ID)
+    }
+
+    /// Congestion experienced (RFC 3168): the receiver counts such frames, so they stay what they are.
+    fn congested(&self) -> bool {
+        let tos = match self.at.net {
+            Net::V4 => self.field(self.at.l3) as u8,
+            _ => (self.field(self.at.l3) >> 4) as u8,
+        };
+        tos & ECN == ECN
+    }
+
+    /// Addresses, and the ports behind them.
+    fn addresses(&self) -> &[u8] {
+        let from = self.at.l3 + if self.at.net == Net::V4 { V4_ADDRS } else { V6_ADDRS };
+        part(&self.head, from, self.at.l4 + 4)
+    }
+
+    fn hash(&self) -> u32 {
+        let mut hash = 0_u64;
+        for word in self.addresses().as_chunks::<4>().0 {
+            hash = (hash ^ u64::from(u32::from_ne_bytes(*word))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^= hash >> 32;
+        }
+        hash as u32
+    }
+
+    /// Whether both are of one flow: Ethernet header, addresses, protocol and ports.
+    pub(super) fn same_flow(&self, other: &Self) -> bool {
+        self.hash == other.hash
+            && self.at.net == other.at.net
+            && self.at.transport == other.at.transport
+            && self.at.l3 == other.at.l3
+            && self.addresses() == other.addresses()
+            && part(&self.head, 0, self.at.l3) == part(&other.head, 0, other.at.l3)
+    }
+
+    /// Whether `next`, of the same flow, has the same headers but for lengths, checksums, and what counts up.
+    pub(super) fn alike(&self, next: &Self) -> bool {
+        let (l3, l4) = (self.at.l3, self.at.l4);
+        let same = |from, to| part(&self.head, from, to) == part(&next.head, from, to);
+        let ip = match self.at.net {
+            // Version and TOS; flags (DF) and fragment offset, TTL, protocol.
+            Net::V4 => same(l3, l3 + 2) && same(l3 + V4_FRAG, l3 + V4_CHECK),
+            // Version, traffic class and flow label; next header and hop limit.
+            _ => same(l3, l3 + 4) && same(l3 + 6, l3 + V6_ADDRS),
+        };
+        let transport = self.at.transport == Transport::Udp
+            // Acknowledgement; flags but those that only a first or last segment has; window; urgent pointer, options.
+            || same(l4 + 8, l4 + 12)
+                && (self.flags() ^ next.flags()) & !(CWR | PSH | FIN) == 0
+                && next.flags() & CWR == 0
+                && same(l4 + 14, l4 + TCP_CHECK)
+                && same(l4 + 18, self.at.payload);
+        self.at.payload == next.at.payload && ip && transport
+    }
+
+    /// Whether the frame's checksums are right, as far as they are there to be verified.
+    pub(super) fn verified(&self, burst: &Burst, frame: &Frame) -> bool {
+        let Headers { l3, l4, payload, end, net, transport, .. } = self.at;
+        if net == Net::V4 {
+            let right = Sum::of(part(&self.head, l3, l4)).fold() == 0xffff;
+            if !right || self.field(l3 + V4_CHECK) == 0xffff {
+                return false;
+            }
+        }
+        let mut sum = self.at.pseudo(&self.head, end - l4);
+        if self.hdr.needs_csum() {
+            let VnetHdr { csum_start, csum_offset, .. } = self.hdr;
+            let placed =
+                usize::from(csum_start) == l4 && Some(usize::from(csum_offset)) == transport.check_offset();
+            return placed && self.field(l4 + usize::from(csum_offset)) == sum.fold();
+        }
+        if self.hdr.flags & F_DATA_VALID != 0 {
+            return true;
+        }
+        sum.add(part(&self.head, l4, payload));
+        burst.parts(frame, payload, end - payload, |seg| seg.sum(&mut sum));
+        sum.fold() == 0xffff
+    }
+}
+
+/// Kinds of large frames that the receiver takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Takes {
+    pub(super) tcp4: bool,
+    pub(super) tcp6: bool,
+    pub(super) ecn: bool,
+    pub(super) udp: bool,
+}
