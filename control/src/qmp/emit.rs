@@ -175,7 +175,13 @@ fn number(out: &mut Vec<u8>, number: &Number) {
 pub fn double(value: f64) -> String {
     const DIGITS: i32 = 17;
     if !value.is_finite() {
-        return if value.is_nan() { "nan".into() } else if value < 0.0 { "-inf".into() } else { "inf".into() };
+        return if value.is_nan() {
+            "nan".into()
+        } else if value < 0.0 {
+            "-inf".into()
+        } else {
+            "inf".into()
+        };
     }
     let scientific = format!("{value:.16e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -236,7 +242,10 @@ mod tests {
     #[test]
     fn spacing_and_pretty_form_are_those_of_qemu() {
         let value = json!({"return": {"a": [], "b": {}, "c": [1, {"x": "y"}]}});
-        assert_eq!(print(&value, false), "{\"return\": {\"a\": [], \"b\": {}, \"c\": [1, {\"x\": \"y\"}]}}\r\n");
+        assert_eq!(
+            print(&value, false),
+            "{\"return\": {\"a\": [], \"b\": {}, \"c\": [1, {\"x\": \"y\"}]}}\r\n"
+        );
         let pretty = "{\r\n    \"return\": {\r\n        \"a\": [\r\n        ],\r\n        \"b\": {\r\n        },\r\n        \
                       \"c\": [\r\n            1,\r\n            {\r\n                \"x\": \"y\"\r\n            }\r\n        \
                       ]\r\n    }\r\n}\r\n";

@@ -18,9 +18,10 @@ pub fn members(map: &Map<String, Value>) -> Vec<(&str, &Value)> {
 /// The bucket of a key: the hash of Samba's tdb over its bytes, modulo 512.
 fn bucket(key: &str) -> u32 {
     let seed = 0x238F_13AF_u32.wrapping_mul(key.len() as u32);
-    let sum = key.bytes().zip((0..).step_by(5)).fold(seed, |sum, (byte, shift): (u8, u32)| {
-        sum.wrapping_add(u32::from(byte) << (shift % 24))
-    });
+    let sum = key
+        .bytes()
+        .zip((0..).step_by(5))
+        .fold(seed, |sum, (byte, shift): (u8, u32)| sum.wrapping_add(u32::from(byte) << (shift % 24)));
     sum.wrapping_mul(1_103_515_243).wrapping_add(12_345) % 512
 }
 

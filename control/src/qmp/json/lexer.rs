@@ -251,8 +251,7 @@ fn is_space(byte: u8) -> bool {
 
 /// Structural characters, line ends and other control characters, and bytes that UTF-8 never holds.
 fn ends_recovery(byte: u8) -> bool {
-    matches!(byte, b'[' | b']' | b'{' | b'}' | b':' | b',' | 0xFE | 0xFF)
-        || (byte < 0x20 && byte != b'\t')
+    matches!(byte, b'[' | b']' | b'{' | b'}' | b':' | b',' | 0xFE | 0xFF) || (byte < 0x20 && byte != b'\t')
 }
 
 #[cfg(test)]
@@ -299,7 +298,10 @@ mod tests {
 
     #[test]
     fn recovery_skips_to_structure_or_control() {
-        assert_eq!(lex(&[b"X abc \t\"12", b" {"]), [format!("{:?}", Token::Stray(b"X")), "OpenObject".into()]);
+        assert_eq!(
+            lex(&[b"X abc \t\"12", b" {"]),
+            [format!("{:?}", Token::Stray(b"X")), "OpenObject".into()]
+        );
         assert_eq!(
             lex(&[b"01\n-x"]),
             [format!("{:?}", Token::Stray(b"01")), format!("{:?}", Token::Stray(b"-x"))]

@@ -99,7 +99,9 @@ impl Message {
                 1
             }
             Token::Colon | Token::Comma => 1,
-            Token::Integer(text) | Token::Float(text) | Token::Keyword(text) | Token::Text(text) => text.len(),
+            Token::Integer(text) | Token::Float(text) | Token::Keyword(text) | Token::Text(text) => {
+                text.len()
+            }
             Token::Stray(text) => return Some(Err(stray(text))),
             Token::TooLong => MAX_TOKEN_BYTES,
         };

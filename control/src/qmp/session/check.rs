@@ -44,9 +44,9 @@ impl Session {
             _ if !self.negotiated => {
                 return Err(not_found(format!("Expecting capabilities negotiation with '{NEGOTIATE}'")));
             }
-            _ => table
-                .find(name)
-                .ok_or_else(|| not_found(format!("The command {name} has not been found")))?,
+            _ => {
+                table.find(name).ok_or_else(|| not_found(format!("The command {name} has not been found")))?
+            }
         };
         if request.oob && !info.allow_oob {
             return Err(QmpError::generic(format!("The command {name} does not support OOB")));

@@ -221,7 +221,9 @@ impl Session {
             match self.parser.next(bytes, &mut taken) {
                 None => break,
                 // Out of band only in form: whether it may be so is checked with the rest.
-                Some(Ok(Value::Object(map))) if map.contains_key("exec-oob") && !map.contains_key("execute") => {
+                Some(Ok(Value::Object(map)))
+                    if map.contains_key("exec-oob") && !map.contains_key("execute") =>
+                {
                     self.urgent = Some(Value::Object(map));
                 }
                 Some(message) => self.queue.push_back(message),
