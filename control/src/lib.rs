@@ -5,4 +5,6 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod options;
 pub mod qmp;
+pub mod schema;

@@ -1,0 +1,182 @@
+//! Options of netdevs that lead to the host's kernel or to another program's rings, and of hub ports.
+
+use crate::options::wrap;
+use serde::{Deserialize, Serialize};
+
+/// A tap interface of the host's kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapOptions {
+    /// Interface to use or make; the kernel picks a name without it. Cut to 15 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ifname: Option<String>,
+    /// One open tap, by number or by its name from `getfd`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fd: Option<String>,
+    /// Several open queues of one tap, colon between.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fds: Option<String>,
+    /// Program that configures the interface; `no` for none. Default /etc/qemu-ifup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    /// Program that undoes it; `no` for none. Default /etc/qemu-ifdown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downscript: Option<String>,
+    /// Bridge that the helper joins. Default br0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub br: Option<String>,
+    /// Program that opens the tap and passes it over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper: Option<String>,
+    /// Bound of the kernel's send buffer, in bytes. Default INT_MAX.
+    #[serde(default, deserialize_with = "wrap::optional", skip_serializing_if = "Option::is_none")]
+    pub sndbuf: Option<u64>,
+    /// Frames carry a virtio-net header, so offloads travel; on where the kernel can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vnet_hdr: Option<bool>,
+    /// Let the kernel's vhost-net drive the rings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhost: Option<bool>,
+    /// An open /dev/vhost-net.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostfd: Option<String>,
+    /// Several of them, colon between, one a queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostfds: Option<String>,
+    /// As `vhost`, where that is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostforce: Option<bool>,
+    /// Number of queues. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u32>,
+    /// Microseconds that vhost-net polls busily. Default 0.
+    #[serde(rename = "poll-us", skip_serializing_if = "Option::is_none")]
+    pub poll_us: Option<u32>,
+}
+
+/// A tap on a bridge of the host, made by a setuid helper.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeOptions {
+    /// The bridge. Default br0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub br: Option<String>,
+    /// The helper program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper: Option<String>,
+}
+
+/// A port of a hub, which sends every frame to all its other ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HubportOptions {
+    /// Number of the hub; the first port of a number makes it.
+    pub hubid: i32,
+    /// A netdev to join to this port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netdev: Option<String>,
+    /// Frames kept for this port while it is busy, with 16 KiB of memory for each. Default 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hub_backlog: Option<u32>,
+}
+
+/// A netmap port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetmapOptions {
+    /// Interface, or a VALE switch port.
+    pub ifname: String,
+    /// Device node; taken and not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devname: Option<String>,
+}
+
+/// Queues of a host interface through AF_XDP sockets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AfXdpOptions {
+    /// The interface.
+    pub ifname: String,
+    /// Where the program runs; native, then skb, without this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<AfXdpMode>,
+    /// Copy frames even where the driver could share memory. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force_copy: Option<bool>,
+    /// Number of queues. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<i64>,
+    /// First queue of the interface. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_queue: Option<i64>,
+    /// Load no XDP program: sockets or map come from outside. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inhibit: Option<bool>,
+    /// Open XDP sockets that are in the program's map already, colon between.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sock_fds: Option<String>,
+    /// Pinned XSKMAP to enter our sockets in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map_path: Option<String>,
+    /// Index of the first of them in that map. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map_start_index: Option<i32>,
+}
+
+/// The driver side of vhost-user: frames go to another program through shared rings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VhostUserOptions {
+    /// A UNIX socket chardev that leads there.
+    pub chardev: String,
+    /// Taken and not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostforce: Option<bool>,
+    /// Number of queue pairs, at most 1024. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<i64>,
+}
+
+/// A vhost-vdpa device of the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VhostVdpaOptions {
+    /// Its node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostdev: Option<String>,
+    /// The same, opened before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostfd: Option<String>,
+    /// Taken and not used: the device says. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<i64>,
+    /// Put shadow rings between guest and device. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub x_svq: Option<bool>,
+}
+
+/// How the kernel runs the XDP program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AfXdpMode {
+    /// In the driver.
+    Native,
+    /// In the stack.
+    Skb,
+}
+
+/// A network card, joined to a netdev.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicOptions {
+    /// The netdev to join.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netdev: Option<String>,
+    /// Hardware address; one is chosen without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macaddr: Option<String>,
+    /// Model of the card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Place on the bus.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addr: Option<String>,
+    /// Number of MSI-X vectors; 0 turns MSI-X off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<u32>,
+}

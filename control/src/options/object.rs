@@ -1,0 +1,205 @@
+//! Typed options of objects, as `object-add` takes them.
+
+use super::wrap;
+use crate::qmp::error::QmpError;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// An object: its id, and the properties of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Its name.
+    pub id: String,
+    /// Its kind and properties.
+    #[serde(flatten)]
+    pub kind: Kind,
+}
+
+/// Properties by kind of object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "qom-type", rename_all = "kebab-case")]
+pub enum Kind {
+    /// Compares the frames of two machines.
+    ColoCompare(ColoCompareOptions),
+    /// Holds frames.
+    FilterBuffer(FilterBufferOptions),
+    /// Captures frames.
+    FilterDump(FilterDumpOptions),
+    /// Copies frames to a chardev.
+    FilterMirror(FilterMirrorOptions),
+    /// Takes frames to a chardev and from one.
+    FilterRedirector(FilterRedirectorOptions),
+    /// Passes frames.
+    FilterReplay(FilterReplayOptions),
+    /// Rewrites TCP sequence numbers.
+    FilterRewriter(FilterRewriterOptions),
+}
+
+impl Object {
+    /// From arguments that were checked as `object-add` arguments.
+    ///
+    /// # Errors
+    /// None for such arguments; anything else is said by a `GenericError`.
+    pub fn decode(args: Map<String, Value>) -> Result<Self, QmpError> {
+        super::decode(args)
+    }
+}
+
+impl Kind {
+    /// The options that all filters have; none for objects that are no filters.
+    #[must_use]
+    pub const fn filter(&self) -> Option<&FilterOptions> {
+        match self {
+            Self::ColoCompare(_) => None,
+            Self::FilterBuffer(f) => Some(&f.common),
+            Self::FilterDump(f) => Some(&f.common),
+            Self::FilterMirror(f) => Some(&f.common),
+            Self::FilterRedirector(f) => Some(&f.common),
+            Self::FilterReplay(f) => Some(&f.common),
+            Self::FilterRewriter(f) => Some(&f.common),
+        }
+    }
+}
+
+/// Which frames of a netdev a filter sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Both directions.
+    #[default]
+    All,
+    /// Frames sent to the netdev.
+    Rx,
+    /// Frames that the netdev sends.
+    Tx,
+}
+
+/// On which side of another filter a filter is put.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Insert {
+    /// Nearer to the head.
+    Before,
+    /// Nearer to the tail.
+    #[default]
+    Behind,
+}
+
+/// Where a filter sits and what it sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterOptions {
+    /// The netdev whose frames pass.
+    pub netdev: String,
+    /// Which of them. Default all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Direction>,
+    /// `off` lets frames pass by. Default on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// `head`, `tail`, or `id=ID` for a place beside another filter. Default tail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+    /// Which side of that filter. Default behind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insert: Option<Insert>,
+}
+
+/// Holds frames and lets them go together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterBufferOptions {
+    /// Where the filter sits and what it sees.
+    #[serde(flatten)]
+    pub common: FilterOptions,
+    /// Microseconds between releases; above 0.
+    pub interval: u32,
+}
+
+/// Writes a copy of each frame to a pcap file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterDumpOptions {
+    /// Where the filter sits and what it sees.
+    #[serde(flatten)]
+    pub common: FilterOptions,
+    /// The file; what was in it is lost.
+    pub file: String,
+    /// Bytes kept of each frame; above 0. Default 65536.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maxlen: Option<u32>,
+}
+
+/// Sends a copy of each frame to a chardev.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterMirrorOptions {
+    /// Where the filter sits and what it sees.
+    #[serde(flatten)]
+    pub common: FilterOptions,
+    /// The chardev.
+    pub outdev: String,
+    /// Send each frame's virtio-net header length too. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vnet_hdr_support: Option<bool>,
+}
+
+/// Takes frames away to a chardev, and puts frames from a chardev in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterRedirectorOptions {
+    /// Where the filter sits and what it sees.
+    #[serde(flatten)]
+    pub common: FilterOptions,
+    /// Chardev whose frames are put in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indev: Option<String>,
+    /// Chardev that frames go to instead of on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outdev: Option<String>,
+    /// Frames on the chardevs carry their virtio-net header length. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vnet_hdr_support: Option<bool>,
+}
+
+/// Adjusts TCP sequence numbers on the secondary side of COLO.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterRewriterOptions {
+    /// Where the filter sits and what it sees.
+    #[serde(flatten)]
+    pub common: FilterOptions,
+    /// Frames carry a virtio-net header. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vnet_hdr_support: Option<bool>,
+}
+
+/// Lets all frames pass; kept for scripts that name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterReplayOptions {
+    /// Where the filter sits and what it sees.
+    #[serde(flatten)]
+    pub common: FilterOptions,
+}
+
+/// Compares the frames of two machines that run the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColoCompareOptions {
+    /// Chardev with the primary's frames.
+    pub primary_in: String,
+    /// Chardev with the secondary's frames.
+    pub secondary_in: String,
+    /// Chardev for frames released.
+    pub outdev: String,
+    /// Thread that compares.
+    pub iothread: String,
+    /// Chardev that is told of differences.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notify_dev: Option<String>,
+    /// Milliseconds a frame waits for its twin. Default 3000.
+    #[serde(default, deserialize_with = "wrap::optional", skip_serializing_if = "Option::is_none")]
+    pub compare_timeout: Option<u64>,
+    /// Milliseconds between looks for frames that waited too long. Default 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expired_scan_cycle: Option<u32>,
+    /// Frames kept of each side. Default 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_queue_size: Option<u32>,
+    /// Frames carry their virtio-net header length. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vnet_hdr_support: Option<bool>,
+}
