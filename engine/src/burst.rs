@@ -98,6 +98,12 @@ pub struct Frame {
 impl Frame {
     const EMPTY: Self = Self { hdr: VnetHdr::NONE, len: 0, weight: 1, first: 0, count: 0 };
 
+    /// A frame outside any burst, without segments.
+    #[must_use]
+    pub const fn alone(hdr: VnetHdr, len: u32, weight: u32) -> Self {
+        Self { hdr, len, weight, first: 0, count: 0 }
+    }
+
     /// Length in bytes of the Ethernet frame.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -177,6 +183,13 @@ impl Burst {
         self.frames[self.len] = Frame { hdr, len, weight: 1, first: first as u32, count: segs.len() as u32 };
         self.len += 1;
         true
+    }
+
+    /// Sets the weight of the frame pushed last.
+    pub fn weigh(&mut self, weight: u32) {
+        if let Some(last) = self.len.checked_sub(1).and_then(|i| self.frames.get_mut(i)) {
+            last.weight = weight;
+        }
     }
 
     /// The frames, in order of arrival.

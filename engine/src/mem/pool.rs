@@ -73,6 +73,8 @@ unsafe impl Send for Class {}
 pub struct PoolFrame {
     /// Offload state of the frame.
     pub hdr: VnetHdr,
+    /// Frames of the source that it stands for.
+    pub weight: u16,
     len: u32,
     slot: u32,
     owner: u32,
@@ -88,6 +90,12 @@ impl PoolFrame {
     pub const fn seg(&self) -> Seg {
         // SAFETY: the buffer is at least `len` long and stays this frame's until `Pool::give`.
         unsafe { Seg::new(self.ptr, self.len) }
+    }
+
+    /// What a burst would say of it, without its segment.
+    #[must_use]
+    pub const fn as_frame(&self) -> Frame {
+        Frame::alone(self.hdr, self.len, self.weight as u32)
     }
 
     /// Length in bytes.
@@ -180,13 +188,15 @@ impl Pool {
         let slot = class.free.pop()?;
         // SAFETY: slots on the free list number this class's buffers, which lie `stride` apart inside the part.
         let ptr = unsafe { class.base.add((slot & !LARGE_BIT) as usize * class.stride) };
-        Some(PoolFrame { hdr: VnetHdr::NONE, len: len as u32, slot, owner: self.id, ptr })
+        Some(PoolFrame { hdr: VnetHdr::NONE, weight: 1, len: len as u32, slot, owner: self.id, ptr })
     }
 
     /// Copies a lent frame; `None` when no buffer is free.
     #[inline]
     pub fn copy(&mut self, burst: &Burst, frame: &Frame) -> Option<PoolFrame> {
-        self.gather(frame.hdr, frame.len(), burst.segs(frame))
+        let mut copy = self.gather(frame.hdr, frame.len(), burst.segs(frame))?;
+        copy.weight = frame.weight as u16;
+        Some(copy)
     }
 
     /// Copies `len` bytes of lent segments; `None` when no buffer is free.

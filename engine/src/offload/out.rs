@@ -54,6 +54,8 @@ impl Out {
         if !self.burst.push(hdr, segs) {
             return Put::TooLong;
         }
+        // Each source frame counts once, with its last piece.
+        self.burst.weigh(if last { from.count_ones() } else { 0 });
         if let Some(note) = self.notes.get_mut(at) {
             *note = (from, last);
         }

@@ -1,7 +1,7 @@
 //! A bounded queue of pool copies for a receiver that cannot take frames now.
 
 use super::counters::DropReason;
-use crate::burst::{Burst, Frame};
+use crate::burst::{Burst, Frame, Mask};
 use crate::mem::pool::{Pool, PoolFrame};
 use std::collections::VecDeque;
 
@@ -92,6 +92,17 @@ impl Backlog {
         for f in self.frames.iter().take(want) {
             if !burst.push(f.hdr, &[f.seg()]) {
                 return;
+            }
+            burst.weigh(u32::from(f.weight));
+        }
+    }
+
+    /// Of the oldest frames, those that `gone` selects have gone.
+    pub fn done_selected(&mut self, pool: &mut Pool, gone: Mask) {
+        for i in (0..64).rev().filter(|i| gone.has(*i)) {
+            if let Some(frame) = self.frames.remove(i) {
+                self.bytes -= frame.len();
+                pool.give(frame);
             }
         }
     }

@@ -31,7 +31,8 @@ pub struct Outside {
 #[must_use]
 pub fn port(id: QueueId, depth: usize, caps: Caps) -> (Queue, Outside) {
     let ring = || Arc::new(ArrayQueue::new(depth));
-    let vectors = || Arc::new(ArrayQueue::new(depth));
+    // Twice as many, since some are in the hands of whoever moves them from one ring to the other.
+    let vectors = || Arc::new(ArrayQueue::new(depth * 2));
     let outside = Outside { sent: ring(), received: ring(), spare: vectors(), used: vectors() };
     let rx =
         TestRx { from: outside.sent.clone(), used: outside.used.clone(), lent: VecDeque::with_capacity(64) };

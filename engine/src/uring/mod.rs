@@ -84,6 +84,18 @@ pub enum IoError {
     TooMany(usize),
 }
 
+impl IoError {
+    /// The errno behind it.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::Setup { errno, .. } | Self::Watch { errno, .. } => *errno,
+            Self::NoUring(_) => Errno::ENOSYS,
+            Self::TooMany(_) => Errno::EMFILE,
+        }
+    }
+}
+
 /// Why a file could not be registered; its buffers come back.
 #[derive(Debug)]
 pub struct Refused {
@@ -269,6 +281,12 @@ impl FdIo {
             ring.send(&mut self.files, &mut self.sends, ticket);
         }
         Some(ticket)
+    }
+
+    /// Notes how many frames of the source a send stands for, where it is not one.
+    #[inline]
+    pub fn weigh(&mut self, ticket: Ticket, weight: u32) {
+        self.sends.weigh(ticket, weight);
     }
 
     /// The result of a send, until the first [`FdIo::send`] after [`FdIo::submit`].

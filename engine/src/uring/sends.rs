@@ -27,6 +27,8 @@ pub struct Sent {
     pub len: usize,
     /// Its header.
     pub hdr: VnetHdr,
+    /// Frames of the source that it stands for.
+    pub weight: u32,
     /// Bytes written, header included, or the errno; `None` before the submission.
     pub result: Option<Result<usize, Errno>>,
 }
@@ -39,6 +41,7 @@ struct Entry {
     with_hdr: bool,
     hdr: VnetHdr,
     len: u32,
+    weight: u32,
     result: i32,
 }
 
@@ -112,6 +115,7 @@ impl Sends {
             with_hdr: hdr.is_some(),
             hdr: hdr_value,
             len,
+            weight: 1,
             result,
         });
         self.used += count;
@@ -137,6 +141,14 @@ impl Sends {
             len += seg.len() as u32;
         }
         Some((count, len))
+    }
+
+    /// Notes how many frames of the source a send stands for, where it is not one.
+    #[inline]
+    pub(super) fn weigh(&mut self, ticket: Ticket, weight: u32) {
+        if let Some(entry) = self.entries.get_mut(ticket.0 as usize) {
+            entry.weight = weight;
+        }
     }
 
     /// A send that still has to go to the kernel.
@@ -194,7 +206,7 @@ impl Sends {
             n if n < 0 => Some(Err(Errno::from_raw(-n))),
             n => Some(Ok(n as usize)),
         };
-        Some(Sent { len: entry.len as usize, hdr: entry.hdr, result })
+        Some(Sent { len: entry.len as usize, hdr: entry.hdr, weight: entry.weight, result })
     }
 
     pub(super) fn segs(&self, ticket: Ticket, mut each: impl FnMut(Seg)) {

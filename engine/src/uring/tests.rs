@@ -127,7 +127,7 @@ fn every_send_has_its_result_after_submit() {
         let two = io.send(id, None, &[seg(&b)]).unwrap();
         assert_eq!(io.sent(one).unwrap().result, None);
         io.submit();
-        assert_eq!(io.sent(one).unwrap(), Sent { len: 50, hdr, result: Some(Ok(60)) });
+        assert_eq!(io.sent(one).unwrap(), Sent { len: 50, hdr, weight: 1, result: Some(Ok(60)) });
         assert_eq!(io.sent(two).unwrap().result, Some(Ok(30)));
         let mut lens = Vec::new();
         io.sent_segs(one, |s| lens.push(s.len()));

@@ -58,21 +58,21 @@ impl TxSlot {
         Attach { slot, queue, lanes: self.lanes, backlog: self.backlog, owed: self.owed }
     }
 
-    /// Gives frames to the queue, adapted to what it can take; returns how many (a prefix of the selection).
-    fn send(&mut self, turn: &mut Turn<'_>, offload: &mut Offload, burst: &Burst, mask: Mask) -> usize {
+    /// Gives the selected frames to the queue, adapted to what it can take; returns those that did not go.
+    fn send(&mut self, turn: &mut Turn<'_>, offload: &mut Offload, burst: &Burst, mask: Mask) -> Mask {
         let caps = self.tx.caps();
-        let frames = burst.frames();
-        let as_is = !(caps.coalesce && mask.count() > 1)
-            && mask.iter().all(|i| frames.get(i).is_none_or(|f| Offload::fits(f, &caps)));
-        if as_is {
-            return self.tx.tx(turn, burst, mask);
+        if Offload::fits_all(burst, mask, &caps) {
+            let taken = self.tx.tx(turn, burst, mask);
+            return split(mask, taken).1;
         }
         let tx = &mut self.tx;
-        let adapted = offload.adapt(burst, mask, &caps, |out| tx.tx(turn, out, out.all()));
-        for (reason, n) in adapted.drops() {
-            self.counters.count_drop(reason, n);
+        let adapted = offload.adapt(burst, mask, &caps, |out, all| tx.tx(turn, out, all));
+        for (reason, n) in adapted.drops {
+            if n != 0 {
+                self.counters.count_drop(reason, n);
+            }
         }
-        mask.count()
+        adapted.left
     }
 
     /// Keeps the selected frames for later, or drops them by name.
@@ -235,19 +235,19 @@ impl Outlets {
             return;
         };
         scratch.clear();
-        let mut taken = 0;
+        let mut left = Mask::first(frames.len());
         if dest.backlog.is_empty() {
             for frame in frames.frames() {
                 scratch.push(frame.hdr, &[frame.seg()]);
             }
-            let room = dest.tx.room(turn).min(scratch.len());
-            if room != 0 {
-                taken = dest.send(turn, offload, scratch, Mask::first(room));
+            let (now, later) = split(left, dest.tx.room(turn));
+            if !now.is_empty() {
+                left = Mask(dest.send(turn, offload, scratch, now).0 | later.0);
             }
         }
         let mut waiting = 0;
         for (i, frame) in frames.drain().enumerate() {
-            if i < taken {
+            if !left.has(i) {
                 held.push(frame);
             } else if let Err((frame, reason)) = dest.backlog.push_owned(frame) {
                 turn.pool.give(frame);
@@ -263,21 +263,22 @@ impl Outlets {
         self.touch(slot);
     }
 
-    /// Takes the next waiting slot off the list and sends what waits for it; returns the slot and how many frames
-    /// went (to be given back after the submission). The slot comes back to the list when it is settled.
-    pub(super) fn retry(&mut self, turn: &mut Turn<'_>, scratch: &mut Burst) -> Option<(u32, usize)> {
+    /// Takes the next waiting slot off the list and sends what waits for it; returns the slot and which frames went
+    /// (to be given back after the submission). The slot comes back to the list when it is settled.
+    pub(super) fn retry(&mut self, turn: &mut Turn<'_>, scratch: &mut Burst) -> Option<(u32, Mask)> {
         let slot = self.waiting.pop()?;
-        let Some(Some(dest)) = self.tx.get_mut(slot as usize) else { return Some((slot, 0)) };
+        let Some(Some(dest)) = self.tx.get_mut(slot as usize) else { return Some((slot, Mask::NONE)) };
         dest.waiting = false;
         let room = dest.tx.room(turn).min(LINK_BURST);
-        let mut taken = 0;
+        let mut gone = Mask::NONE;
         if room != 0 && !dest.backlog.is_empty() {
             scratch.clear();
             dest.backlog.lend(room, scratch);
-            taken = dest.send(turn, &mut self.offload, scratch, scratch.all());
+            let left = dest.send(turn, &mut self.offload, scratch, scratch.all());
+            gone = Mask(scratch.all().0 & !left.0);
         }
         self.touch(slot);
-        Some((slot, taken))
+        Some((slot, gone))
     }
 
     /// The slot's queue is gone.
@@ -334,13 +335,15 @@ impl Outlet for Outlets {
         };
         let room = if dest.backlog.is_empty() { dest.tx.room(turn) } else { 0 };
         let (now, rest) = split(mask, room);
-        let taken = if now.is_empty() { 0 } else { dest.send(turn, offload, burst, now) };
-        let disposed = if whole {
-            let (_, left) = split(now, taken);
-            dest.keep(turn, burst, Mask(left.0 | rest.0));
-            mask.count()
+        let left = if now.is_empty() { now } else { dest.send(turn, offload, burst, now) };
+        let left = Mask(left.0 | rest.0);
+        // What is left of a pair's burst stays with the source if a prefix went; after coalescing it may be otherwise.
+        let gone = Mask(mask.0 & !left.0);
+        let disposed = if !whole && gone == Mask::first(gone.count()) {
+            gone.count()
         } else {
-            taken
+            dest.keep(turn, burst, left);
+            mask.count()
         };
         self.touch(to.slot);
         disposed

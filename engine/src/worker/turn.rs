@@ -7,7 +7,7 @@ use super::link::Links;
 use super::outlets::{Outlets, TxSlot};
 use super::regimes::{Regime, WorkerCounters};
 use super::sources::{RxSlot, Sources};
-use crate::burst::{BURST, Burst};
+use crate::burst::{BURST, Burst, Mask};
 use crate::mem::pool::{Pool, PoolFrame};
 use crate::offload::Offload;
 use crate::port::counters::DropReason;
@@ -87,7 +87,7 @@ pub struct Worker {
     burst: Burst,
     scratch: Burst,
     walk: Walk,
-    lent: Vec<(Lender, usize)>,
+    lent: Vec<(Lender, Mask)>,
     held: Vec<PoolFrame>,
     /// A change whose queues are being stopped.
     stopping: Option<Box<Change>>,
@@ -294,13 +294,13 @@ impl Worker {
         out: &mut Outlets,
         turn: &mut Turn<'_>,
         scratch: &mut Burst,
-        lent: &mut Vec<(Lender, usize)>,
+        lent: &mut Vec<(Lender, Mask)>,
     ) -> u64 {
         let mut frames = 0;
         for _ in 0..out.waiting.len().min(LENDERS / 2) {
-            let Some((slot, taken)) = out.retry(turn, scratch) else { break };
-            frames += taken as u64;
-            lent.push((Lender::Backlog(slot), taken));
+            let Some((slot, gone)) = out.retry(turn, scratch) else { break };
+            frames += gone.count() as u64;
+            lent.push((Lender::Backlog(slot), gone));
         }
         frames
     }
@@ -347,7 +347,7 @@ impl Worker {
             None => turn.io.send_room() / (entry.legs as usize).max(1),
         };
         if want == 0 {
-            return (0, source.rx.pending(), true);
+            return (0, true, true);
         }
         self.burst.clear();
         source.rx.rx(&mut turn, want.min(BURST), &mut self.burst);
@@ -366,7 +366,7 @@ impl Worker {
         let bytes: u64 = self.burst.frames().iter().take(taken).map(|f| f.len() as u64).sum();
         source.counters.rx.frames.add(taken as u64);
         source.counters.rx.bytes.add(bytes);
-        self.lent.push((Lender::Source(slot), taken));
+        self.lent.push((Lender::Source(slot), Mask::first(taken)));
         (taken as u64, taken < self.burst.len(), true)
     }
 
@@ -378,16 +378,16 @@ impl Worker {
             turn.io.submit();
             self.out.settle(&mut turn);
         }
-        while let Some((lender, taken)) = self.lent.pop() {
+        while let Some((lender, gone)) = self.lent.pop() {
             match lender {
                 Lender::Source(slot) => {
                     if let Some(Some(s)) = self.sources.rx.get_mut(slot as usize) {
-                        s.rx.release(&mut turn, taken);
+                        s.rx.release(&mut turn, gone.count());
                     }
                 }
                 Lender::Backlog(slot) => {
                     if let Some(Some(t)) = self.out.tx.get_mut(slot as usize) {
-                        t.backlog.done(turn.pool, taken);
+                        t.backlog.done_selected(turn.pool, gone);
                         t.settle_lanes();
                     }
                 }
@@ -425,7 +425,7 @@ impl Worker {
         }
         self.parts.io.announce();
         // A blocked receiver signals, but not every kernel queue does: look again after a while.
-        let blocked = blocked || !self.out.waiting.is_empty();
+        let blocked = blocked || !self.out.waiting.is_empty() || !self.sources.active.is_empty();
         if self.parts.links.waiting(self.parts.index)
             || self.parts.stop.load(Ordering::Relaxed)
             || (!blocked && self.anything_waits())

@@ -134,13 +134,11 @@ impl RxQueue for TapRx {
         (n > 0).then_some((reason, n))
     }
 
-    fn trouble(&self) -> Option<String> {
-        if let Some(error) = &self.refused {
-            return Some(error.to_string());
+    fn trouble(&self) -> i32 {
+        match (&self.refused, self.ended) {
+            (Some(error), _) => error.errno() as i32,
+            (None, Some(errno)) => errno as i32,
+            (None, None) => 0,
         }
-        self.ended.map(|errno| match errno {
-            Errno::EBADFD | Errno::ENODEV | Errno::ENXIO => "the interface is gone".into(),
-            errno => format!("reading failed: {}", errno.desc()),
-        })
     }
 }

@@ -65,14 +65,14 @@ struct Tally {
 }
 
 impl Tally {
-    fn sent(&mut self, len: usize) {
-        self.frames += 1;
+    fn sent(&mut self, len: usize, weight: u32) {
+        self.frames += u64::from(weight);
         self.bytes += len as u64;
     }
 
-    fn drop(&mut self, reason: DropReason) {
+    fn drop(&mut self, reason: DropReason, weight: u32) {
         if let Some(count) = self.drops.get_mut(reason as usize) {
-            *count += 1;
+            *count += u64::from(weight);
             self.dropped = true;
         }
     }
@@ -86,7 +86,7 @@ impl Tally {
         if self.dropped {
             for (reason, count) in DropReason::ALL.into_iter().zip(&mut self.drops) {
                 if *count > 0 {
-                    counters.drop(reason, std::mem::take(count));
+                    counters.count_drop(reason, std::mem::take(count));
                 }
             }
             self.dropped = false;
@@ -114,7 +114,7 @@ impl TapTx {
     fn write_each(&mut self, turn: &mut Turn<'_>, id: FileId, burst: &Burst, mask: Mask) -> usize {
         let mut taken = 0;
         for frame in mask.iter().map_while(|i| burst.frames().get(i)) {
-            if !self.write_one(turn, id, frame.hdr, frame.len(), burst.segs(frame)) {
+            if !self.write_one(turn, id, frame, burst.segs(frame)) {
                 turn.io.want_writable(id);
                 break;
             }
@@ -124,12 +124,13 @@ impl TapTx {
     }
 
     /// Writes one frame now and accounts for it; false when it must wait.
-    fn write_one(&mut self, turn: &mut Turn<'_>, id: FileId, hdr: VnetHdr, len: usize, segs: &[Seg]) -> bool {
-        match turn.io.write_now(id, self.hdr(&hdr), segs) {
-            Ok(_) => self.tally.sent(len),
+    fn write_one(&mut self, turn: &mut Turn<'_>, id: FileId, frame: &Frame, segs: &[Seg]) -> bool {
+        let (len, weight) = (frame.len(), frame.weight);
+        match turn.io.write_now(id, self.hdr(&frame.hdr), segs) {
+            Ok(_) => self.tally.sent(len, weight),
             Err(errno) => match verdict(errno, len) {
                 Verdict::Wait => return false,
-                Verdict::Drop(reason) => self.tally.drop(reason),
+                Verdict::Drop(reason) => self.tally.drop(reason, weight),
             },
         }
         true
@@ -155,19 +156,23 @@ impl TapTx {
         if self.runs.len() >= RUNS {
             return None;
         }
-        turn.io.send(id, self.hdr(&frame.hdr), burst.segs(frame))
+        let ticket = turn.io.send(id, self.hdr(&frame.hdr), burst.segs(frame))?;
+        if frame.weight != 1 {
+            turn.io.weigh(ticket, frame.weight);
+        }
+        Some(ticket)
     }
 
     /// Takes in one result.
     fn account(&mut self, turn: &mut Turn<'_>, ticket: Ticket) {
         let Some(sent) = turn.io.sent(ticket) else { return };
         match sent.result {
-            Some(Ok(_)) => self.tally.sent(sent.len),
+            Some(Ok(_)) => self.tally.sent(sent.len, sent.weight),
             Some(Err(errno)) => match verdict(errno, sent.len) {
                 Verdict::Wait => self.keep(turn, ticket, &sent),
-                Verdict::Drop(reason) => self.tally.drop(reason),
+                Verdict::Drop(reason) => self.tally.drop(reason, sent.weight),
             },
-            None => self.tally.drop(DropReason::TxError), // never submitted: a fault of the caller
+            None => self.tally.drop(DropReason::TxError, sent.weight), // never submitted: a fault of the caller
         }
     }
 
@@ -186,14 +191,15 @@ impl TapTx {
         } else {
             turn.pool.gather_from(sent.hdr, sent.len, segs.iter().flatten()).ok_or(DropReason::NoBuffer)
         };
-        let kept = copied.and_then(|frame| {
+        let kept = copied.and_then(|mut frame| {
+            frame.weight = sent.weight as u16;
             self.backlog.push_owned(frame).map_err(|(frame, _)| {
                 turn.pool.give(frame);
                 DropReason::TxFull
             })
         });
         if let Err(reason) = kept {
-            self.tally.drop(reason);
+            self.tally.drop(reason, sent.weight);
         }
     }
 
@@ -204,8 +210,8 @@ impl TapTx {
             return;
         }
         while let Some(frame) = self.backlog.front() {
-            let (hdr, len, seg) = (frame.hdr, frame.len(), frame.seg());
-            if !self.write_one(turn, id, hdr, len, &[seg]) {
+            let (frame, seg) = (frame.as_frame(), frame.seg());
+            if !self.write_one(turn, id, &frame, &[seg]) {
                 turn.io.want_writable(id);
                 return;
             }
