@@ -15,6 +15,8 @@ pub mod monitor;
 pub mod netdev;
 pub mod object;
 pub mod opts;
+#[cfg(test)]
+mod tests;
 mod wrap;
 
 pub use cli::{from_cli, help};
