@@ -19,7 +19,7 @@ pub mod opts;
 mod tests;
 mod wrap;
 
-pub use cli::{from_cli, help};
+pub use cli::{arguments, from_cli, help};
 
 use crate::qmp::error::QmpError;
 use serde::de::DeserializeOwned;

@@ -10,7 +10,7 @@ use crate::schema::tests::sample;
 use proptest::prelude::*;
 use serde_json::json;
 
-fn arguments(value: Value) -> Map<String, Value> {
+fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         other => panic!("{other} is no object"),
@@ -24,7 +24,7 @@ fn survives<T: DeserializeOwned + Serialize>(type_name: &str, kinds: &str) {
     for kind in schema.values(kinds) {
         let value = sample(schema, id, kind);
         schema.check_type(type_name, &value).unwrap();
-        let decoded: T = decode(arguments(value.clone())).unwrap();
+        let decoded: T = decode(object(value.clone())).unwrap();
         assert_eq!(serde_json::to_value(&decoded).unwrap(), value);
     }
 }
@@ -42,7 +42,7 @@ fn backend_names_are_the_types_on_the_wire() {
     let schema = Schema::get();
     let id = schema.type_named("Netdev").unwrap();
     for kind in schema.values("NetClientDriver") {
-        let netdev = Netdev::decode(arguments(sample(schema, id, kind))).unwrap();
+        let netdev = Netdev::decode(object(sample(schema, id, kind))).unwrap();
         assert_eq!(netdev.backend.name(), kind);
     }
 }
@@ -51,13 +51,13 @@ fn backend_names_are_the_types_on_the_wire() {
 fn negative_numbers_for_unsigned_members_wrap() {
     let args = json!({"type": "tap", "id": "t", "sndbuf": -1});
     Schema::get().check_type("Netdev", &args).unwrap();
-    let Backend::Tap(tap) = Netdev::decode(arguments(args)).unwrap().backend else { panic!("no tap") };
+    let Backend::Tap(tap) = Netdev::decode(object(args)).unwrap().backend else { panic!("no tap") };
     assert_eq!(tap.sndbuf, Some(u64::MAX));
 }
 
 #[test]
 fn absent_options_stay_absent() {
-    let netdev = Netdev::decode(arguments(json!({"type": "hubport", "id": "h", "hubid": -3}))).unwrap();
+    let netdev = Netdev::decode(object(json!({"type": "hubport", "id": "h", "hubid": -3}))).unwrap();
     assert_eq!(serde_json::to_value(&netdev).unwrap(), json!({"type": "hubport", "id": "h", "hubid": -3}));
 }
 
@@ -122,6 +122,30 @@ fn command_lines_become_what_qmp_would_say() {
 }
 
 #[test]
+fn words_become_the_arguments_of_a_command() {
+    let args = |command, words: &[&str]| arguments(command, words.iter().copied()).map(Value::Object);
+    assert_eq!(args("set_link", &["name=a,b", "up=off"]), Ok(json!({"name": "a,b", "up": false})));
+    assert_eq!(
+        args("qom-set", &["path=/objects/f", "property=interval", "value=5"]),
+        Ok(json!({"path": "/objects/f", "property": "interval", "value": 5}))
+    );
+    assert_eq!(
+        args("qom-set", &["path=f", "property=status", "value=off"]),
+        Ok(json!({"path": "f", "property": "status", "value": "off"}))
+    );
+    assert_eq!(
+        args("netdev_add", &["type=user", "id=u", "hostfwd.0.str=tcp::1-:2"]),
+        Ok(json!({"type": "user", "id": "u", "hostfwd": [{"str": "tcp::1-:2"}]}))
+    );
+    assert_eq!(args("set_link", &["up"]).unwrap_err().desc, "Expected '=' after parameter 'up'");
+    assert_eq!(
+        args("set_link", &["name=a", "up=5"]).unwrap_err().desc,
+        "Parameter 'up' expects 'on' or 'off'"
+    );
+    assert_eq!(args("nope", &[]).unwrap_err().desc, "The command nope has not been found");
+}
+
+#[test]
 fn help_is_given_where_it_is_asked_for() {
     assert!(help("Netdev", "help").unwrap().starts_with("Available netdev backend types:\n"));
     assert!(help("Netdev", "tap,help").unwrap().contains("ifname=<string>"));
@@ -140,7 +164,7 @@ fn chardevs_of_the_command_line_are_those_of_chardev_add() {
     ] {
         assert_eq!(serde_json::to_value(&chardev).unwrap(), expected);
         Schema::get().check_type("chardev-add-members", &expected).unwrap();
-        assert_eq!(Chardev::decode(arguments(expected.clone())).unwrap(), chardev);
+        assert_eq!(Chardev::decode(object(expected.clone())).unwrap(), chardev);
     }
     let tcp = chardev::from_compat("tcp::4444,server=on", "c").unwrap();
     let addr = json!({"type": "inet", "data": {"host": "", "port": "4444"}});
