@@ -4,10 +4,9 @@ use super::json;
 use super::keyval;
 use super::opts::{Opts, is_help};
 use crate::qmp::QmpError;
+use crate::schema::types::{Kind, TypeId};
 use crate::schema::{Dialect, Schema, check, typed};
 use serde_json::{Map, Value, json};
-
-use crate::schema::types::{Kind, TypeId};
 
 /// Turns an option's text into checked arguments: `Netdev` for `netdev_add`, `ObjectOptions` for `object-add`.
 ///
@@ -35,6 +34,26 @@ pub fn from_cli(type_name: &str, text: &str) -> Result<Map<String, Value>, QmpEr
     let value = Value::Object(value);
     check(schema, id, &value, dialect)?;
     match if dialect == Dialect::Json { value } else { typed(schema, id, value, dialect) } {
+        Value::Object(map) => Ok(map),
+        _ => Ok(Map::new()),
+    }
+}
+
+/// Arguments of a command from words `key=value` with dotted keys, checked and typed: what `netdevctl set_link
+/// name=t0 up=off` sends. A value of free type is JSON where it can be, else a string.
+///
+/// # Errors
+/// As QEMU words them for dotted keys; an unknown command is named.
+pub fn arguments<'w>(
+    command: &str,
+    words: impl IntoIterator<Item = &'w str>,
+) -> Result<Map<String, Value>, QmpError> {
+    let schema = Schema::get();
+    let unknown = || QmpError::generic(format!("The command {command} has not been found"));
+    let id = schema.command(command).ok_or_else(unknown)?.args;
+    let value = Value::Object(keyval::parse_words(words)?);
+    check(schema, id, &value, Dialect::Keyval)?;
+    match typed(schema, id, value, Dialect::Keyval) {
         Value::Object(map) => Ok(map),
         _ => Ok(Map::new()),
     }

@@ -37,6 +37,20 @@ pub fn parse(text: &str, implied: &str) -> Result<Map<String, Value>, QmpError> 
     lists(root)
 }
 
+/// Reads words of the form `key=value`, each to its end: a comma is a comma.
+///
+/// # Errors
+/// As for [`parse`].
+pub fn parse_words<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<Map<String, Value>, QmpError> {
+    let mut root = Map::new();
+    for word in words {
+        let missing = || QmpError::generic(format!("Expected '=' after parameter '{word}'"));
+        let (key, value) = word.split_once('=').ok_or_else(missing)?;
+        put(&mut root, key, value.to_owned())?;
+    }
+    lists(root)
+}
+
 /// Puts a value at a dotted key.
 fn put(root: &mut Map<String, Value>, key: &str, value: String) -> Result<(), QmpError> {
     let fragments: Vec<&str> = key.split('.').collect();

@@ -15,9 +15,11 @@ pub mod monitor;
 pub mod netdev;
 pub mod object;
 pub mod opts;
+#[cfg(test)]
+mod tests;
 mod wrap;
 
-pub use cli::{from_cli, help};
+pub use cli::{arguments, from_cli, help};
 
 use crate::qmp::error::QmpError;
 use serde::de::DeserializeOwned;

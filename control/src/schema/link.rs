@@ -120,7 +120,11 @@ fn enum_value(part: &Part) -> Option<EnumValue> {
 /// Members and variants of a definition; its base must stand before it.
 fn object(types: &mut Types, d: &Definition) -> Result<Object, String> {
     let mut members = match d.base {
-        Some(name) => types.object(name)?.members.clone(),
+        // An empty one has not been read yet.
+        Some(name) => match types.object(name)?.members.as_slice() {
+            [] => return Err(format!("{name} must stand before {}", d.name)),
+            members => members.to_vec(),
+        },
         None => Vec::new(),
     };
     let mut cases = Vec::new();

@@ -149,5 +149,5 @@ impl CommandTable for Schema {
 
 /// An unsigned number as chardev options take it.
 pub(crate) fn unsigned(text: &str) -> Option<u64> {
-    scalar::unsigned(text, scalar::Minus::Refuse)
+    scalar::unsigned(text, scalar::Minus::Wrap)
 }

@@ -131,6 +131,7 @@ fn unsound_schemas_are_refused_with_the_reason() {
         ("struct A\n  x: Nothing  Words.", "no type Nothing"),
         ("struct A\nstruct A", "A is defined twice"),
         ("struct A : B", "B is no object"),
+        ("struct A : B\nstruct B\n  x: str", "B must stand before A"),
         ("gibberish A", "line 1: gibberish A"),
         ("enum E\n  a\nunion U on t\n  t: E\n  case b: String\nstruct String\n  str: str", "U: no value b"),
         ("union U on t\n  x: str", "U: no member t"),

@@ -47,7 +47,8 @@ impl Walk<'_> {
             Builtin::Size => scalar::size(&text).map(Value::from),
             Builtin::Number => text.parse::<f64>().ok().map(Value::from),
             Builtin::Null => Some(Value::Null),
-            Builtin::Str | Builtin::Any => None,
+            Builtin::Any => serde_json::from_str(&text).ok(),
+            Builtin::Str => None,
         }
         .unwrap_or(Value::String(text))
     }

@@ -190,7 +190,7 @@ impl<'s> Walk<'s> {
         if builtin == Builtin::Any {
             return Ok(());
         }
-        let text = value.as_str().ok_or_else(|| self.mismatch(path, "string"))?;
+        let text = value.as_str().ok_or_else(|| self.no_string(path))?;
         let flat = self.dialect == Dialect::Options;
         let fits = match builtin {
             Builtin::Any | Builtin::Str => true,
@@ -225,7 +225,7 @@ impl<'s> Walk<'s> {
     }
 
     fn enumeration(&self, values: &[EnumValue], value: &Value, path: &Path<'_>) -> Result<(), QmpError> {
-        let text = value.as_str().ok_or_else(|| self.mismatch(path, "string"))?;
+        let text = value.as_str().ok_or_else(|| self.no_string(path))?;
         if values.iter().any(|v| v.name == text) {
             return Ok(());
         }
@@ -235,6 +235,14 @@ impl<'s> Walk<'s> {
     fn mismatch(&self, path: &Path<'_>, expected: &str) -> QmpError {
         let path = path.words(self.dialect);
         QmpError::generic(format!("Invalid parameter type for '{path}', expected: {expected}"))
+    }
+
+    /// With dotted keys, only further keys can stand where a string should be.
+    fn no_string(&self, path: &Path<'_>) -> QmpError {
+        if self.dialect == Dialect::Json {
+            return self.mismatch(path, "string");
+        }
+        QmpError::generic(format!("Parameters '{}.*' are unexpected", path.words(self.dialect)))
     }
 
     fn expects(&self, path: &Path<'_>, expected: &str) -> QmpError {

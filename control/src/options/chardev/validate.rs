@@ -1,7 +1,20 @@
 //! Options of a socket chardev that exclude each other (QEMU `chardev/char-socket.c`).
 
-use super::{SocketAddress, SocketOptions};
+use super::{Backend, Chardev, SocketAddress, SocketOptions};
 use crate::qmp::QmpError;
+
+impl Chardev {
+    /// Checks the options against each other.
+    ///
+    /// # Errors
+    /// In QEMU's words; `chardev-add` puts its own before them.
+    pub fn validate(&self) -> Result<(), QmpError> {
+        match &self.backend {
+            Backend::Socket(socket) => socket.validate(),
+            Backend::Null(_) | Backend::Stdio(_) => Ok(()),
+        }
+    }
+}
 
 impl SocketOptions {
     /// Whether it listens; a socket of `chardev-add` does unless told otherwise.

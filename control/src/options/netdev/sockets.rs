@@ -10,7 +10,7 @@ pub struct SocketOptions {
     /// An open socket, by number or by its name from `getfd`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fd: Option<String>,
-    /// Wait for one TCP client at [host]:port.
+    /// Wait for one TCP client at `[host]:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
     /// Connect by TCP to host:port.

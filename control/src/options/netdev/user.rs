@@ -22,7 +22,7 @@ pub struct UserOptions {
     /// Old form of `net`: a network address with a 24 bit mask.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
-    /// IPv4 network of the guest, as address[/mask]. Default 10.0.2.0/24.
+    /// IPv4 network of the guest, as `address[/mask]`. Default 10.0.2.0/24.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub net: Option<String>,
     /// The host's address in that network; its second address without this.
@@ -64,10 +64,10 @@ pub struct UserOptions {
     /// Address of that server; the network's fourth without this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smbserver: Option<String>,
-    /// Ports of the host forwarded to the guest: [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport.
+    /// Ports of the host forwarded to the guest: `[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostfwd: Option<Vec<Text>>,
-    /// Connections of the guest forwarded: [tcp]:server:port-dev, or -cmd:command.
+    /// Connections of the guest forwarded: `[tcp]:server:port-dev`, or `-cmd:command`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guestfwd: Option<Vec<Text>>,
     /// Name of the TFTP server that DHCP announces; at most 255 bytes.
