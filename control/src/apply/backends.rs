@@ -1,7 +1,8 @@
 //! What control asks of the backends: to open, to run scripts. Everything here may block and runs off its thread.
 
-use super::Instances;
 use crate::qmp::error::QmpError;
+use engine::filter::Filter;
+use engine::filter::dump::DumpFile;
 use engine::port::{RxQueue, TxQueue};
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -10,8 +11,8 @@ use std::os::fd::{OwnedFd, RawFd};
 pub struct TapRequest {
     /// The netdev's id, for messages.
     pub id: String,
-    /// Open files instead of an interface by name.
-    pub fds: Option<TapFds>,
+    /// Open files, one a queue, instead of an interface by name.
+    pub fds: Vec<OwnedFd>,
     /// The interface; the kernel picks a name without it.
     pub ifname: Option<String>,
     /// Program that configures the interface, run before the netdev is ready.
@@ -23,10 +24,6 @@ pub struct TapRequest {
     /// Number of queues to open by name.
     pub queues: u32,
 }
-
-/// Open files of a tap, one a queue.
-#[derive(Debug)]
-pub struct TapFds(pub Vec<OwnedFd>);
 
 /// A queue's two halves and the file behind them (-1 for none).
 pub struct Pair {
@@ -83,11 +80,32 @@ pub trait Backends: Send + Sync {
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);
 
-    /// Opens a pcap file and makes one instance of the filter for each of `workers`.
+    /// Opens a capture file with one instance of the filter for each worker.
     ///
     /// # Errors
     /// `net dump: can't open FILE: WHY`.
-    fn open_dump(&self, file: &str, maxlen: u32, workers: usize) -> Result<Instances, QmpError>;
+    fn open_dump(&self, request: &DumpRequest) -> Result<Dump, QmpError>;
+}
+
+/// A capture file to be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpRequest {
+    /// The file; it is made, or emptied.
+    pub file: String,
+    /// Bytes kept of each frame.
+    pub maxlen: u32,
+    /// The engine's time, in nanoseconds since it started.
+    pub now: u64,
+    /// Number of workers.
+    pub workers: usize,
+}
+
+/// An open capture.
+pub struct Dump {
+    /// Control's hold on the file; fakes have none.
+    pub file: Option<DumpFile>,
+    /// One a worker.
+    pub instances: Vec<Box<dyn Filter>>,
 }
 
 /// The system's words for an error, without Rust's error number.

@@ -1,11 +1,13 @@
 //! The engine, the backends and the jobs, as the commands use them.
 
 use super::jobs::Product;
-use super::{Attach, Backends, DataPlane, DownScript, Jobs, Opened, Pair, Retired, Ticket};
-use crate::model::{ClientId, Net, QueueRef};
+use super::{Backends, DataPlane, DownScript, Jobs, Opened, Pair, Ticket};
+use crate::model::{ClientId, FilterId, Net, QueueRef};
 use crate::qmp::error::QmpError;
+use engine::filter::dump::DumpFile;
 use engine::port::Queue;
 use engine::topology::model::Topology;
+use engine::{Attachments, Retired};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -28,6 +30,8 @@ pub struct Binding {
     pub jobs: Jobs,
     /// Scripts owed to clients when they go.
     down: HashMap<ClientId, DownScript>,
+    /// Capture files in use.
+    dumps: HashMap<FilterId, DumpFile>,
 }
 
 impl Binding {
@@ -36,20 +40,20 @@ impl Binding {
     /// # Errors
     /// The kernel has no descriptor for the jobs.
     pub fn new(plane: Box<dyn DataPlane>, backends: Arc<dyn Backends>) -> io::Result<Self> {
-        Ok(Self { plane, backends, jobs: Jobs::new()?, down: HashMap::new() })
+        Ok(Self { plane, backends, jobs: Jobs::new()?, down: HashMap::new(), dumps: HashMap::new() })
     }
 
     /// Puts the network in force on all workers.
     ///
     /// # Errors
     /// The engine's words; nothing new is in force then.
-    pub fn commit(&mut self, net: &Net, attach: Attach) -> Result<Retired, QmpError> {
-        self.plane.commit(net.topology(), attach).map_err(QmpError::generic)
+    pub fn commit(&mut self, net: &Net, attach: Attachments) -> Result<Retired, QmpError> {
+        self.plane.commit(&net.topology(), attach).map_err(QmpError::generic)
     }
 
     /// Gives each queue pair a worker and a name: what the model keeps, and what the engine gets.
-    pub fn place(&mut self, pairs: Vec<Pair>) -> (Vec<QueueRef>, Attach) {
-        let mut attach = Attach::default();
+    pub fn place(&mut self, pairs: Vec<Pair>) -> (Vec<QueueRef>, Attachments) {
+        let mut attach = Attachments::default();
         let mut refs = Vec::with_capacity(pairs.len());
         for Pair { rx, tx, fd } in pairs {
             let (worker, id) = (self.plane.place(), self.plane.queue_id());
@@ -64,15 +68,33 @@ impl Binding {
         self.down.insert(client, script);
     }
 
-    /// Closes what a commit retired, running the scripts of the clients that went first.
-    pub fn close(&mut self, retired: Retired, gone: &[ClientId]) -> io::Result<Ticket> {
-        let scripts: Vec<DownScript> = gone.iter().filter_map(|id| self.down.remove(id)).collect();
+    /// Notes the file of a filter.
+    pub fn keep_dump(&mut self, filter: FilterId, file: DumpFile) {
+        self.dumps.insert(filter, file);
+    }
+
+    /// What a filter's file captured and lost.
+    #[must_use]
+    pub fn dump(&self, filter: FilterId) -> Option<&DumpFile> {
+        self.dumps.get(&filter)
+    }
+
+    /// Closes what a commit retired: the script of the client that went runs first, and files are complete at the end.
+    ///
+    /// # Errors
+    /// No thread could be made; everything was closed without the script.
+    pub fn close(&mut self, retired: Retired, gone: Option<ClientId>, filters: &[FilterId]) -> io::Result<Ticket> {
+        let script = gone.and_then(|id| self.down.remove(&id));
+        let files: Vec<DumpFile> = filters.iter().filter_map(|id| self.dumps.remove(id)).collect();
         let backends = Arc::clone(&self.backends);
         self.jobs.start(CLOSE_LIMIT, move || {
-            for script in &scripts {
-                backends.run_down_script(script);
+            if let Some(script) = script {
+                backends.run_down_script(&script);
             }
             drop(retired);
+            for file in files {
+                file.finish(CLOSE_LIMIT);
+            }
             Product::Closed
         })
     }
@@ -93,8 +115,9 @@ impl Binding {
 
     /// The end: runs all scripts at once and closes everything, within [`END_LIMIT`].
     pub fn end(&mut self) {
-        let retired = self.plane.commit(Topology::default(), Attach::default());
+        let retired = self.plane.commit(&Topology::default(), Attachments::default());
         let scripts: Vec<DownScript> = self.down.drain().map(|(_, script)| script).collect();
+        let files: Vec<DumpFile> = self.dumps.drain().map(|(_, file)| file).collect();
         let (backends, (done, ended)) = (Arc::clone(&self.backends), mpsc::channel::<()>());
         let job = move || {
             std::thread::scope(|scope| {
@@ -103,6 +126,9 @@ impl Binding {
                 }
             });
             drop(retired);
+            for file in files {
+                file.finish(END_LIMIT);
+            }
             drop(done);
         };
         match std::thread::Builder::new().name("netdevd-job".into()).spawn(job) {

@@ -3,7 +3,7 @@
 //! One file descriptor says that something ended or ran out of time: an epoll of an eventfd and a timerfd, so that
 //! whoever waits needs to know of one only.
 
-use super::{Instances, Opened};
+use super::{Dump, Opened};
 use crate::qmp::error::QmpError;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -25,7 +25,7 @@ pub enum Product {
     /// A backend.
     Opened(Result<Opened, QmpError>),
     /// A capture file.
-    Dump(Result<Instances, QmpError>),
+    Dump(Result<Dump, QmpError>),
     /// A chardev, in the form that only its maker knows.
     Chardev(Box<dyn Any + Send>),
     /// Nothing: something was closed.

@@ -15,10 +15,10 @@ pub mod fake;
 pub mod jobs;
 pub mod plane;
 
-pub use backends::{Backends, DownScript, Opened, Pair, TapFds, TapRequest};
+pub use backends::{Backends, DownScript, Dump, DumpRequest, Opened, Pair, TapRequest};
 pub use binding::Binding;
 pub use jobs::{Jobs, Ticket};
-pub use plane::{Attach, DataPlane, Instances, Retired};
+pub use plane::DataPlane;
 
 #[cfg(test)]
 mod tests;

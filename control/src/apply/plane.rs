@@ -1,23 +1,9 @@
 //! What control needs of the engine, so that it can be tested without one.
 
-use engine::port::{Queue, QueueId};
-use engine::topology::model::{FilterId, Topology};
-use std::any::Any;
-
-/// One instance of a filter for each worker.
-pub type Instances = Vec<Box<dyn Any + Send>>;
-
-/// New queues and filters that come into force with a topology.
-#[derive(Default)]
-pub struct Attach {
-    /// Each with the worker that will own it.
-    pub queues: Vec<(usize, Queue)>,
-    /// Each with its instances.
-    pub filters: Vec<(FilterId, Instances)>,
-}
-
-/// What a commit took out of force. Dropping it closes files and may wait for the kernel: not on the control thread.
-pub type Retired = Box<dyn Any + Send>;
+use engine::port::QueueId;
+use engine::topology::model::Topology;
+use engine::uring::IoMode;
+use engine::{Attachments, Engine, Retired, Stats};
 
 /// The running engine.
 pub trait DataPlane {
@@ -27,58 +13,59 @@ pub trait DataPlane {
     /// The worker for the next queue.
     fn place(&mut self) -> usize;
 
+    /// Gives up a place that was not used.
+    fn unplace(&mut self, worker: usize);
+
     /// A name for the next queue, never used before.
     fn queue_id(&mut self) -> QueueId;
 
-    /// Puts a topology in force on all workers before it returns.
+    /// Puts a topology in force on all workers before it returns. What it retired closes when it is dropped, which
+    /// may wait for the kernel: not on the control thread.
     ///
     /// # Errors
-    /// In words for the user; nothing has changed then.
-    fn commit(&mut self, topology: Topology, attach: Attach) -> Result<Retired, String>;
+    /// In words for the user.
+    fn commit(&mut self, topology: &Topology, attach: Attachments) -> Result<Retired, String>;
 
     /// The counters now.
     fn stats(&self) -> Stats;
+
+    /// Nanoseconds since the engine started; captured frames are stamped by them.
+    fn now(&self) -> u64;
+
+    /// How a worker moves frames of files.
+    fn io_mode(&self, worker: usize) -> Option<IoMode>;
 }
 
-/// All counters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Ticks of the time stamp counter in a second.
-    pub tsc_hz: u64,
-    /// One entry a worker.
-    pub workers: Vec<WorkerStats>,
-    /// One entry a queue.
-    pub ports: Vec<PortStats>,
-}
+impl DataPlane for Engine {
+    fn workers(&self) -> usize {
+        Self::workers(self)
+    }
 
-/// Counters of one worker.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WorkerStats {
-    /// Its number.
-    pub worker: usize,
-    /// The core it is pinned to.
-    pub core: usize,
-    /// Rounds over its queues.
-    pub turns: u64,
-    /// Frames it moved.
-    pub frames: u64,
-    /// Ticks: busy, empty, back-pressured, housekeeping.
-    pub ticks: [u64; 4],
-}
+    fn place(&mut self) -> usize {
+        Self::place(self)
+    }
 
-/// Counters of one queue.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PortStats {
-    /// The queue's name for life.
-    pub queue: u64,
-    /// Frames that entered here.
-    pub rx_frames: u64,
-    /// Their bytes.
-    pub rx_bytes: u64,
-    /// Frames that left here.
-    pub tx_frames: u64,
-    /// Their bytes.
-    pub tx_bytes: u64,
-    /// Frames dropped, in the order of `DropReason::ALL`.
-    pub drops: Vec<u64>,
+    fn unplace(&mut self, worker: usize) {
+        Self::unplace(self, worker);
+    }
+
+    fn queue_id(&mut self) -> QueueId {
+        Self::queue_id(self)
+    }
+
+    fn commit(&mut self, topology: &Topology, attach: Attachments) -> Result<Retired, String> {
+        Self::commit(self, topology, attach).map_err(|e| e.to_string())
+    }
+
+    fn stats(&self) -> Stats {
+        Self::stats(self)
+    }
+
+    fn now(&self) -> u64 {
+        Self::now(self)
+    }
+
+    fn io_mode(&self, worker: usize) -> Option<IoMode> {
+        Self::io_mode(self, worker).copied()
+    }
 }

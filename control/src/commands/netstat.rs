@@ -2,65 +2,69 @@
 
 use super::State;
 use super::state::empty;
-use crate::apply::plane::{PortStats, Stats, WorkerStats};
+use crate::model::ClientId;
+use engine::engine::{ClientStats, QueueStats, WorkerStats};
 use engine::port::counters::DropReason;
+use engine::Stats;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
 /// Where the counters stood at the last reset.
 #[derive(Debug, Default)]
 pub(super) struct Baseline {
-    workers: HashMap<usize, WorkerStats>,
-    ports: HashMap<u64, PortStats>,
+    workers: Vec<WorkerStats>,
+    clients: HashMap<ClientId, Vec<QueueStats>>,
 }
 
 impl Baseline {
     fn of(stats: Stats) -> Self {
-        Self {
-            workers: stats.workers.into_iter().map(|w| (w.worker, w)).collect(),
-            ports: stats.ports.into_iter().map(|p| (p.queue, p)).collect(),
-        }
+        let clients = stats.clients.into_iter().filter_map(|c| Some((c.client?, c.queues)));
+        Self { workers: stats.workers, clients: clients.collect() }
     }
 
     /// What was counted since the reset.
-    fn since(&self, mut stats: Stats) -> Stats {
-        for now in &mut stats.workers {
-            let Some(then) = self.workers.get(&now.worker) else { continue };
-            now.turns = now.turns.wrapping_sub(then.turns);
-            now.frames = now.frames.wrapping_sub(then.frames);
-            for (now, then) in now.ticks.iter_mut().zip(then.ticks) {
+    fn since(&self, stats: &mut Stats) {
+        for (now, then) in stats.workers.iter_mut().zip(&self.workers) {
+            for (now, then) in [
+                (&mut now.turns, then.turns),
+                (&mut now.frames, then.frames),
+                (&mut now.busy, then.busy),
+                (&mut now.empty, then.empty),
+                (&mut now.back_pressured, then.back_pressured),
+                (&mut now.housekeeping, then.housekeeping),
+            ] {
                 *now = now.wrapping_sub(then);
             }
         }
-        for now in &mut stats.ports {
-            let Some(then) = self.ports.get(&now.queue) else { continue };
-            now.rx_frames = now.rx_frames.wrapping_sub(then.rx_frames);
-            now.rx_bytes = now.rx_bytes.wrapping_sub(then.rx_bytes);
-            now.tx_frames = now.tx_frames.wrapping_sub(then.tx_frames);
-            now.tx_bytes = now.tx_bytes.wrapping_sub(then.tx_bytes);
-            for (now, then) in now.drops.iter_mut().zip(&then.drops) {
-                *now = now.wrapping_sub(*then);
+        for ClientStats { client, queues } in &mut stats.clients {
+            let Some(then) = client.and_then(|id| self.clients.get(&id)) else { continue };
+            for (now, then) in queues.iter_mut().zip(then) {
+                now.rx_frames = now.rx_frames.wrapping_sub(then.rx_frames);
+                now.rx_bytes = now.rx_bytes.wrapping_sub(then.rx_bytes);
+                now.tx_frames = now.tx_frames.wrapping_sub(then.tx_frames);
+                now.tx_bytes = now.tx_bytes.wrapping_sub(then.tx_bytes);
+                for (reason, n) in &mut now.drops {
+                    let before = then.drops.iter().find(|(r, _)| r == reason);
+                    *n = n.wrapping_sub(before.map_or(0, |(_, n)| *n));
+                }
             }
         }
-        stats
     }
 }
 
 impl State {
-    /// The counters since the start or the last reset; the only place where they are put into words.
+    /// The counters since the start or the last reset, as `query-net-stats` tells them. Hub ports are among the
+    /// ports: they only drop.
     #[must_use]
     pub fn query_net_stats(&self) -> Value {
-        let stats = self.baseline.since(self.binding.plane.stats());
-        let by_queue: HashMap<u64, &PortStats> = stats.ports.iter().map(|p| (p.queue, p)).collect();
+        let mut stats = self.binding.plane.stats();
+        self.baseline.since(&mut stats);
         let mut ports = Vec::new();
-        for client in self.net.clients() {
-            for (index, queue) in client.queues().iter().enumerate() {
-                if let Some(port) = by_queue.get(&queue.id) {
-                    ports.push(port_value(&client.name, index, port));
-                }
-            }
+        for ClientStats { client, queues } in &stats.clients {
+            let Some(client) = client.and_then(|id| self.net.client(id)) else { continue };
+            ports.extend(queues.iter().enumerate().map(|(index, q)| port_value(&client.name, index, q)));
         }
-        let workers: Vec<Value> = stats.workers.iter().map(worker_value).collect();
+        let workers: Vec<Value> = stats.workers.iter().enumerate().map(|(i, w)| worker_value(i, w)).collect();
         json!({"tsc-hz": stats.tsc_hz, "workers": workers, "ports": ports})
     }
 
@@ -71,26 +75,26 @@ impl State {
     }
 }
 
-fn worker_value(worker: &WorkerStats) -> Value {
-    let [busy, empty, back_pressured, housekeeping] = worker.ticks;
+/// The core of a worker that is not pinned is -1.
+fn worker_value(index: usize, worker: &WorkerStats) -> Value {
     json!({
-        "worker": worker.worker,
-        "core": worker.core,
+        "worker": index,
+        "core": worker.core.map_or(-1, |core| i64::try_from(core).unwrap_or(-1)),
         "turns": worker.turns,
         "frames": worker.frames,
         "ticks": {
-            "busy": busy,
-            "empty": empty,
-            "back-pressured": back_pressured,
-            "housekeeping": housekeeping,
+            "busy": worker.busy,
+            "empty": worker.empty,
+            "back-pressured": worker.back_pressured,
+            "housekeeping": worker.housekeeping,
         },
     })
 }
 
 /// Reasons that did not occur are left out.
-fn port_value(name: &str, index: usize, port: &PortStats) -> Value {
-    let drops = DropReason::ALL.iter().zip(&port.drops).filter(|(_, n)| **n > 0);
-    let drops: Map<String, Value> = drops.map(|(reason, n)| (reason.name().to_owned(), json!(n))).collect();
+fn port_value(name: &str, index: usize, port: &QueueStats) -> Value {
+    let occurred = |(reason, n): &(DropReason, u64)| (*n > 0).then(|| (reason.name().to_owned(), json!(n)));
+    let drops: Map<String, Value> = port.drops.iter().filter_map(occurred).collect();
     json!({
         "name": name,
         "queue": index,

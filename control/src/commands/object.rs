@@ -6,11 +6,12 @@ use super::state::empty;
 use super::{Outcome, State};
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
-use crate::apply::{Attach, Instances};
+use crate::apply::{Dump, DumpRequest};
 use crate::model::FilterOptions;
 use crate::model::qom::property::check_number;
 use crate::options::id::well_formed;
 use crate::qmp::error::QmpError;
+use engine::Attachments;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -103,8 +104,10 @@ impl State {
     }
 
     fn open_dump(&mut self, file: String, maxlen: u32, filter: NewFilter) -> Outcome {
-        let (backends, workers) = (Arc::clone(&self.binding.backends), self.binding.plane.workers());
-        let job = move || Product::Dump(backends.open_dump(&file, maxlen, workers));
+        let backends = Arc::clone(&self.binding.backends);
+        let plane = &self.binding.plane;
+        let request = DumpRequest { file, maxlen, now: plane.now(), workers: plane.workers() };
+        let job = move || Product::Dump(backends.open_dump(&request));
         match self.binding.jobs.start(OPEN_LIMIT, job) {
             Ok(ticket) => {
                 self.new_objects.insert(filter.name.clone());
@@ -119,22 +122,25 @@ impl State {
 
     /// The file is open: the filter enters the chain and the engine. Its place is looked for anew, since the netdev
     /// or the filter beside it may have gone meanwhile.
-    pub(super) fn filter_opened(&mut self, filter: NewFilter, instances: Instances) -> Result<Value, QmpError> {
+    pub(super) fn filter_opened(&mut self, filter: NewFilter, dump: Dump) -> Result<Value, QmpError> {
         let NewFilter { name, driver, options, own } = filter;
         self.new_objects.remove(&name);
         let added = self.net.place(&options).map(|place| self.net.insert_filter(&name, driver, place, options, own));
         let id = match added {
             Ok(Some(id)) => id,
             failed => {
-                self.binding.discard(Product::Dump(Ok(instances)));
+                self.binding.discard(Product::Dump(Ok(dump)));
                 failed?;
                 return Err(QmpError::generic("Parameter 'netdev' expects a network backend id"));
             }
         };
-        let attach = Attach { filters: vec![(id, instances)], ..Attach::default() };
+        let attach = Attachments { filters: vec![(id, dump.instances)], ..Attachments::default() };
         if let Err(error) = self.binding.commit(&self.net, attach) {
             self.net.remove_filter(&name);
             return Err(error);
+        }
+        if let Some(file) = dump.file {
+            self.binding.keep_dump(id, file);
         }
         Ok(empty())
     }
@@ -142,11 +148,11 @@ impl State {
     /// The reply comes when the filter's file is complete.
     pub(super) fn object_del(&mut self, args: &Map<String, Value>) -> Outcome {
         let name = args.text("id");
-        if self.net.remove_filter(name).is_none() {
+        let Some(filter) = self.net.remove_filter(name) else {
             return Err(QmpError::generic(format!("object '{name}' not found"))).into();
-        }
-        match self.binding.commit(&self.net, Attach::default()) {
-            Ok(retired) => self.close(retired, &[]),
+        };
+        match self.binding.commit(&self.net, Attachments::default()) {
+            Ok(retired) => self.close(retired, None, &[filter.id]),
             Err(error) => Err(error).into(),
         }
     }

@@ -54,7 +54,7 @@ impl State {
                 self.net.unreserve(&opening.name);
                 Err(error)
             }
-            (Pending::Filter(filter), Product::Dump(Ok(instances))) => self.filter_opened(filter, instances),
+            (Pending::Filter(filter), Product::Dump(Ok(dump))) => self.filter_opened(filter, dump),
             (Pending::Filter(filter), Product::Dump(Err(error))) => {
                 self.new_objects.remove(&filter.name);
                 Err(error)

@@ -3,11 +3,11 @@
 use super::State;
 use super::args::Args;
 use super::state::empty;
-use crate::apply::Attach;
 use crate::model::Change;
 use crate::model::qom::types::{self, ObjectType, TYPES};
 use crate::model::qom::{ChardevNode, Node, Tree, Unresolved};
 use crate::qmp::error::{ErrorClass, QmpError};
+use engine::Attachments;
 use serde_json::{Map, Value, json};
 
 impl State {
@@ -72,7 +72,7 @@ impl State {
         })?;
         let value = args.get("value").unwrap_or(&Value::Null);
         if self.net.set_filter(&filter, property, value)? == Change::Plan {
-            self.binding.commit(&self.net, Attach::default())?;
+            self.binding.commit(&self.net, Attachments::default())?;
         }
         Ok(empty())
     }

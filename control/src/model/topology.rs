@@ -17,11 +17,11 @@ impl Net {
         };
         let filters = client.filters.iter().filter_map(|id| {
             let options = &self.filters.get(id)?.options;
-            // A filter that is off stays in its chain here and is simply not used there.
-            options.on.then_some(FilterUse {
+            // A filter that is off keeps its place and its instances, and sees nothing.
+            Some(FilterUse {
                 id: *id,
-                rx: options.queue != Direction::Tx,
-                tx: options.queue != Direction::Rx,
+                rx: options.on && options.queue != Direction::Tx,
+                tx: options.on && options.queue != Direction::Rx,
             })
         });
         Place {

@@ -8,10 +8,11 @@ use super::state::empty;
 use super::{Outcome, State};
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
-use crate::apply::{Attach, Opened};
-use crate::model::{Change, ClientId, Netdev};
+use crate::apply::Opened;
+use crate::model::{Change, ClientId, FilterId, Netdev};
 use crate::options::id::well_formed;
 use crate::qmp::error::QmpError;
+use engine::{Attachments, Retired};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -55,7 +56,7 @@ impl State {
         let link_up = args.flag("link").unwrap_or(true);
         let (id, change) = self.net.add_hubport(&name, hub, netdev.as_deref(), link_up, args)?;
         if change == Change::Plan
-            && let Err(error) = self.binding.commit(&self.net, Attach::default())
+            && let Err(error) = self.binding.commit(&self.net, Attachments::default())
         {
             self.net.remove_client(id);
             return Err(error);
@@ -127,19 +128,20 @@ impl State {
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }
-        let retired = match self.binding.commit(&self.net, Attach::default()) {
+        let retired = match self.binding.commit(&self.net, Attachments::default()) {
             Ok(retired) => retired,
             Err(error) => return Err(error).into(),
         };
         if removed.client.queues().is_empty() && removed.filters.is_empty() {
             return Ok(empty()).into();
         }
-        self.close(retired, &[removed.client.id])
+        let filters: Vec<FilterId> = removed.filters.iter().map(|f| f.id).collect();
+        self.close(retired, Some(removed.client.id), &filters)
     }
 
     /// Closes what a commit retired; the reply waits for it.
-    pub(super) fn close(&mut self, retired: crate::apply::Retired, gone: &[ClientId]) -> Outcome {
-        match self.binding.close(retired, gone) {
+    pub(super) fn close(&mut self, retired: Retired, gone: Option<ClientId>, filters: &[FilterId]) -> Outcome {
+        match self.binding.close(retired, gone, filters) {
             Ok(ticket) => {
                 self.pending.insert(ticket, Pending::Close);
                 Outcome::Later(ticket)

@@ -1,7 +1,7 @@
 //! What the options of `tap` mean together (QEMU 10.0 `net_init_tap`).
 
 use super::Opening;
-use crate::apply::{Opened, TapFds, TapRequest};
+use crate::apply::{Opened, TapRequest};
 use crate::commands::args::Args;
 use crate::commands::fd::Fds;
 use crate::qmp::error::QmpError;
@@ -103,7 +103,7 @@ pub(super) fn request(args: &Map<String, Value>, fds: &mut Fds, monitor: u64) ->
     check_built(args)?;
     Ok(TapRequest {
         id: id.to_owned(),
-        fds: (!files.is_empty()).then_some(TapFds(files)),
+        fds: files,
         ifname: args.maybe("ifname").filter(|name| !name.is_empty()).map(str::to_owned),
         script: program(args.maybe("script").unwrap_or(SCRIPT)).filter(|_| names.is_empty()).map(str::to_owned),
         sndbuf: args.uint("sndbuf"),
