@@ -83,7 +83,12 @@ impl Binding {
     ///
     /// # Errors
     /// No thread could be made; everything was closed without the script.
-    pub fn close(&mut self, retired: Retired, gone: Option<ClientId>, filters: &[FilterId]) -> io::Result<Ticket> {
+    pub fn close(
+        &mut self,
+        retired: Retired,
+        gone: Option<ClientId>,
+        filters: &[FilterId],
+    ) -> io::Result<Ticket> {
         let script = gone.and_then(|id| self.down.remove(&id));
         let files: Vec<DumpFile> = filters.iter().filter_map(|id| self.dumps.remove(id)).collect();
         let backends = Arc::clone(&self.backends);

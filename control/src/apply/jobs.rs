@@ -61,7 +61,8 @@ impl Jobs {
     pub fn new() -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
         let event = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        let timer =
+            TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         let poll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         poll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
         poll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
@@ -84,7 +85,11 @@ impl Jobs {
     ///
     /// # Errors
     /// No thread could be made; the job was not run.
-    pub fn start(&mut self, limit: Duration, job: impl FnOnce() -> Product + Send + 'static) -> io::Result<Ticket> {
+    pub fn start(
+        &mut self,
+        limit: Duration,
+        job: impl FnOnce() -> Product + Send + 'static,
+    ) -> io::Result<Ticket> {
         self.last += 1;
         let ticket = Ticket(self.last);
         let (sender, event) = (self.sender.clone(), Arc::clone(&self.event));
@@ -110,7 +115,8 @@ impl Jobs {
             });
         }
         let now = Instant::now();
-        let late: Vec<Ticket> = self.deadlines.iter().filter(|(_, at)| **at <= now).map(|(t, _)| *t).collect();
+        let late: Vec<Ticket> =
+            self.deadlines.iter().filter(|(_, at)| **at <= now).map(|(t, _)| *t).collect();
         for ticket in late {
             self.deadlines.remove(&ticket);
             all.push(Ended::TimedOut(ticket));

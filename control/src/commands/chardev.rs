@@ -114,7 +114,8 @@ impl State {
 
     pub(super) fn query_chardev(&self) -> Value {
         let all = self.chardevs.list().into_iter();
-        all.map(|c| json!({"frontend-open": c.frontend_open, "label": c.label, "filename": c.filename})).collect()
+        all.map(|c| json!({"frontend-open": c.frontend_open, "label": c.label, "filename": c.filename}))
+            .collect()
     }
 
     /// The chardevs as objects.

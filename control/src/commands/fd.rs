@@ -86,7 +86,8 @@ impl Fds {
         };
         let members = self.sets.get_mut(&set).ok_or_else(not_found)?;
         if let Some(fd) = fd {
-            let at = members.iter().position(|m| i64::from(m.file.as_raw_fd()) == fd).ok_or_else(not_found)?;
+            let at =
+                members.iter().position(|m| i64::from(m.file.as_raw_fd()) == fd).ok_or_else(not_found)?;
             members.remove(at);
         } else {
             members.clear();
@@ -107,9 +108,7 @@ impl Fds {
             }
             Value::Object(entry)
         };
-        let set = |(id, members): (&i64, &Vec<Member>)| {
-            json!({"fds": members.iter().map(member).collect::<Vec<_>>(), "fdset-id": id})
-        };
+        let set = |(id, members): (&i64, &Vec<Member>)| json!({"fds": members.iter().map(member).collect::<Vec<_>>(), "fdset-id": id});
         self.sets.iter().rev().map(set).collect()
     }
 
@@ -123,17 +122,25 @@ impl Fds {
     ///
     /// # Errors
     /// QEMU's words; `id` is the netdev that wants the file.
-    pub(super) fn named_or_numbered(&mut self, monitor: u64, id: &str, text: &str) -> Result<OwnedFd, QmpError> {
+    pub(super) fn named_or_numbered(
+        &mut self,
+        monitor: u64,
+        id: &str,
+        text: &str,
+    ) -> Result<OwnedFd, QmpError> {
         if !text.starts_with(|c: char| c.is_ascii_digit()) {
             let file = self.named.get_mut(&monitor).and_then(|files| files.remove(text));
-            return file
-                .ok_or_else(|| QmpError::generic(format!("File descriptor named '{text}' has not been found")));
+            return file.ok_or_else(|| {
+                QmpError::generic(format!("File descriptor named '{text}' has not been found"))
+            });
         }
         let bad = || QmpError::generic(format!("Invalid file descriptor number '{text}'"));
         let number: RawFd = text.parse().map_err(|_| bad())?;
         let mut members = self.sets.values().flatten();
         let taken = match members.find(|m| m.file.as_raw_fd() == number) {
-            Some(member) => member.file.try_clone().map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))),
+            Some(member) => {
+                member.file.try_clone().map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
+            }
             None => inherited(number),
         };
         taken.map_err(|errno| {

@@ -115,7 +115,8 @@ impl State {
                 Outcome::Later(ticket)
             }
             Err(error) => {
-                Err(QmpError::generic(format!("filter '{}': no thread to open it on: {error}", filter.name))).into()
+                Err(QmpError::generic(format!("filter '{}': no thread to open it on: {error}", filter.name)))
+                    .into()
             }
         }
     }
@@ -125,7 +126,8 @@ impl State {
     pub(super) fn filter_opened(&mut self, filter: NewFilter, dump: Dump) -> Result<Value, QmpError> {
         let NewFilter { name, driver, options, own } = filter;
         self.new_objects.remove(&name);
-        let added = self.net.place(&options).map(|place| self.net.insert_filter(&name, driver, place, options, own));
+        let added =
+            self.net.place(&options).map(|place| self.net.insert_filter(&name, driver, place, options, own));
         let id = match added {
             Ok(Some(id)) => id,
             failed => {

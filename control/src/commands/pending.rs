@@ -7,7 +7,6 @@ use super::{State, hmp};
 use crate::apply::Ticket;
 use crate::apply::jobs::{Ended, Product};
 use crate::qmp::error::QmpError;
-use crate::qmp::events::Event;
 use serde_json::Value;
 
 /// A command that waits for a job.
@@ -24,7 +23,7 @@ pub(super) enum Pending {
 
 impl State {
     /// Finishes the commands whose jobs ended, and gives up those that took too long.
-    pub(super) fn finish_jobs(&mut self, _events: &mut Vec<Event>) -> Vec<(Ticket, Result<Value, QmpError>)> {
+    pub(super) fn finish_jobs(&mut self) -> Vec<(Ticket, Result<Value, QmpError>)> {
         let mut replies = Vec::new();
         for ended in self.binding.jobs.ended() {
             let (ticket, result) = match ended {

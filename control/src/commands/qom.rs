@@ -81,7 +81,8 @@ impl State {
 /// `qom-list-types`: concrete types unless abstract ones are asked for too.
 pub(super) fn list_types(args: &Map<String, Value>) -> Value {
     let (wanted, abstract_too) = (args.maybe("implements"), args.flag("abstract") == Some(true));
-    let fits = |t: &&ObjectType| (abstract_too || !t.is_abstract) && wanted.is_none_or(|name| t.implements(name));
+    let fits =
+        |t: &&ObjectType| (abstract_too || !t.is_abstract) && wanted.is_none_or(|name| t.implements(name));
     let entry = |t: &ObjectType| {
         let mut entry = Map::new();
         entry.insert("name".into(), t.name.into());

@@ -20,7 +20,9 @@ impl State {
         let Some(name) = args.maybe("name") else { return Ok(json!([])) };
         match self.net.named(name).next() {
             None => Err(QmpError::generic(format!("invalid net client name: {name}"))),
-            Some(client) if !client.is_nic() => Err(QmpError::generic(format!("net client({name}) isn't a NIC"))),
+            Some(client) if !client.is_nic() => {
+                Err(QmpError::generic(format!("net client({name}) isn't a NIC")))
+            }
             Some(_) => {
                 Err(QmpError::generic(format!("net client({name}) doesn't support rx-filter querying")))
             }

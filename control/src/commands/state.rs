@@ -9,6 +9,7 @@ use crate::model::Net;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::events::Event;
 use crate::schema::Schema;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -60,6 +61,8 @@ pub struct State {
     pub(super) human: HashSet<Ticket>,
     /// Ids of netdevs that the human monitor added.
     pub(super) by_line: HashSet<String>,
+    /// Replies that [`State::run`] met while it waited for its own.
+    finished: Vec<(Ticket, Result<Value, QmpError>)>,
     quit: bool,
 }
 
@@ -83,6 +86,7 @@ impl State {
             pending: HashMap::new(),
             human: HashSet::new(),
             by_line: HashSet::new(),
+            finished: Vec::new(),
             quit: false,
         })
     }
@@ -128,10 +132,44 @@ impl State {
         }
     }
 
+    /// Runs a command to its end, waiting as long as it takes: for start-up, when nobody else waits.
+    ///
+    /// # Errors
+    /// The command's.
+    pub fn run(
+        &mut self,
+        cx: &mut Context<'_>,
+        command: &str,
+        args: Map<String, Value>,
+    ) -> Result<Value, QmpError> {
+        let mine = match self.execute(cx, command, args) {
+            Outcome::Done(result) => return result,
+            Outcome::Later(ticket) => ticket,
+        };
+        loop {
+            let mut fds = [PollFd::new(self.completion_fd(), PollFlags::POLLIN)];
+            // A signal ends the wait early; then there is simply nothing to finish yet.
+            let _ = poll(&mut fds, PollTimeout::NONE);
+            let mut found = None;
+            for (ticket, result) in self.finish_jobs() {
+                match ticket == mine {
+                    true => found = Some(result),
+                    false => self.finished.push((ticket, result)),
+                }
+            }
+            if let Some(result) = found {
+                return result;
+            }
+        }
+    }
+
     /// Replies of commands that were [`Outcome::Later`]. Never blocks; call it when [`State::completion_fd`] is
     /// readable.
     pub fn completed(&mut self, events: &mut Vec<Event>) -> Vec<(Ticket, Result<Value, QmpError>)> {
-        self.finish_jobs(events)
+        let _ = events;
+        let mut replies = std::mem::take(&mut self.finished);
+        replies.extend(self.finish_jobs());
+        replies
     }
 
     /// Readable when [`State::completed`] has something to say.

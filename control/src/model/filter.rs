@@ -168,7 +168,8 @@ impl Net {
         let id = FilterId(self.last_filter);
         client.filters.insert(place.index.min(client.filters.len()), id);
         self.filter_names.insert(name.to_owned(), id);
-        self.filters.insert(id, Filter { id, name: name.to_owned(), driver, client: place.client, options, own });
+        self.filters
+            .insert(id, Filter { id, name: name.to_owned(), driver, client: place.client, options, own });
         Some(id)
     }
 

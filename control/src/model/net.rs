@@ -47,6 +47,14 @@ pub struct Hub {
     joined: usize,
 }
 
+impl Hub {
+    /// How many of its ports have a peer.
+    #[must_use]
+    pub const fn joined(&self) -> usize {
+        self.joined
+    }
+}
+
 /// What left the model with a client.
 #[derive(Debug, PartialEq)]
 pub struct Removed {
@@ -200,9 +208,6 @@ impl Net {
         hub.joined += usize::from(peer.is_some());
         // A leg without a peer matters as soon as frames can enter the hub: they are counted at it.
         let change = if hub.joined > 0 { Change::Plan } else { Change::Nothing };
-        if let Some(peer) = peer {
-            self.note_joined(peer, true);
-        }
         Ok((id, change))
     }
 
@@ -251,7 +256,8 @@ impl Net {
 
     /// The netdev of that name, if it has no peer yet.
     fn check_peer(&self, name: &str) -> Result<ClientId, NetError> {
-        let client = self.netdev(name).ok_or_else(|| NetError::Generic(format!("netdev '{name}' not found")))?;
+        let client =
+            self.netdev(name).ok_or_else(|| NetError::Generic(format!("netdev '{name}' not found")))?;
         if client.peer.is_some() {
             return Err(NetError::Generic(format!("netdev '{name}' is already in use")));
         }
@@ -268,8 +274,11 @@ impl Net {
     ) -> ClientId {
         self.last_client += 1;
         let id = ClientId(self.last_client);
-        if let Some(peer) = peer.and_then(|peer| self.clients.get_mut(&peer)) {
-            peer.peer = Some(id);
+        if let Some(peer) = peer {
+            self.note_joined(peer, true);
+            if let Some(peer) = self.clients.get_mut(&peer) {
+                peer.peer = Some(id);
+            }
         }
         let client = Client { id, name: name.to_owned(), kind, link_up, peer, filters: Vec::new(), options };
         self.clients.insert(id, client);

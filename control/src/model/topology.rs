@@ -12,7 +12,9 @@ impl Net {
 
     fn describe(&self, client: &Client) -> Place {
         let (kind, connected) = match &client.kind {
-            Kind::Netdev(dev) | Kind::Nic(dev) => (ClientKind::Port { queues: dev.queues.clone() }, dev.connected),
+            Kind::Netdev(dev) | Kind::Nic(dev) => {
+                (ClientKind::Port { queues: dev.queues.clone() }, dev.connected)
+            }
             Kind::HubPort { hub } => (ClientKind::HubPort { hub: *hub }, true),
         };
         let filters = client.filters.iter().filter_map(|id| {

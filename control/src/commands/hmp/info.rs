@@ -71,7 +71,9 @@ impl State {
     /// One line for a queue of a client, and the client's filters.
     fn describe_queue(&self, out: &mut String, client: &Client, queue: usize) {
         let info = match &client.kind {
-            Kind::Netdev(dev) | Kind::Nic(dev) => dev.info.get(queue).or(dev.info.first()).map_or("", String::as_str),
+            Kind::Netdev(dev) | Kind::Nic(dev) => {
+                dev.info.get(queue).or(dev.info.first()).map_or("", String::as_str)
+            }
             Kind::HubPort { .. } => "",
         };
         // QEMU numbers the queues of a nic and its peer only.

@@ -52,7 +52,9 @@ pub(super) fn parse(line: &str) -> Parsed {
         let subject = rest.trim_start_matches(is_space);
         if !subject.is_empty() {
             let (name, after) = command_name(subject);
-            let Some((found, name)) = find(SUBJECTS, name).zip(info_name(name)) else { return unknown(after) };
+            let Some((found, name)) = find(SUBJECTS, name).zip(info_name(name)) else {
+                return unknown(after);
+            };
             (entry, full, rest) = (found, name, after);
         }
     }
@@ -115,7 +117,8 @@ fn words(entry: &Entry, mut rest: &str) -> Result<Vec<String>, String> {
                 rest = "";
             }
             Word::Flag => {
-                let (text, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_graphic()).unwrap_or(rest.len()));
+                let (text, after) =
+                    rest.split_at(rest.find(|c: char| !c.is_ascii_graphic()).unwrap_or(rest.len()));
                 if !matches!(text, "on" | "off") {
                     return Err("Expected 'on' or 'off'\n".to_owned());
                 }
@@ -181,7 +184,10 @@ mod tests {
             refused(" info  network x"),
             format!("network: extraneous characters at the end of line\n{}", help("info  network"))
         );
-        assert_eq!(refused("quit x"), format!("quit|q: extraneous characters at the end of line\n{}", help("quit")));
+        assert_eq!(
+            refused("quit x"),
+            format!("quit|q: extraneous characters at the end of line\n{}", help("quit"))
+        );
         assert_eq!(refused("object_del \"a"), format!("object_del: string expected\n{}", help("object_del")));
         assert_eq!(refused("netdev_add \"a"), help("netdev_add"));
     }

@@ -33,7 +33,11 @@ fn object<const N: usize>(members: [(&str, Value); N]) -> Map<String, Value> {
 
 impl State {
     /// Runs a line; its errors are text too, so the QMP reply is an error only for `cpu-index`.
-    pub(super) fn human_monitor_command(&mut self, cx: &mut Context<'_>, args: &Map<String, Value>) -> Outcome {
+    pub(super) fn human_monitor_command(
+        &mut self,
+        cx: &mut Context<'_>,
+        args: &Map<String, Value>,
+    ) -> Outcome {
         if args.contains_key("cpu-index") {
             // There is no CPU.
             return Err(QmpError::generic("Parameter 'cpu-index' expects a CPU number")).into();
@@ -78,7 +82,9 @@ impl State {
                 let args = object([("fdname", first.into())]);
                 Answer::Reply(self.fds.getfd(cx.monitor, cx.received, &args).into())
             }
-            "closefd" => Answer::Reply(self.fds.closefd(cx.monitor, &object([("fdname", first.into())])).into()),
+            "closefd" => {
+                Answer::Reply(self.fds.closefd(cx.monitor, &object([("fdname", first.into())])).into())
+            }
             "quit" => Answer::Reply(Ok(self.quit(cx.events)).into()),
             _ => Answer::Text(format!("unknown command: '{name}'\n")),
         }

@@ -46,10 +46,20 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry(&["info"], &[Word::Maybe], "[subject]", "tell the state of something"),
     entry(&["netdev_add"], &[Word::Options], "type,id=name[,option=value...]", "make a netdev"),
     entry(&["netdev_del"], &[Word::Text], "id", "remove a netdev"),
-    entry(&["object_add"], &[Word::Rest], "type,id=name[,option=value...]", "make an object, such as a filter"),
+    entry(
+        &["object_add"],
+        &[Word::Rest],
+        "type,id=name[,option=value...]",
+        "make an object, such as a filter",
+    ),
     entry(&["object_del"], &[Word::Text], "id", "remove an object"),
     entry(&["quit", "q"], &[], "", "end the daemon"),
-    entry(&["set_link"], &[Word::Text, Word::Flag], "name on|off", "raise or lower the link of a netdev or nic"),
+    entry(
+        &["set_link"],
+        &[Word::Text, Word::Flag],
+        "name on|off",
+        "raise or lower the link of a netdev or nic",
+    ),
 ];
 
 /// The subjects of `info`.

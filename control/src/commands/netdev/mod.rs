@@ -6,9 +6,9 @@ use super::args::Args;
 use super::pending::Pending;
 use super::state::empty;
 use super::{Outcome, State};
+use crate::apply::Opened;
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
-use crate::apply::Opened;
 use crate::model::{Change, ClientId, FilterId, Netdev};
 use crate::options::id::well_formed;
 use crate::qmp::error::QmpError;
@@ -140,7 +140,12 @@ impl State {
     }
 
     /// Closes what a commit retired; the reply waits for it.
-    pub(super) fn close(&mut self, retired: Retired, gone: Option<ClientId>, filters: &[FilterId]) -> Outcome {
+    pub(super) fn close(
+        &mut self,
+        retired: Retired,
+        gone: Option<ClientId>,
+        filters: &[FilterId],
+    ) -> Outcome {
         match self.binding.close(retired, gone, filters) {
             Ok(ticket) => {
                 self.pending.insert(ticket, Pending::Close);

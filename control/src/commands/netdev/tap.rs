@@ -51,7 +51,9 @@ pub(super) fn check(args: &Map<String, Value>) -> Result<(), QmpError> {
         }
     } else if has("helper") {
         if by_name || has("vhostfds") {
-            return refuse("ifname=, script=, downscript=, vnet_hdr=, queues=, and vhostfds= are invalid with helper=");
+            return refuse(
+                "ifname=, script=, downscript=, vnet_hdr=, queues=, and vhostfds= are invalid with helper=",
+            );
         }
     } else if has("vhostfds") {
         return refuse("vhostfds= is invalid if fds= wasn't specified");
@@ -80,15 +82,19 @@ fn check_built(args: &Map<String, Value>) -> Result<(), QmpError> {
         ("poll-us", args.uint("poll-us").is_some_and(|us| us > 0)),
     ];
     match missing.iter().find(|(_, asked)| *asked) {
-        Some((name, _)) => {
-            Err(QmpError::generic(format!("option '{name}' of network backend 'tap' is not compiled into this binary")))
-        }
+        Some((name, _)) => Err(QmpError::generic(format!(
+            "option '{name}' of network backend 'tap' is not compiled into this binary"
+        ))),
         None => Ok(()),
     }
 }
 
 /// What to open, after [`check`]. Files that a client named are used up even if the rest fails, as in QEMU.
-pub(super) fn request(args: &Map<String, Value>, fds: &mut Fds, monitor: u64) -> Result<TapRequest, QmpError> {
+pub(super) fn request(
+    args: &Map<String, Value>,
+    fds: &mut Fds,
+    monitor: u64,
+) -> Result<TapRequest, QmpError> {
     let id = args.text("id");
     let names: Vec<&str> = match (args.maybe("fd"), args.maybe("fds")) {
         (Some(fd), _) => vec![fd],
@@ -99,13 +105,16 @@ pub(super) fn request(args: &Map<String, Value>, fds: &mut Fds, monitor: u64) ->
         }
         (None, None) => Vec::new(),
     };
-    let files = names.iter().map(|name| fds.named_or_numbered(monitor, id, name)).collect::<Result<Vec<_>, _>>()?;
+    let files =
+        names.iter().map(|name| fds.named_or_numbered(monitor, id, name)).collect::<Result<Vec<_>, _>>()?;
     check_built(args)?;
     Ok(TapRequest {
         id: id.to_owned(),
         fds: files,
         ifname: args.maybe("ifname").filter(|name| !name.is_empty()).map(str::to_owned),
-        script: program(args.maybe("script").unwrap_or(SCRIPT)).filter(|_| names.is_empty()).map(str::to_owned),
+        script: program(args.maybe("script").unwrap_or(SCRIPT))
+            .filter(|_| names.is_empty())
+            .map(str::to_owned),
         sndbuf: args.uint("sndbuf"),
         vnet_hdr: args.flag("vnet_hdr"),
         queues: args.uint("queues").map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX)),

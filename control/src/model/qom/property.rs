@@ -52,7 +52,8 @@ impl<'a> Tree<'a> {
             Node::Branch(_) => None,
         };
         let child = || self.children(node).into_iter().find(|(name, _)| name == property);
-        own.or_else(|| child().map(|(_, child)| child.path().into())).ok_or_else(|| not_found(&node, property))
+        own.or_else(|| child().map(|(_, child)| child.path().into()))
+            .ok_or_else(|| not_found(&node, property))
     }
 
     /// Whether `qom-set` may write the property.
@@ -76,7 +77,9 @@ pub fn not_found(node: &Node<'_>, property: &str) -> QmpError {
 
 /// A string, or QEMU's words for something else.
 fn string<'v>(name: &str, value: &'v Value) -> Result<&'v str, QmpError> {
-    value.as_str().ok_or_else(|| QmpError::generic(format!("Invalid parameter type for '{name}', expected: string")))
+    value
+        .as_str()
+        .ok_or_else(|| QmpError::generic(format!("Invalid parameter type for '{name}', expected: string")))
 }
 
 /// An unsigned 32-bit number, or QEMU's words for something else.
@@ -125,12 +128,17 @@ impl Net {
         match property {
             "status" => {
                 let on = parse_status(string(property, value)?)?;
-                return Ok(if std::mem::replace(&mut options.on, on) == on { Change::Nothing } else { Change::Plan });
+                return Ok(if std::mem::replace(&mut options.on, on) == on {
+                    Change::Nothing
+                } else {
+                    Change::Plan
+                });
             }
             "queue" => {
                 let text = string(property, value)?;
-                let queue = Direction::parse(text)
-                    .ok_or_else(|| QmpError::generic(format!("Parameter 'queue' does not accept value '{text}'")))?;
+                let queue = Direction::parse(text).ok_or_else(|| {
+                    QmpError::generic(format!("Parameter 'queue' does not accept value '{text}'"))
+                })?;
                 let old = std::mem::replace(&mut options.queue, queue);
                 return Ok(if old == queue { Change::Nothing } else { Change::Plan });
             }
@@ -147,7 +155,9 @@ impl Net {
                 filter.own.insert(property.to_owned(), json!(number));
             }
             "vnet_hdr_support" => {
-                let bad = || QmpError::generic(format!("Invalid parameter type for '{property}', expected: boolean"));
+                let bad = || {
+                    QmpError::generic(format!("Invalid parameter type for '{property}', expected: boolean"))
+                };
                 filter.own.insert(property.to_owned(), value.as_bool().ok_or_else(bad)?.into());
             }
             _ => {
@@ -165,7 +175,9 @@ impl Net {
 pub fn check_number(driver: &str, property: &str, number: u32) -> Result<(), QmpError> {
     match (property, number) {
         ("maxlen", 0) => Err(QmpError::generic(format!("Property '{driver}.maxlen' doesn't take value '0'"))),
-        ("interval", 0) => Err(QmpError::generic(format!("Property '{driver}.interval' requires a positive value"))),
+        ("interval", 0) => {
+            Err(QmpError::generic(format!("Property '{driver}.interval' requires a positive value")))
+        }
         _ => Ok(()),
     }
 }

@@ -47,7 +47,11 @@ pub const TYPES: &[ObjectType] = &[
     concrete("none-machine", "machine", &[]),
     base("chardev", Some("object"), &[]),
     concrete("chardev-null", "chardev", &[]),
-    concrete("chardev-socket", "chardev", &[property("connected", "bool"), property("addr", "SocketAddress")]),
+    concrete(
+        "chardev-socket",
+        "chardev",
+        &[property("connected", "bool"), property("addr", "SocketAddress")],
+    ),
     base("chardev-fd", Some("chardev"), &[]),
     concrete("chardev-stdio", "chardev-fd", &[]),
     base(
@@ -64,7 +68,11 @@ pub const TYPES: &[ObjectType] = &[
     concrete("filter-dump", "netfilter", &[property("maxlen", "uint32"), property("file", STRING)]),
     concrete("filter-buffer", "netfilter", &[property("interval", "uint32")]),
     concrete("filter-mirror", "netfilter", &[property("outdev", STRING), VNET]),
-    concrete("filter-redirector", "netfilter", &[property("outdev", STRING), property("indev", STRING), VNET]),
+    concrete(
+        "filter-redirector",
+        "netfilter",
+        &[property("outdev", STRING), property("indev", STRING), VNET],
+    ),
     concrete("filter-rewriter", "netfilter", &[VNET]),
     concrete("filter-replay", "netfilter", &[]),
 ];
@@ -80,7 +88,8 @@ impl ObjectType {
     #[must_use]
     pub fn implements(&self, name: &str) -> bool {
         let ancestor = self.parent.and_then(find).is_some_and(|parent| parent.implements(name));
-        let creatable = self.name == "netfilter" && find("user-creatable").is_some_and(|t| t.implements(name));
+        let creatable =
+            self.name == "netfilter" && find("user-creatable").is_some_and(|t| t.implements(name));
         self.name == name || ancestor || creatable
     }
 
