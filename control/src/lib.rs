@@ -5,6 +5,10 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod apply;
+pub mod commands;
+pub mod fds;
+pub mod model;
 pub mod options;
 pub mod qmp;
 pub mod schema;

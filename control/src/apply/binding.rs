@@ -1,0 +1,148 @@
+//! The engine, the backends and the jobs, as the commands use them.
+
+use super::jobs::Product;
+use super::{Backends, DataPlane, DownScript, Jobs, Opened, Pair, Ticket};
+use crate::model::{ClientId, FilterId, Net, QueueRef};
+use crate::qmp::error::QmpError;
+use engine::filter::dump::DumpFile;
+use engine::port::Queue;
+use engine::topology::model::Topology;
+use engine::{Attachments, Retired};
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// How long an open, with its script, may take.
+pub const OPEN_LIMIT: Duration = Duration::from_secs(30);
+/// How long closing, with its down script, may keep a command from its reply.
+pub const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the end of the daemon waits for closing and down scripts.
+pub const END_LIMIT: Duration = Duration::from_millis(1500);
+
+/// The engine, the backends and the jobs, as the commands use them.
+pub struct Binding {
+    /// The engine.
+    pub plane: Box<dyn DataPlane>,
+    /// What opens.
+    pub backends: Arc<dyn Backends>,
+    /// What is under way off the control thread.
+    pub jobs: Jobs,
+    /// Scripts owed to clients when they go.
+    down: HashMap<ClientId, DownScript>,
+    /// Capture files in use.
+    dumps: HashMap<FilterId, DumpFile>,
+}
+
+impl Binding {
+    /// Binds an engine.
+    ///
+    /// # Errors
+    /// The kernel has no descriptor for the jobs.
+    pub fn new(plane: Box<dyn DataPlane>, backends: Arc<dyn Backends>) -> io::Result<Self> {
+        Ok(Self { plane, backends, jobs: Jobs::new()?, down: HashMap::new(), dumps: HashMap::new() })
+    }
+
+    /// Puts the network in force on all workers.
+    ///
+    /// # Errors
+    /// The engine's words; nothing new is in force then.
+    pub fn commit(&mut self, net: &Net, attach: Attachments) -> Result<Retired, QmpError> {
+        self.plane.commit(&net.topology(), attach).map_err(QmpError::generic)
+    }
+
+    /// Gives each queue pair a worker and a name: what the model keeps, and what the engine gets.
+    pub fn place(&mut self, pairs: Vec<Pair>) -> (Vec<QueueRef>, Attachments) {
+        let mut attach = Attachments::default();
+        let mut refs = Vec::with_capacity(pairs.len());
+        for Pair { rx, tx, fd } in pairs {
+            let (worker, id) = (self.plane.place(), self.plane.queue_id());
+            refs.push(QueueRef { id: id.0, worker });
+            attach.queues.push((worker, Queue { id, rx, tx, counters: Arc::default(), fd }));
+        }
+        (refs, attach)
+    }
+
+    /// Notes a script that is owed when the client goes.
+    pub fn owe(&mut self, client: ClientId, script: DownScript) {
+        self.down.insert(client, script);
+    }
+
+    /// Notes the file of a filter.
+    pub fn keep_dump(&mut self, filter: FilterId, file: DumpFile) {
+        self.dumps.insert(filter, file);
+    }
+
+    /// What a filter's file captured and lost.
+    #[must_use]
+    pub fn dump(&self, filter: FilterId) -> Option<&DumpFile> {
+        self.dumps.get(&filter)
+    }
+
+    /// Closes what a commit retired: the script of the client that went runs first, and files are complete at the end.
+    ///
+    /// # Errors
+    /// No thread could be made; everything was closed without the script.
+    pub fn close(
+        &mut self,
+        retired: Retired,
+        gone: Option<ClientId>,
+        filters: &[FilterId],
+    ) -> io::Result<Ticket> {
+        let script = gone.and_then(|id| self.down.remove(&id));
+        let files: Vec<DumpFile> = filters.iter().filter_map(|id| self.dumps.remove(id)).collect();
+        let backends = Arc::clone(&self.backends);
+        self.jobs.start(CLOSE_LIMIT, move || {
+            if let Some(script) = script {
+                backends.run_down_script(&script);
+            }
+            drop(retired);
+            for file in files {
+                file.finish(CLOSE_LIMIT);
+            }
+            Product::Closed
+        })
+    }
+
+    /// Closes a product that came too late or could not be used.
+    pub fn discard(&self, product: Product) {
+        let backends = Arc::clone(&self.backends);
+        let job = move || {
+            if let Product::Opened(Ok(Opened { down: Some(script), .. })) = &product {
+                backends.run_down_script(script);
+            }
+            drop(product);
+        };
+        if let Err(error) = std::thread::Builder::new().name("netdevd-job".into()).spawn(job) {
+            tracing::warn!("no thread to close on: {error}");
+        }
+    }
+
+    /// The end: runs all scripts at once and closes everything, within [`END_LIMIT`].
+    pub fn end(&mut self) {
+        let retired = self.plane.commit(&Topology::default(), Attachments::default());
+        let scripts: Vec<DownScript> = self.down.drain().map(|(_, script)| script).collect();
+        let files: Vec<DumpFile> = self.dumps.drain().map(|(_, file)| file).collect();
+        let (backends, (done, ended)) = (Arc::clone(&self.backends), mpsc::channel::<()>());
+        let job = move || {
+            std::thread::scope(|scope| {
+                for script in &scripts {
+                    scope.spawn(|| backends.run_down_script(script));
+                }
+            });
+            drop(retired);
+            for file in files {
+                file.finish(END_LIMIT);
+            }
+            drop(done);
+        };
+        match std::thread::Builder::new().name("netdevd-job".into()).spawn(job) {
+            // Nothing is ever sent: the end of the only sender is the end of the job.
+            Ok(_) if ended.recv_timeout(END_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) => {
+                tracing::warn!("down scripts have not ended in time");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("down scripts were not run: {error}"),
+        }
+    }
+}

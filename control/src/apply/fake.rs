@@ -1,0 +1,165 @@
+//! An engine and backends in memory, which remember what was asked of them.
+
+use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair, TapRequest};
+use crate::qmp::error::QmpError;
+use engine::engine::{ClientStats, QueueStats, WorkerStats};
+use engine::port::testing::port;
+use engine::port::{Caps, QueueId};
+use engine::topology::model::{ClientKind, Topology};
+use engine::uring::IoMode;
+use engine::{Attachments, Retired, Stats};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// What the fakes share with the test.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// Every topology committed, oldest first.
+    pub commits: Mutex<Vec<Topology>>,
+    /// What was opened and run, in words.
+    pub calls: Mutex<Vec<String>>,
+    /// Commits fail.
+    pub refuse: AtomicBool,
+    /// Counters grow by this with every look.
+    pub step: AtomicU64,
+    /// Opens wait while this is true.
+    pub held: Mutex<bool>,
+    released: Condvar,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
+    /// The last topology committed.
+    pub fn last(&self) -> Topology {
+        lock(&self.commits).last().cloned().unwrap_or_default()
+    }
+
+    /// How many commits there were.
+    pub fn committed(&self) -> usize {
+        lock(&self.commits).len()
+    }
+
+    /// What was called since the last look.
+    pub fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.calls))
+    }
+
+    /// Makes opens wait, or lets them go.
+    pub fn hold(&self, hold: bool) {
+        *lock(&self.held) = hold;
+        self.released.notify_all();
+    }
+
+    fn call(&self, text: String) {
+        let mut held = lock(&self.held);
+        while *held {
+            held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
+        lock(&self.calls).push(text);
+    }
+}
+
+/// An engine with two workers.
+#[derive(Debug)]
+pub struct FakePlane {
+    log: Arc<Log>,
+    queues: u64,
+    looks: AtomicU64,
+}
+
+impl FakePlane {
+    /// An empty one.
+    pub fn new(log: Arc<Log>) -> Self {
+        Self { log, queues: 0, looks: AtomicU64::new(0) }
+    }
+}
+
+impl DataPlane for FakePlane {
+    fn workers(&self) -> usize {
+        2
+    }
+
+    fn place(&mut self) -> usize {
+        (self.queues % 2) as usize
+    }
+
+    fn unplace(&mut self, _worker: usize) {}
+
+    fn queue_id(&mut self) -> QueueId {
+        self.queues += 1;
+        QueueId(self.queues)
+    }
+
+    fn commit(&mut self, topology: &Topology, _attach: Attachments) -> Result<Retired, String> {
+        if self.log.refuse.load(Ordering::Relaxed) {
+            return Err("worker 0 hangs".into());
+        }
+        lock(&self.log.commits).push(topology.clone());
+        Ok(Retired::default())
+    }
+
+    fn stats(&self) -> Stats {
+        let step = self.log.step.load(Ordering::Relaxed);
+        let n = self.looks.fetch_add(step, Ordering::Relaxed);
+        let clients = self.log.last().clients.into_iter().map(|c| ClientStats {
+            client: Some(c.id),
+            queues: match c.kind {
+                ClientKind::HubPort { .. } => vec![QueueStats::default()],
+                ClientKind::Port { queues } => {
+                    queues.iter().map(|_| QueueStats { rx_frames: n, ..QueueStats::default() }).collect()
+                }
+            },
+        });
+        let workers = vec![WorkerStats { core: Some(3), turns: n, ..WorkerStats::default() }; 2];
+        Stats { tsc_hz: 1_000_000_000, workers, clients: clients.collect() }
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+
+    fn io_mode(&self, _worker: usize) -> Option<IoMode> {
+        Some(IoMode::Uring)
+    }
+}
+
+/// Backends that open everything except an interface `busy` and files below `/nodir`.
+#[derive(Debug)]
+pub struct FakeBackends(pub Arc<Log>);
+
+impl Backends for FakeBackends {
+    fn open_tap(&self, request: TapRequest) -> Result<Opened, QmpError> {
+        let script = request.script.as_deref().unwrap_or("-");
+        self.0.call(format!("open {} script {script} fds {}", request.id, request.fds.len()));
+        if request.ifname.as_deref() == Some("busy") {
+            let desc = "could not configure /dev/net/tun (busy): Device or resource busy";
+            return Err(QmpError::generic(desc));
+        }
+        let queues = request.fds.len().max(if request.fds.is_empty() { request.queues as usize } else { 0 });
+        let pairs = (0..queues).map(|i| {
+            let (queue, _) = port(QueueId(0), 8, Caps::NONE);
+            Pair { rx: queue.rx, tx: queue.tx, fd: 40 + i as i32 }
+        });
+        let by_name = request.fds.is_empty();
+        let ifname = by_name.then(|| request.ifname.clone().unwrap_or_else(|| "tap0".into()));
+        Ok(Opened { queues: pairs.collect(), ifname, connected: true, down: None })
+    }
+
+    fn run_down_script(&self, script: &DownScript) {
+        self.0.call(format!("down {} {}", script.path, script.ifname));
+    }
+
+    fn open_dump(&self, request: &DumpRequest) -> Result<Dump, QmpError> {
+        self.0.call(format!("dump {} {}", request.file, request.maxlen));
+        if request.file.starts_with("/nodir") {
+            return Err(QmpError::generic(format!(
+                "net dump: can't open {}: No such file or directory",
+                request.file
+            )));
+        }
+        Ok(Dump { file: None, instances: Vec::new() })
+    }
+}

@@ -1,0 +1,24 @@
+//! From the model to the running engine: opens what is new, commits the topology, gives back what is old.
+//!
+//! ```text
+//! command -> model checks -> Jobs: open off the control thread -> model changes -> DataPlane::commit
+//!                                                    reply  <-  Jobs: scripts and closing  <- retired
+//! ```
+//!
+//! A failure before the commit leaves engine and model as they were. The control thread itself only ever waits for
+//! the workers' acknowledgement, which the engine bounds.
+
+pub mod backends;
+pub mod binding;
+#[cfg(test)]
+pub mod fake;
+pub mod jobs;
+pub mod plane;
+
+pub use backends::{Backends, DownScript, Dump, DumpRequest, Opened, Pair, TapRequest};
+pub use binding::Binding;
+pub use jobs::{Jobs, Ticket};
+pub use plane::DataPlane;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,26 @@
+//! Every QMP and HMP command: what it checks, in QEMU's order and words, and what it does.
+//!
+//! Arguments arrive with their JSON types checked by the schema; a command looks at what they mean. Commands that
+//! must open or close something answer later, by a [`Ticket`].
+
+mod args;
+pub mod chardev;
+mod fd;
+mod hmp;
+mod link;
+mod netdev;
+mod netstat;
+mod object;
+mod pending;
+mod qom;
+mod query;
+mod query_netdev;
+mod state;
+
+pub use crate::apply::Ticket;
+pub use chardev::{ChardevInfo, Chardevs};
+pub use query::version;
+pub use state::{Context, Outcome, State};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! `netdev_add` and `netdev_del` (QEMU `net/net.c`).
+
+pub(super) mod tap;
+
+use super::args::Args;
+use super::pending::Pending;
+use super::state::empty;
+use super::{Outcome, State};
+use crate::apply::Opened;
+use crate::apply::binding::OPEN_LIMIT;
+use crate::apply::jobs::Product;
+use crate::model::{Change, ClientId, FilterId, Netdev};
+use crate::options::id::well_formed;
+use crate::qmp::error::QmpError;
+use engine::{Attachments, Retired};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// A netdev that is being opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub name: String,
+    pub driver: &'static str,
+    pub link_up: bool,
+    /// How `info network` describes it, once the interface is known.
+    pub info: tap::Info,
+    pub options: Map<String, Value>,
+}
+
+impl State {
+    /// Checks in QEMU's order: identifier, backend built, name free, then the backend's own rules.
+    pub(super) fn netdev_add(&mut self, monitor: u64, args: Map<String, Value>) -> Outcome {
+        let name = args.text("id");
+        if !well_formed(name) {
+            return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
+        }
+        let driver = args.text("type");
+        if !matches!(driver, "hubport" | "tap") {
+            let desc = format!("network backend '{driver}' is not compiled into this binary");
+            return Err(QmpError::generic(desc)).into();
+        }
+        if let Err(error) = self.net.check_free(name) {
+            return Err(error.into()).into();
+        }
+        match driver {
+            "hubport" => self.add_hubport(args).into(),
+            _ => self.add_tap(monitor, args),
+        }
+    }
+
+    fn add_hubport(&mut self, args: Map<String, Value>) -> Result<Value, QmpError> {
+        let name = args.text("id").to_owned();
+        let hub = args.int("hubid").and_then(|id| i32::try_from(id).ok());
+        let hub = hub.ok_or_else(|| QmpError::generic("Parameter 'hubid' expects int32_t"))?;
+        let netdev = args.maybe("netdev").map(str::to_owned);
+        let link_up = args.flag("link").unwrap_or(true);
+        let (id, change) = self.net.add_hubport(&name, hub, netdev.as_deref(), link_up, args)?;
+        if change == Change::Plan
+            && let Err(error) = self.binding.commit(&self.net, Attachments::default())
+        {
+            self.net.remove_client(id);
+            return Err(error);
+        }
+        Ok(empty())
+    }
+
+    fn add_tap(&mut self, monitor: u64, args: Map<String, Value>) -> Outcome {
+        let checked = tap::check(&args).and_then(|()| tap::request(&args, &mut self.fds, monitor));
+        let (request, opening) = match checked {
+            Ok(request) => (request, tap::opening(args)),
+            Err(error) => return Err(error).into(),
+        };
+        let name = opening.name.clone();
+        if let Err(error) = self.net.reserve(&name) {
+            return Err(error.into()).into();
+        }
+        let backends = Arc::clone(&self.binding.backends);
+        let down = opening.info.down_script();
+        let job = move || Product::Opened(backends.open_tap(request).map(|opened| opened.owing(down)));
+        match self.binding.jobs.start(OPEN_LIMIT, job) {
+            Ok(ticket) => {
+                self.pending.insert(ticket, Pending::Netdev(opening));
+                Outcome::Later(ticket)
+            }
+            Err(error) => {
+                self.net.unreserve(&name);
+                Err(QmpError::generic(format!("netdev '{name}': no thread to open it on: {error}"))).into()
+            }
+        }
+    }
+
+    /// The open ended well: the netdev enters the model and the engine.
+    pub(super) fn netdev_opened(&mut self, opening: Opening, opened: Opened) -> Result<Value, QmpError> {
+        let Opening { name, driver, link_up, info, options } = opening;
+        let info = info.lines(&opened);
+        let (connected, script) = (opened.connected, opened.down);
+        let (queues, attach) = self.binding.place(opened.queues);
+        let dev = Netdev { driver, queues, info, connected };
+        let added = self.net.add_netdev(&name, dev, link_up, options);
+        let id: ClientId = match added {
+            Ok(id) => id,
+            Err(error) => {
+                // Cannot be while the name is reserved; what was opened closes here.
+                drop(attach);
+                return Err(error.into());
+            }
+        };
+        match self.binding.commit(&self.net, attach) {
+            Ok(_) => {
+                if let Some(script) = script {
+                    self.binding.owe(id, script);
+                }
+                Ok(empty())
+            }
+            Err(error) => {
+                self.net.remove_client(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a netdev with its filters; the reply comes when its files are closed and its script has run.
+    pub(super) fn netdev_del(&mut self, args: &Map<String, Value>) -> Outcome {
+        let removed = match self.net.remove(args.text("id")) {
+            Ok(removed) => removed,
+            Err(error) => return Err(error.into()).into(),
+        };
+        if removed.change == Change::Nothing && removed.filters.is_empty() {
+            return Ok(empty()).into();
+        }
+        let retired = match self.binding.commit(&self.net, Attachments::default()) {
+            Ok(retired) => retired,
+            Err(error) => return Err(error).into(),
+        };
+        if removed.client.queues().is_empty() && removed.filters.is_empty() {
+            return Ok(empty()).into();
+        }
+        let filters: Vec<FilterId> = removed.filters.iter().map(|f| f.id).collect();
+        self.close(retired, Some(removed.client.id), &filters)
+    }
+
+    /// Closes what a commit retired; the reply waits for it.
+    pub(super) fn close(
+        &mut self,
+        retired: Retired,
+        gone: Option<ClientId>,
+        filters: &[FilterId],
+    ) -> Outcome {
+        match self.binding.close(retired, gone, filters) {
+            Ok(ticket) => {
+                self.pending.insert(ticket, Pending::Close);
+                Outcome::Later(ticket)
+            }
+            Err(error) => {
+                tracing::warn!("no thread to close on: {error}");
+                Ok(empty()).into()
+            }
+        }
+    }
+}

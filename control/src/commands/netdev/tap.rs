@@ -1,0 +1,176 @@
+//! What the options of `tap` mean together (QEMU 10.0 `net_init_tap`).
+
+use super::Opening;
+use crate::apply::{Opened, TapRequest};
+use crate::commands::args::Args;
+use crate::commands::fd::Fds;
+use crate::qmp::error::QmpError;
+use serde_json::{Map, Value};
+
+/// Where QEMU looks for the scripts when none are given.
+const SCRIPT: &str = "/etc/qemu-ifup";
+const DOWN_SCRIPT: &str = "/etc/qemu-ifdown";
+
+/// The longest description of a client that QEMU keeps, in bytes.
+const INFO_MAX: usize = 255;
+
+/// How `info network` describes a tap, as far as the options say.
+#[derive(Debug)]
+pub(in crate::commands) enum Info {
+    /// By name: interface and scripts.
+    Named { script: String, down: String },
+    /// By file: its number.
+    Files,
+}
+
+/// Checks which options may stand together, in QEMU's order and words, and names those that are not built yet.
+pub(super) fn check(args: &Map<String, Value>) -> Result<(), QmpError> {
+    let has = |name: &str| args.contains_key(name);
+    let any = |names: &[&str]| names.iter().any(|name| has(name));
+    let by_name = any(&["ifname", "script", "downscript", "vnet_hdr", "queues"]);
+    let refuse = |desc: &str| Err(QmpError::generic(desc));
+    if has("fd") {
+        if by_name || any(&["helper", "fds", "vhostfds"]) {
+            return refuse(
+                "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, fds=, and vhostfds= are invalid with fd=",
+            );
+        }
+    } else if has("fds") {
+        if by_name || any(&["helper", "vhostfd"]) {
+            return refuse(
+                "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, and vhostfd= are invalid with fds=",
+            );
+        }
+        let count = |name: &str| args.text(name).split(':').filter(|part| !part.is_empty()).count();
+        if has("vhostfds") && count("fds") != count("vhostfds") {
+            return refuse("The number of fds passed does not match the number of vhostfds passed");
+        }
+        if args.text("fds").is_empty() {
+            // QEMU 10.0 aborts here; these are the words of 11.1.
+            return refuse("no fds passed");
+        }
+    } else if has("helper") {
+        if by_name || has("vhostfds") {
+            return refuse(
+                "ifname=, script=, downscript=, vnet_hdr=, queues=, and vhostfds= are invalid with helper=",
+            );
+        }
+    } else if has("vhostfds") {
+        return refuse("vhostfds= is invalid if fds= wasn't specified");
+    } else if args.uint("queues") == Some(0) {
+        // As with `fds`.
+        return refuse("queues must be greater than zero");
+    }
+    Ok(())
+}
+
+/// The options that are not built yet, looked at after those that QEMU would refuse first.
+fn check_built(args: &Map<String, Value>) -> Result<(), QmpError> {
+    let on = |name: &str| args.flag(name) == Some(true);
+    let has = |name: &str| args.contains_key(name);
+    if args.flag("vhost") == Some(false) && (has("vhostfd") || has("vhostfds")) {
+        return Err(QmpError::generic("vhostfd(s)= is not valid without vhost"));
+    }
+    let vhostforce = on("vhostforce") && !has("vhost");
+    let missing = [
+        ("helper", has("helper")),
+        ("br", has("br")),
+        ("vhost", on("vhost")),
+        ("vhostfd", has("vhostfd")),
+        ("vhostfds", has("vhostfds")),
+        ("vhostforce", vhostforce),
+        ("poll-us", args.uint("poll-us").is_some_and(|us| us > 0)),
+    ];
+    match missing.iter().find(|(_, asked)| *asked) {
+        Some((name, _)) => Err(QmpError::generic(format!(
+            "option '{name}' of network backend 'tap' is not compiled into this binary"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// What to open, after [`check`]. Files that a client named are used up even if the rest fails, as in QEMU.
+pub(super) fn request(
+    args: &Map<String, Value>,
+    fds: &mut Fds,
+    monitor: u64,
+) -> Result<TapRequest, QmpError> {
+    let id = args.text("id");
+    let names: Vec<&str> = match (args.maybe("fd"), args.maybe("fds")) {
+        (Some(fd), _) => vec![fd],
+        (None, Some(list)) => {
+            // An empty part at the end counts for nothing, as in QEMU.
+            let list = list.strip_suffix(':').filter(|rest| !rest.is_empty()).unwrap_or(list);
+            list.split(':').collect()
+        }
+        (None, None) => Vec::new(),
+    };
+    let files =
+        names.iter().map(|name| fds.named_or_numbered(monitor, id, name)).collect::<Result<Vec<_>, _>>()?;
+    check_built(args)?;
+    Ok(TapRequest {
+        id: id.to_owned(),
+        fds: files,
+        ifname: args.maybe("ifname").filter(|name| !name.is_empty()).map(str::to_owned),
+        script: program(args.maybe("script").unwrap_or(SCRIPT))
+            .filter(|_| names.is_empty())
+            .map(str::to_owned),
+        sndbuf: args.uint("sndbuf"),
+        vnet_hdr: args.flag("vnet_hdr"),
+        queues: args.uint("queues").map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX)),
+    })
+}
+
+/// What to remember while it opens.
+pub(super) fn opening(args: Map<String, Value>) -> Opening {
+    let text = |name: &str, default: &str| args.maybe(name).unwrap_or(default).to_owned();
+    let (script, down) = (text("script", SCRIPT), text("downscript", DOWN_SCRIPT));
+    let by_file = args.contains_key("fd") || args.contains_key("fds");
+    Opening {
+        name: text("id", ""),
+        driver: "tap",
+        link_up: args.flag("link").unwrap_or(true),
+        info: if by_file { Info::Files } else { Info::Named { script, down } },
+        options: args,
+    }
+}
+
+/// A script's path, unless it says that there is none.
+fn program(path: &str) -> Option<&str> {
+    (!path.is_empty() && path != "no").then_some(path)
+}
+
+impl Info {
+    /// The program that undoes what the script did.
+    pub(super) fn down_script(&self) -> Option<String> {
+        match self {
+            Self::Named { down, .. } => program(down).map(str::to_owned),
+            Self::Files => None,
+        }
+    }
+
+    /// One description a queue.
+    pub(super) fn lines(&self, opened: &Opened) -> Vec<String> {
+        let line = |fd: i32| {
+            let text = match self {
+                Self::Files => format!("fd={fd}"),
+                Self::Named { script, down } => {
+                    let ifname = opened.ifname.as_deref().unwrap_or_default();
+                    format!("ifname={ifname},script={script},downscript={down}")
+                }
+            };
+            cut(text)
+        };
+        opened.queues.iter().map(|pair| line(pair.fd)).collect()
+    }
+}
+
+/// Cuts a description where QEMU does, but never inside a character.
+fn cut(mut text: String) -> String {
+    let mut end = text.len().min(INFO_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}

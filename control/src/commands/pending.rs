@@ -1,0 +1,93 @@
+//! What happens when a job ends.
+
+use super::netdev::Opening;
+use super::object::NewFilter;
+use super::state::empty;
+use super::{State, hmp};
+use crate::apply::Ticket;
+use crate::apply::jobs::{Ended, Product};
+use crate::qmp::error::QmpError;
+use serde_json::Value;
+
+/// A command that waits for a job.
+pub(super) enum Pending {
+    /// `netdev_add`.
+    Netdev(Opening),
+    /// `object-add` of a filter.
+    Filter(NewFilter),
+    /// `chardev-add` of that id.
+    Chardev(String),
+    /// `netdev_del`, `object-del`.
+    Close,
+}
+
+impl State {
+    /// Finishes the commands whose jobs ended, and gives up those that took too long.
+    pub(super) fn finish_jobs(&mut self) -> Vec<(Ticket, Result<Value, QmpError>)> {
+        let mut replies = Vec::new();
+        for ended in self.binding.jobs.ended() {
+            let (ticket, result) = match ended {
+                Ended::Done(ticket, product) => {
+                    let Some(pending) = self.pending.remove(&ticket) else { continue };
+                    (ticket, self.finish(pending, product))
+                }
+                Ended::TimedOut(ticket) => {
+                    let Some(pending) = self.pending.remove(&ticket) else { continue };
+                    (ticket, self.give_up(pending))
+                }
+                Ended::TooLate(product) => {
+                    self.binding.discard(product);
+                    continue;
+                }
+            };
+            let result = if self.human.remove(&ticket) { Ok(hmp::reply(result).into()) } else { result };
+            replies.push((ticket, result));
+        }
+        replies
+    }
+
+    fn finish(&mut self, pending: Pending, product: Product) -> Result<Value, QmpError> {
+        match (pending, product) {
+            (Pending::Netdev(opening), Product::Opened(Ok(opened))) => self.netdev_opened(opening, opened),
+            (Pending::Netdev(opening), Product::Opened(Err(error))) => {
+                self.net.unreserve(&opening.name);
+                Err(error)
+            }
+            (Pending::Filter(filter), Product::Dump(Ok(dump))) => self.filter_opened(filter, dump),
+            (Pending::Filter(filter), Product::Dump(Err(error))) => {
+                self.new_objects.remove(&filter.name);
+                Err(error)
+            }
+            (Pending::Chardev(id), Product::Chardev(opened)) => self.chardevs.finish(&id, opened),
+            (_, product) => {
+                drop(product);
+                Ok(empty())
+            }
+        }
+    }
+
+    fn give_up(&mut self, pending: Pending) -> Result<Value, QmpError> {
+        let late = |what: &str, name: &str| {
+            Err(QmpError::generic(format!("{what} '{name}' did not open in time; it was given up")))
+        };
+        match pending {
+            Pending::Netdev(opening) => {
+                self.net.unreserve(&opening.name);
+                late("netdev", &opening.name)
+            }
+            Pending::Filter(filter) => {
+                self.new_objects.remove(&filter.name);
+                late("filter", &filter.name)
+            }
+            Pending::Chardev(id) => {
+                self.chardevs.abandon(&id);
+                late("chardev", &id)
+            }
+            // It is out of force already; its thread goes on closing.
+            Pending::Close => {
+                tracing::warn!("closing takes long; the reply does not wait for it");
+                Ok(empty())
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `qom-*` (QEMU `qom/qom-qmp-cmds.c`).
+
+use super::State;
+use super::args::Args;
+use super::state::empty;
+use crate::model::Change;
+use crate::model::qom::types::{self, ObjectType, TYPES};
+use crate::model::qom::{ChardevNode, Node, Tree, Unresolved};
+use crate::qmp::error::{ErrorClass, QmpError};
+use engine::Attachments;
+use serde_json::{Map, Value, json};
+
+impl State {
+    /// Runs `look` on the object at a path.
+    fn with_node<T>(
+        &self,
+        path: &str,
+        look: impl FnOnce(Tree<'_>, Node<'_>) -> Result<T, QmpError>,
+    ) -> Result<T, QmpError> {
+        let chardevs: Vec<ChardevNode> = self.chardev_nodes();
+        let tree = Tree { net: &self.net, chardevs: &chardevs };
+        match tree.resolve(path) {
+            Ok(node) => look(tree, node),
+            Err(_) => Err(QmpError::device_not_found(path)),
+        }
+    }
+
+    pub(super) fn qom_list(&self, args: &Map<String, Value>) -> Result<Value, QmpError> {
+        let path = args.text("path");
+        let chardevs = self.chardev_nodes();
+        let tree = Tree { net: &self.net, chardevs: &chardevs };
+        match tree.resolve(path) {
+            Ok(node) => Ok(tree.list(node).into_iter().map(|(n, t)| json!({"name": n, "type": t})).collect()),
+            Err(Unresolved::Ambiguous) => Err(QmpError::generic(format!("Path '{path}' is ambiguous"))),
+            Err(Unresolved::Missing) => Err(QmpError::device_not_found(path)),
+        }
+    }
+
+    /// All properties of several objects (QEMU 10.1).
+    pub(super) fn qom_list_get(&self, args: &Map<String, Value>) -> Result<Value, QmpError> {
+        let paths = args.get("paths").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let one = |path: &Value| {
+            self.with_node(path.as_str().unwrap_or_default(), |tree, node| {
+                let property = |(name, kind): (String, String)| {
+                    let mut entry = Map::new();
+                    if let Ok(value) = tree.get(node, &name) {
+                        entry.insert("value".into(), value);
+                    }
+                    entry.insert("name".into(), name.into());
+                    entry.insert("type".into(), kind.into());
+                    Value::Object(entry)
+                };
+                let properties: Vec<Value> = tree.list(node).into_iter().map(property).collect();
+                Ok(json!({"properties": properties}))
+            })
+        };
+        paths.iter().map(one).collect::<Result<Vec<_>, _>>().map(Value::from)
+    }
+
+    pub(super) fn qom_get(&self, args: &Map<String, Value>) -> Result<Value, QmpError> {
+        self.with_node(args.text("path"), |tree, node| tree.get(node, args.text("property")))
+    }
+
+    pub(super) fn qom_set(&mut self, args: &Map<String, Value>) -> Result<Value, QmpError> {
+        let property = args.text("property");
+        let filter = self.with_node(args.text("path"), |tree, node| {
+            tree.check_writable(node, property)?;
+            Ok(match node {
+                Node::Filter(filter) => filter.name.clone(),
+                Node::Branch(_) | Node::Chardev(_) => String::new(),
+            })
+        })?;
+        let value = args.get("value").unwrap_or(&Value::Null);
+        if self.net.set_filter(&filter, property, value)? == Change::Plan {
+            self.binding.commit(&self.net, Attachments::default())?;
+        }
+        Ok(empty())
+    }
+}
+
+/// `qom-list-types`: concrete types unless abstract ones are asked for too.
+pub(super) fn list_types(args: &Map<String, Value>) -> Value {
+    let (wanted, abstract_too) = (args.maybe("implements"), args.flag("abstract") == Some(true));
+    let fits =
+        |t: &&ObjectType| (abstract_too || !t.is_abstract) && wanted.is_none_or(|name| t.implements(name));
+    let entry = |t: &ObjectType| {
+        let mut entry = Map::new();
+        entry.insert("name".into(), t.name.into());
+        if t.is_abstract {
+            entry.insert("abstract".into(), true.into());
+        }
+        if let Some(parent) = t.parent {
+            entry.insert("parent".into(), parent.into());
+        }
+        Value::Object(entry)
+    };
+    TYPES.iter().filter(fits).map(entry).collect()
+}
+
+/// `qom-list-properties`.
+pub(super) fn list_properties(args: &Map<String, Value>) -> Result<Value, QmpError> {
+    let name = args.text("typename");
+    let Some(found) = types::find(name) else {
+        let desc = format!("Class '{name}' not found");
+        return Err(QmpError { class: ErrorClass::DeviceNotFound, desc });
+    };
+    if !found.implements("object") {
+        return Err(QmpError::generic("Parameter 'typename' expects a QOM type"));
+    }
+    Ok(found.properties().iter().map(|p| json!({"name": p.name, "type": p.kind})).collect())
+}

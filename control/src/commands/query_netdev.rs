@@ -1,0 +1,79 @@
+//! `query-netdev`: every netdev and nic with its options, and how it stands.
+
+use super::State;
+use super::args::Args;
+use crate::apply::backends::strerror;
+use crate::model::{Client, ClientId, Kind, Netdev};
+use crate::qmp::error::QmpError;
+use engine::uring::IoMode;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+
+/// Clients whose transport is in trouble, each with the errno.
+type Troubles = HashMap<ClientId, i32>;
+
+impl State {
+    /// All clients, or those of one name.
+    pub(super) fn query_netdev(&self, args: &Map<String, Value>) -> Result<Value, QmpError> {
+        let troubles = self.troubles();
+        let Some(name) = args.maybe("name") else {
+            return Ok(self.net.clients().map(|c| self.describe(c, &troubles)).collect());
+        };
+        let found: Vec<Value> = self.net.named(name).map(|c| self.describe(c, &troubles)).collect();
+        if found.is_empty() {
+            return Err(QmpError::device_not_found(name));
+        }
+        Ok(found.into())
+    }
+
+    fn troubles(&self) -> Troubles {
+        let clients = self.binding.plane.stats().clients.into_iter();
+        let first = |c: engine::engine::ClientStats| {
+            let errno = c.queues.iter().map(|q| q.trouble).find(|errno| *errno != 0)?;
+            Some((c.client?, errno))
+        };
+        clients.filter_map(first).collect()
+    }
+
+    fn describe(&self, client: &Client, troubles: &Troubles) -> Value {
+        // The options as they were given; `link` among them was only the first state.
+        let mut entry = client.options.clone();
+        entry.insert("id".into(), client.name.clone().into());
+        entry.insert("type".into(), client.driver().into());
+        entry.insert("link".into(), client.link_up.into());
+        if let Some(peer) = client.peer.and_then(|peer| self.net.client(peer)) {
+            entry.insert("peer-id".into(), peer.name.clone().into());
+        }
+        let transport = match &client.kind {
+            Kind::HubPort { .. } => json!({"state": "ready", "info": ""}),
+            Kind::Netdev(dev) | Kind::Nic(dev) => self.transport(dev, troubles.get(&client.id).copied()),
+        };
+        entry.insert("transport".into(), transport);
+        let filters = client.filters.iter().filter_map(|id| self.net.filter(*id));
+        entry.insert("filters".into(), filters.map(|f| f.name.clone()).collect());
+        Value::Object(entry)
+    }
+
+    fn transport(&self, dev: &Netdev, trouble: Option<i32>) -> Value {
+        let state = match (trouble, dev.connected) {
+            (Some(_), _) => "failed",
+            (None, true) => "ready",
+            (None, false) => "closed",
+        };
+        let mut entry = Map::new();
+        entry.insert("state".into(), state.into());
+        entry.insert("info".into(), dev.info.first().cloned().unwrap_or_default().into());
+        let worker = dev.queues.first().map(|queue| queue.worker);
+        if let Some(mode) = worker.and_then(|worker| self.binding.plane.io_mode(worker)) {
+            let mode = match mode {
+                IoMode::Uring => "io-uring",
+                IoMode::Batched => "batched",
+            };
+            entry.insert("io".into(), mode.into());
+        }
+        if let Some(errno) = trouble {
+            entry.insert("error".into(), strerror(&std::io::Error::from_raw_os_error(errno)).into());
+        }
+        Value::Object(entry)
+    }
+}

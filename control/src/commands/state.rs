@@ -1,0 +1,218 @@
+//! The control state and the table of commands.
+
+use super::chardev::Chardevs;
+use super::fd::Fds;
+use super::netstat::Baseline;
+use super::pending::Pending;
+use crate::apply::{Backends, Binding, DataPlane, Ticket};
+use crate::model::Net;
+use crate::qmp::error::{ErrorClass, QmpError};
+use crate::qmp::events::Event;
+use crate::schema::Schema;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::{Map, Value, json};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a command sees of where it came from.
+pub struct Context<'a> {
+    /// The monitor's number, never used twice; named file descriptors belong to it.
+    pub monitor: u64,
+    /// Files that came with this command's bytes and were not taken yet.
+    pub received: &'a mut Vec<OwnedFd>,
+    /// Events that the command causes.
+    pub events: &'a mut Vec<Event>,
+}
+
+/// A command's answer.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The reply.
+    Done(Result<Value, QmpError>),
+    /// The reply comes from [`State::completed`].
+    Later(Ticket),
+}
+
+impl From<Result<Value, QmpError>> for Outcome {
+    fn from(result: Result<Value, QmpError>) -> Self {
+        Self::Done(result)
+    }
+}
+
+/// The empty reply.
+pub(super) fn empty() -> Value {
+    Value::Object(Map::new())
+}
+
+/// Everything that the commands know.
+pub struct State {
+    pub(super) net: Net,
+    pub(super) binding: Binding,
+    pub(super) chardevs: Box<dyn Chardevs>,
+    pub(super) fds: Fds,
+    pub(super) baseline: Baseline,
+    /// Ids of objects that are being made.
+    pub(super) new_objects: HashSet<String>,
+    pub(super) pending: HashMap<Ticket, Pending>,
+    /// Commands of the human monitor whose answer is text.
+    pub(super) human: HashSet<Ticket>,
+    /// Ids of netdevs that the human monitor added.
+    pub(super) by_line: HashSet<String>,
+    /// Replies that [`State::run`] met while it waited for its own.
+    finished: Vec<(Ticket, Result<Value, QmpError>)>,
+    quit: bool,
+}
+
+impl State {
+    /// A state with no netdev.
+    ///
+    /// # Errors
+    /// The kernel has no descriptor for it.
+    pub fn new(
+        plane: Box<dyn DataPlane>,
+        backends: Arc<dyn Backends>,
+        chardevs: Box<dyn Chardevs>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            net: Net::new(),
+            binding: Binding::new(plane, backends)?,
+            chardevs,
+            fds: Fds::default(),
+            baseline: Baseline::default(),
+            new_objects: HashSet::new(),
+            pending: HashMap::new(),
+            human: HashSet::new(),
+            by_line: HashSet::new(),
+            finished: Vec::new(),
+            quit: false,
+        })
+    }
+
+    /// Runs a command whose name exists and whose arguments the schema has checked.
+    pub fn execute(&mut self, cx: &mut Context<'_>, command: &str, args: Map<String, Value>) -> Outcome {
+        match command {
+            "netdev_add" => self.netdev_add(cx.monitor, args),
+            "netdev_del" => self.netdev_del(&args),
+            "set_link" => self.set_link(&args).into(),
+            "query-netdev" => self.query_netdev(&args).into(),
+            "query-net-stats" => Ok(self.query_net_stats()).into(),
+            "query-net-stats-reset" => Ok(self.reset_net_stats()).into(),
+            "query-rx-filter" => self.query_rx_filter(&args).into(),
+            "object-add" => self.object_add(args),
+            "object-del" => self.object_del(&args),
+            "qom-list" => self.qom_list(&args).into(),
+            "qom-list-get" => self.qom_list_get(&args).into(),
+            "qom-get" => self.qom_get(&args).into(),
+            "qom-set" => self.qom_set(&args).into(),
+            "qom-list-types" => Ok(super::qom::list_types(&args)).into(),
+            "qom-list-properties" => super::qom::list_properties(&args).into(),
+            "chardev-add" => self.chardev_add(cx.monitor, &args),
+            "chardev-remove" => self.chardev_remove(&args).into(),
+            "query-chardev" => Ok(self.query_chardev()).into(),
+            "getfd" => self.fds.getfd(cx.monitor, cx.received, &args).into(),
+            "closefd" => self.fds.closefd(cx.monitor, &args).into(),
+            "add-fd" => self.fds.add_fd(cx.received, &args).into(),
+            "remove-fd" => self.fds.remove_fd(&args).into(),
+            "query-fdsets" => Ok(self.fds.query()).into(),
+            "query-version" => Ok(super::query::version()).into(),
+            "query-name" => Ok(empty()).into(),
+            "query-status" => Ok(json!({"status": "running", "running": true})).into(),
+            "query-commands" => Ok(Schema::get().query_commands().clone()).into(),
+            "query-qmp-schema" => Ok(Schema::get().introspect().clone()).into(),
+            "human-monitor-command" => self.human_monitor_command(cx, &args),
+            "quit" => Ok(self.quit(cx.events)).into(),
+            _ => Err(QmpError {
+                class: ErrorClass::CommandNotFound,
+                desc: format!("The command {command} has not been found"),
+            })
+            .into(),
+        }
+    }
+
+    /// Runs a command to its end, waiting as long as it takes: for start-up, when nobody else waits.
+    ///
+    /// # Errors
+    /// The command's.
+    pub fn run(
+        &mut self,
+        cx: &mut Context<'_>,
+        command: &str,
+        args: Map<String, Value>,
+    ) -> Result<Value, QmpError> {
+        let mine = match self.execute(cx, command, args) {
+            Outcome::Done(result) => return result,
+            Outcome::Later(ticket) => ticket,
+        };
+        loop {
+            let mut fds = [PollFd::new(self.completion_fd(), PollFlags::POLLIN)];
+            // A signal ends the wait early; then there is simply nothing to finish yet.
+            let _ = poll(&mut fds, PollTimeout::NONE);
+            let mut found = None;
+            for (ticket, result) in self.finish_jobs() {
+                match ticket == mine {
+                    true => found = Some(result),
+                    false => self.finished.push((ticket, result)),
+                }
+            }
+            if let Some(result) = found {
+                return result;
+            }
+        }
+    }
+
+    /// Replies of commands that were [`Outcome::Later`]. Never blocks; call it when [`State::completion_fd`] is
+    /// readable.
+    pub fn completed(&mut self, events: &mut Vec<Event>) -> Vec<(Ticket, Result<Value, QmpError>)> {
+        let _ = events;
+        let mut replies = std::mem::take(&mut self.finished);
+        replies.extend(self.finish_jobs());
+        replies
+    }
+
+    /// Readable when [`State::completed`] has something to say.
+    #[must_use]
+    pub fn completion_fd(&self) -> BorrowedFd<'_> {
+        self.binding.jobs.fd()
+    }
+
+    /// A monitor's connection ended: its named files are closed.
+    pub fn monitor_closed(&mut self, monitor: u64) {
+        self.fds.forget(monitor);
+    }
+
+    /// The end of the daemon: scripts run, everything closes. Returns within two seconds.
+    pub fn shutdown(&mut self) {
+        self.net = Net::new();
+        self.binding.end();
+    }
+
+    /// Whether `quit` was executed.
+    #[must_use]
+    pub const fn quit_requested(&self) -> bool {
+        self.quit
+    }
+
+    /// The network as it is, for whoever shows it.
+    #[must_use]
+    pub const fn net(&self) -> &Net {
+        &self.net
+    }
+
+    pub(super) fn quit(&mut self, events: &mut Vec<Event>) -> Value {
+        if !self.quit {
+            self.quit = true;
+            events.push(Event::shutdown("host-qmp-quit", timestamp()));
+        }
+        empty()
+    }
+}
+
+/// Now, as events carry it: seconds and microseconds since the epoch, or -1 both.
+fn timestamp() -> (i64, i64) {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or((-1, -1), |now| (now.as_secs().cast_signed(), i64::from(now.subsec_micros())))
+}

@@ -1,0 +1,184 @@
+//! Filters: what each is and where it sits in its client's chain (QEMU `net/filter.c`).
+
+use super::{ClientId, FilterId, Net, NetError};
+use serde_json::{Map, Value};
+
+/// Which frames a filter sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Both.
+    All,
+    /// Frames sent to the client.
+    Rx,
+    /// Frames that the client sends.
+    Tx,
+}
+
+impl Direction {
+    /// The name in the schema.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Rx => "rx",
+            Self::Tx => "tx",
+        }
+    }
+
+    /// From the name in the schema.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::All, Self::Rx, Self::Tx].into_iter().find(|d| d.name() == name)
+    }
+}
+
+/// On which side of the filter that `position=id=` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Insert {
+    /// Nearer the head.
+    Before,
+    /// Nearer the tail.
+    Behind,
+}
+
+impl Insert {
+    /// The name in the schema.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::Behind => "behind",
+        }
+    }
+
+    /// From the name in the schema.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Before, Self::Behind].into_iter().find(|i| i.name() == name)
+    }
+}
+
+/// A place in a chain, checked: what it names exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Whose chain.
+    pub client: ClientId,
+    /// Index in it.
+    pub index: usize,
+}
+
+/// The properties that every filter has, as the user gave or set them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterOptions {
+    /// Id of the netdev.
+    pub netdev: String,
+    /// Which frames.
+    pub queue: Direction,
+    /// False: frames pass it by.
+    pub on: bool,
+    /// `head`, `tail` or `id=FILTER`.
+    pub position: String,
+    /// Used with `id=` only.
+    pub insert: Insert,
+}
+
+/// A filter in place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    /// Its number for life.
+    pub id: FilterId,
+    /// The object's id.
+    pub name: String,
+    /// The object type, for example `filter-dump`.
+    pub driver: &'static str,
+    /// Whose chain it sits in; a later change of the `netdev` property does not move it, as in QEMU.
+    pub client: ClientId,
+    /// The common properties.
+    pub options: FilterOptions,
+    /// The type's own properties, in QEMU's order.
+    pub own: Map<String, Value>,
+}
+
+impl Net {
+    /// The filter of that object id.
+    #[must_use]
+    pub fn filter_named(&self, name: &str) -> Option<&Filter> {
+        self.filters.get(self.filter_names.get(name)?)
+    }
+
+    /// The filter's entry, open to change. Its place does not follow.
+    pub fn filter_mut(&mut self, name: &str) -> Option<&mut Filter> {
+        self.filters.get_mut(self.filter_names.get(name)?)
+    }
+
+    /// The filter of that number.
+    #[must_use]
+    pub fn filter(&self, id: FilterId) -> Option<&Filter> {
+        self.filters.get(&id)
+    }
+
+    /// All filters, oldest first.
+    pub fn filters(&self) -> impl Iterator<Item = &Filter> {
+        self.filters.values()
+    }
+
+    /// Finds where a filter with these options would go.
+    ///
+    /// # Errors
+    /// QEMU's texts and order (`netfilter_complete`): the netdev, its queues, the position. A position that names no
+    /// filter is `filter 'x' not found`, whatever else has that id (QEMU aborts there).
+    pub fn place(&self, options: &FilterOptions) -> Result<Place, NetError> {
+        let client = self
+            .named(&options.netdev)
+            .find(|c| !c.is_nic())
+            .ok_or_else(|| NetError::Generic("Parameter 'netdev' expects a network backend id".into()))?;
+        if client.queues().len() > 1 {
+            return Err(NetError::Generic("multiqueue is not supported".into()));
+        }
+        let index = match options.position.as_str() {
+            "head" => 0,
+            "tail" => client.filters.len(),
+            position => {
+                let name = position.strip_prefix("id=").ok_or_else(|| {
+                    NetError::Generic("Parameter 'position' expects 'head', 'tail' or 'id=<id>'".into())
+                })?;
+                let other = self
+                    .filter_named(name)
+                    .ok_or_else(|| NetError::Generic(format!("filter '{name}' not found")))?;
+                let at = client.filters.iter().position(|f| *f == other.id).ok_or_else(|| {
+                    NetError::Generic(format!("filter '{name}' belongs to a different netdev"))
+                })?;
+                at + usize::from(options.insert == Insert::Behind)
+            }
+        };
+        Ok(Place { client: client.id, index })
+    }
+
+    /// Puts a filter at a place that [`Net::place`] found since the last change.
+    pub fn insert_filter(
+        &mut self,
+        name: &str,
+        driver: &'static str,
+        place: Place,
+        options: FilterOptions,
+        own: Map<String, Value>,
+    ) -> Option<FilterId> {
+        let client = self.clients.get_mut(&place.client)?;
+        self.last_filter += 1;
+        let id = FilterId(self.last_filter);
+        client.filters.insert(place.index.min(client.filters.len()), id);
+        self.filter_names.insert(name.to_owned(), id);
+        self.filters
+            .insert(id, Filter { id, name: name.to_owned(), driver, client: place.client, options, own });
+        Some(id)
+    }
+
+    /// Takes a filter out of its chain.
+    pub fn remove_filter(&mut self, name: &str) -> Option<Filter> {
+        let filter = self.filters.remove(&self.filter_names.remove(name)?)?;
+        if let Some(client) = self.clients.get_mut(&filter.client) {
+            client.filters.retain(|f| *f != filter.id);
+        }
+        Some(filter)
+    }
+}

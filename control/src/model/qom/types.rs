@@ -1,0 +1,103 @@
+//! The object types: parents and properties (QEMU `net/filter*.c`, `net/dump.c`, `chardev/`).
+
+/// A property as `qom-list` and `qom-list-properties` show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Property {
+    /// Its name.
+    pub name: &'static str,
+    /// The name of its type.
+    pub kind: &'static str,
+}
+
+/// An object type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectType {
+    /// Its name.
+    pub name: &'static str,
+    /// What it derives from.
+    pub parent: Option<&'static str>,
+    /// No object is of just this type.
+    pub is_abstract: bool,
+    /// Its properties beyond those of its parents.
+    pub own: &'static [Property],
+}
+
+const fn property(name: &'static str, kind: &'static str) -> Property {
+    Property { name, kind }
+}
+
+const fn concrete(name: &'static str, parent: &'static str, own: &'static [Property]) -> ObjectType {
+    ObjectType { name, parent: Some(parent), is_abstract: false, own }
+}
+
+const fn base(name: &'static str, parent: Option<&'static str>, own: &'static [Property]) -> ObjectType {
+    ObjectType { name, parent, is_abstract: true, own }
+}
+
+const STRING: &str = "string";
+const VNET: Property = property("vnet_hdr_support", "bool");
+
+/// Every type there is.
+pub const TYPES: &[ObjectType] = &[
+    base("interface", None, &[]),
+    base("user-creatable", Some("interface"), &[]),
+    base("object", None, &[property("type", STRING)]),
+    concrete("container", "object", &[]),
+    base("machine", Some("object"), &[]),
+    concrete("none-machine", "machine", &[]),
+    base("chardev", Some("object"), &[]),
+    concrete("chardev-null", "chardev", &[]),
+    concrete(
+        "chardev-socket",
+        "chardev",
+        &[property("connected", "bool"), property("addr", "SocketAddress")],
+    ),
+    base("chardev-fd", Some("chardev"), &[]),
+    concrete("chardev-stdio", "chardev-fd", &[]),
+    base(
+        "netfilter",
+        Some("object"),
+        &[
+            property("queue", "NetFilterDirection"),
+            property("netdev", STRING),
+            property("insert", STRING),
+            property("status", STRING),
+            property("position", STRING),
+        ],
+    ),
+    concrete("filter-dump", "netfilter", &[property("maxlen", "uint32"), property("file", STRING)]),
+    concrete("filter-buffer", "netfilter", &[property("interval", "uint32")]),
+    concrete("filter-mirror", "netfilter", &[property("outdev", STRING), VNET]),
+    concrete(
+        "filter-redirector",
+        "netfilter",
+        &[property("outdev", STRING), property("indev", STRING), VNET],
+    ),
+    concrete("filter-rewriter", "netfilter", &[VNET]),
+    concrete("filter-replay", "netfilter", &[]),
+];
+
+/// The type of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static ObjectType> {
+    TYPES.iter().find(|t| t.name == name)
+}
+
+impl ObjectType {
+    /// Whether it is, or derives from, the type of that name; every filter also implements `user-creatable`.
+    #[must_use]
+    pub fn implements(&self, name: &str) -> bool {
+        let ancestor = self.parent.and_then(find).is_some_and(|parent| parent.implements(name));
+        let creatable =
+            self.name == "netfilter" && find("user-creatable").is_some_and(|t| t.implements(name));
+        self.name == name || ancestor || creatable
+    }
+
+    /// Its properties, the eldest parent's first.
+    #[must_use]
+    pub fn properties(&self) -> Vec<Property> {
+        let mut all = self.parent.and_then(find).map(Self::properties).unwrap_or_default();
+        all.extend_from_slice(self.own);
+        all
+    }
+}
