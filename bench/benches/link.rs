@@ -43,12 +43,12 @@ fn circle(pool: &mut Pool, bulk: usize, iterations: u64) -> Duration {
     let mut elapsed = Duration::ZERO;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            place::pin(cores[cores.len() - 1]);
+            let _ = place::pin(cores[cores.len() - 1]);
             while let Some(burst) = pop(there, &stop) {
                 back.push(burst).expect("no more than circulates");
             }
         });
-        place::pin(cores[0]);
+        let _ = place::pin(cores[0]);
         let start = Instant::now();
         for _ in 0..iterations {
             let burst = pop(back, &stop).expect("not stopped yet");
