@@ -17,7 +17,7 @@
 
 pub mod backend;
 pub mod burst;
-pub mod engine;
+mod engine;
 pub mod filter;
 pub mod mem;
 pub mod offload;
@@ -28,4 +28,6 @@ pub mod uring;
 pub mod wire;
 pub mod worker;
 
-pub use engine::{Attachments, Config, Engine, EngineError, Retired, Stats};
+pub use engine::{
+    Attachments, ClientStats, Config, Engine, EngineError, QueueStats, Retired, Stats, WorkerStats,
+};

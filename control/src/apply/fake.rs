@@ -2,7 +2,7 @@
 
 use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair, TapRequest};
 use crate::qmp::error::QmpError;
-use engine::engine::{ClientStats, QueueStats, WorkerStats};
+use engine::{ClientStats, QueueStats, WorkerStats};
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
 use engine::topology::model::{ClientKind, Topology};

@@ -4,7 +4,7 @@ use super::State;
 use super::state::empty;
 use crate::model::ClientId;
 use engine::Stats;
-use engine::engine::{ClientStats, QueueStats, WorkerStats};
+use engine::{ClientStats, QueueStats, WorkerStats};
 use engine::port::counters::DropReason;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;

@@ -28,7 +28,7 @@ impl State {
 
     fn troubles(&self) -> Troubles {
         let clients = self.binding.plane.stats().clients.into_iter();
-        let first = |c: engine::engine::ClientStats| {
+        let first = |c: engine::ClientStats| {
             let errno = c.queues.iter().map(|q| q.trouble).find(|errno| *errno != 0)?;
             Some((c.client?, errno))
         };
