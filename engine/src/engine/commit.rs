@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// How long control waits for a worker before it says that it hangs.
 const PATIENCE: u64 = 5;
 
+/// Old plans that are kept for sleeping workers before these are woken to let go of them.
+const RETIRED: usize = 64;
+
 /// What comes with a topology.
 #[derive(Default)]
 pub struct Attachments {
@@ -197,7 +200,11 @@ impl Engine {
             }
             self.await_word(index, generation, returns[index], until, &mut retired)?;
         }
-        self.publisher.retire();
+        // Sleepers are not woken for a plan that does not concern them; once in a while they are, so that the plans which
+        // they still hold can go.
+        if self.publisher.retire() > RETIRED {
+            self.workers.iter().for_each(|w| w.waker.wake());
+        }
         Ok(retired)
     }
 
