@@ -1,0 +1,6 @@
+//! What loads the device under test: a UDP sender and sink, round trips, QMP commands.
+
+pub mod ping;
+pub mod qmp_rate;
+pub mod send;
+pub mod sink;

@@ -1,0 +1,134 @@
+//! What the kernel tells about a process and its network namespace, read from `/proc/PID`.
+
+use crate::failure::{Context, Failure, Result};
+use std::collections::BTreeMap;
+use std::fs;
+
+fn read(pid: u32, file: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/{file}");
+    fs::read_to_string(&path).context(path)
+}
+
+/// Nanoseconds that all threads of `pid` spent on a CPU (kernel work in their name included).
+///
+/// # Errors
+/// When the process is gone.
+pub fn cpu_ns(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/task");
+    let mut total = 0;
+    for task in fs::read_dir(&path).context(&path)?.flatten() {
+        // A thread may end between the listing and the read.
+        let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        total += stat.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(total)
+}
+
+/// Hundredths of a second that `cpu` has been idle since the start (`/proc/stat`).
+///
+/// # Errors
+/// When there is no such CPU.
+pub fn idle_ticks(cpu: usize) -> Result<u64> {
+    let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+    parse_idle(&text, cpu).ok_or_else(|| Failure::new(format!("no cpu{cpu} in /proc/stat")))
+}
+
+/// Idle time proper and idle time that waits for a disk.
+fn parse_idle(text: &str, cpu: usize) -> Option<u64> {
+    let values = text.lines().find_map(|line| line.strip_prefix(&format!("cpu{cpu} ")))?;
+    let values: Vec<u64> = values.split_whitespace().map_while(|word| word.parse().ok()).collect();
+    Some(values.get(3)? + values.get(4)?)
+}
+
+/// UDP counters of a namespace (`/proc/net/snmp`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Udp {
+    /// Datagrams put into a socket's queue and later read.
+    pub delivered: u64,
+    /// Datagrams that reached a socket whose queue was full.
+    pub rcvbuf_errors: u64,
+}
+
+impl Udp {
+    /// Datagrams that reached a socket, read or not.
+    pub fn arrived(&self) -> u64 {
+        self.delivered + self.rcvbuf_errors
+    }
+}
+
+/// Reads the UDP counters of the namespace in which `pid` runs.
+///
+/// # Errors
+/// When the process is gone.
+pub fn udp(pid: u32) -> Result<Udp> {
+    parse_udp(&read(pid, "net/snmp")?).ok_or_else(|| Failure::new("no Udp lines in /proc/net/snmp"))
+}
+
+fn parse_udp(text: &str) -> Option<Udp> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let field = |name| {
+        let at = names.split(' ').position(|word| word == name)?;
+        values.split(' ').nth(at)?.parse().ok()
+    };
+    Some(Udp { delivered: field("InDatagrams")?, rcvbuf_errors: field("RcvbufErrors")? })
+}
+
+/// Counters of one interface (`/proc/net/dev`), from the kernel's side: what a tap's user reads is its `tx`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Frames that came out of the device into the stack.
+    pub rx_frames: u64,
+    /// Frames from the device that the stack refused.
+    pub rx_dropped: u64,
+    /// Frames that left the stack through the device.
+    pub tx_frames: u64,
+    /// Frames that the device's queue had no room for.
+    pub tx_dropped: u64,
+}
+
+/// Reads the interface counters in the text of `/proc/net/dev`.
+pub fn interfaces(text: &str) -> BTreeMap<String, Interface> {
+    let rows = text.lines().filter_map(|line| line.split_once(':'));
+    rows.map(|(name, values)| {
+        let values: Vec<u64> = values.split_whitespace().map(|word| word.parse().unwrap_or(0)).collect();
+        let column = |at: usize| values.get(at).copied().unwrap_or(0);
+        let counters = Interface {
+            rx_frames: column(1),
+            rx_dropped: column(3),
+            tx_frames: column(9),
+            tx_dropped: column(11),
+        };
+        (name.trim().to_string(), counters)
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn udp_counters_are_found_by_name() {
+        let text = "Ip: a\nUdp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors\nUdp: 7 1 5 9 4\nUdpLite: x\n";
+        assert_eq!(parse_udp(text), Some(Udp { delivered: 7, rcvbuf_errors: 4 }));
+    }
+
+    #[test]
+    fn interface_counters_come_from_their_columns() {
+        let text = "Inter-| head\n face |bytes\n  tap0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n";
+        let want = Interface { rx_frames: 2, rx_dropped: 4, tx_frames: 10, tx_dropped: 12 };
+        assert_eq!(interfaces(text).get("tap0"), Some(&want));
+    }
+
+    #[test]
+    fn idle_time_is_found_by_cpu() {
+        let text = "cpu  9 9 9 9 9\ncpu0 1 2 3 40 5 6 7\ncpu10 1 2 3 70 8 6 7\n";
+        assert_eq!([0, 10, 1].map(|cpu| parse_idle(text, cpu)), [Some(45), Some(78), None]);
+    }
+
+    #[test]
+    fn own_cpu_time_grows() {
+        assert!(cpu_ns(std::process::id()).unwrap() > 0);
+    }
+}
