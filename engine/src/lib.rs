@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Dependencies run one way: `worker` -> `switch`, `filter`, `backend`, `offload` -> `port`, `burst`, `mem`, `wire`,
-//! `uring`; `topology` knows nothing but `std`. A test holds this.
+//! `uring`; `topology` knows nothing but `std` (and `sync`, which is loom under test). A test holds this.
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -23,6 +23,7 @@ pub mod mem;
 pub mod offload;
 pub mod port;
 pub mod switch;
+pub mod sync;
 pub mod topology;
 pub mod uring;
 pub mod wire;

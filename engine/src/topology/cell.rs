@@ -13,7 +13,7 @@
 //! | worker | sleep | announced it, then looked at the generation once more |
 //! | control | count a sleeper as passed | published g before it read the sleeper's flag |
 
-use super::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Padded, fence};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Padded, fence};
 
 /// What control publishes and workers read.
 #[derive(Debug)]

@@ -3,4 +3,3 @@
 pub mod cell;
 pub mod model;
 pub mod plan;
-pub mod sync;

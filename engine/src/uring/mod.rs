@@ -18,6 +18,7 @@
 
 mod batch;
 mod buffers;
+mod doze;
 mod files;
 mod ring;
 mod sends;

@@ -1,21 +1,14 @@
 //! Waking a sleeping worker: a flag that says whether it sleeps, and an eventfd that its sleep waits on.
 
 use super::IoError;
+use super::doze::Doze;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
-
-/// The worker runs; a nudge costs a load.
-const AWAKE: u32 = 0;
-/// It sleeps, or is about to.
-const ASLEEP: u32 = 1;
-/// Somebody woke it and it has not looked yet.
-const WOKEN: u32 = 2;
 
 /// Wakes one worker. Shared by all who may have work for it.
 #[derive(Debug)]
 pub struct Waker {
-    state: AtomicU32,
+    doze: Doze,
     event: EventFd,
 }
 
@@ -23,13 +16,13 @@ impl Waker {
     pub(super) fn new() -> Result<Self, IoError> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| IoError::Setup { what: "eventfd", errno })?;
-        Ok(Self { state: AtomicU32::new(AWAKE), event })
+        Ok(Self { doze: Doze::new(), event })
     }
 
     /// Wakes the worker, or makes its next sleep return at once. Never lost; one locked instruction, a write to the
     /// eventfd only when it sleeps.
     pub fn wake(&self) {
-        if self.state.swap(WOKEN, Ordering::SeqCst) == ASLEEP {
+        if self.doze.wake() {
             self.kick();
         }
     }
@@ -37,31 +30,24 @@ impl Waker {
     /// Wakes the worker if it sleeps or has announced sleep; a fence and a load otherwise. The work must have been made
     /// visible before, and the worker must look for it between [`super::FdIo::announce`] and [`super::FdIo::sleep`].
     pub fn nudge(&self) {
-        // Pairs with the fence in `announce`: either this load sees ASLEEP, or the worker's look sees the work.
-        fence(Ordering::SeqCst);
-        if self.state.load(Ordering::Relaxed) == ASLEEP {
-            self.wake();
+        if self.doze.nudge() {
+            self.kick();
         }
     }
 
     /// From now on nudges wake. False when a wake has come already.
     pub(super) fn announce(&self) -> bool {
-        let asleep = self
-            .state
-            .compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst)
-            .unwrap_or_else(|s| s);
-        fence(Ordering::SeqCst);
-        asleep != WOKEN
+        self.doze.announce()
     }
 
     pub(super) fn rise(&self) {
-        self.state.swap(AWAKE, Ordering::SeqCst);
+        self.doze.rise();
     }
 
     /// 0 while the worker is awake.
     #[cfg(test)]
     pub(super) fn state_for_test(&self) -> u32 {
-        self.state.load(Ordering::SeqCst)
+        self.doze.state()
     }
 
     fn kick(&self) {
