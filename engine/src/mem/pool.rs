@@ -73,6 +73,8 @@ unsafe impl Send for Class {}
 pub struct PoolFrame {
     /// Offload state of the frame.
     pub hdr: VnetHdr,
+    /// Frames of the source that it stands for, as [`Frame::weight`].
+    pub weight: u32,
     len: u32,
     slot: u32,
     owner: u32,
@@ -180,13 +182,15 @@ impl Pool {
         let slot = class.free.pop()?;
         // SAFETY: slots on the free list number this class's buffers, which lie `stride` apart inside the part.
         let ptr = unsafe { class.base.add((slot & !LARGE_BIT) as usize * class.stride) };
-        Some(PoolFrame { hdr: VnetHdr::NONE, len: len as u32, slot, owner: self.id, ptr })
+        Some(PoolFrame { hdr: VnetHdr::NONE, weight: 1, len: len as u32, slot, owner: self.id, ptr })
     }
 
     /// Copies a lent frame; `None` when no buffer is free.
     #[inline]
     pub fn copy(&mut self, burst: &Burst, frame: &Frame) -> Option<PoolFrame> {
-        self.gather(frame.hdr, frame.len(), burst.segs(frame))
+        let mut copy = self.gather(frame.hdr, frame.len(), burst.segs(frame))?;
+        copy.weight = frame.weight;
+        Some(copy)
     }
 
     /// Copies `len` bytes of lent segments; `None` when no buffer is free.

@@ -93,6 +93,9 @@ impl Backlog {
             if !burst.push(f.hdr, &[f.seg()]) {
                 return;
             }
+            if let Some(frame) = burst.frames_mut().last_mut() {
+                frame.weight = f.weight;
+            }
         }
     }
 
