@@ -73,8 +73,8 @@ unsafe impl Send for Class {}
 pub struct PoolFrame {
     /// Offload state of the frame.
     pub hdr: VnetHdr,
-    /// Frames of the source that it stands for.
-    pub weight: u16,
+    /// Frames of the source that it stands for, as [`Frame::weight`].
+    pub weight: u32,
     len: u32,
     slot: u32,
     owner: u32,
@@ -195,7 +195,7 @@ impl Pool {
     #[inline]
     pub fn copy(&mut self, burst: &Burst, frame: &Frame) -> Option<PoolFrame> {
         let mut copy = self.gather(frame.hdr, frame.len(), burst.segs(frame))?;
-        copy.weight = frame.weight as u16;
+        copy.weight = frame.weight;
         Some(copy)
     }
 

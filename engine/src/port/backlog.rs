@@ -93,16 +93,8 @@ impl Backlog {
             if !burst.push(f.hdr, &[f.seg()]) {
                 return;
             }
-            burst.weigh(u32::from(f.weight));
-        }
-    }
-
-    /// Of the oldest frames, those that `gone` selects have gone.
-    pub fn done_selected(&mut self, pool: &mut Pool, gone: Mask) {
-        for i in (0..64).rev().filter(|i| gone.has(*i)) {
-            if let Some(frame) = self.frames.remove(i) {
-                self.bytes -= frame.len();
-                pool.give(frame);
+            if let Some(frame) = burst.frames_mut().last_mut() {
+                frame.weight = f.weight;
             }
         }
     }

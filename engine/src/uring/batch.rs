@@ -2,7 +2,6 @@
 
 use super::buffers::Buffers;
 use super::files::{File, FileId, Files};
-use super::sends::Sends;
 use super::{IoError, Refused, Waker};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -78,10 +77,6 @@ impl Batch {
         if !file.armed && !file.closing && file.ended.is_none() && buffers.free() > 0 {
             files.list(id); // it ran out of buffers before the kernel ran out of frames
         }
-    }
-
-    pub(super) fn submit(&mut self, _files: &mut Files, sends: &mut Sends) {
-        sends.write_all();
     }
 
     pub(super) fn poll(&mut self, files: &mut Files) {

@@ -191,13 +191,19 @@ impl FdIo {
         self.files.remove(id)
     }
 
-    /// Performs everything queued, then takes in completions. After it every send of this turn has its result.
+    /// Performs everything queued, then takes in completions. After it every send of this turn has its result, and the
+    /// turn's scratch is free from the next [`FdIo::send`] on.
     pub fn submit(&mut self) {
+        self.flush();
+        self.sends.submitted();
+    }
+
+    /// Performs everything queued, in the middle of a turn: results stay, and the scratch is as full as before.
+    pub fn flush(&mut self) {
         match &mut self.engine {
             Engine::Ring(ring) => ring.submit(&mut self.files, &mut self.sends),
-            Engine::Batch(batch) => batch.submit(&mut self.files, &mut self.sends),
+            Engine::Batch(_) => self.sends.write_all(),
         }
-        self.sends.submitted();
     }
 
     /// Takes in what has arrived; costs two loads when nothing has (io_uring).
@@ -273,11 +279,12 @@ impl FdIo {
     }
 
     /// Queues one frame: the ten-byte header if there is one, then the segments, in one write. The segments must stay
-    /// lent until [`FdIo::submit`]. `None` when the turn's scratch is full or the file is unknown: submit first.
+    /// lent until [`FdIo::submit`]; `weight` comes back with the result. `None` when the turn's scratch is full (then
+    /// [`FdIo::flush`] and [`FdIo::write_now`]) or the file is unknown.
     #[inline]
-    pub fn send(&mut self, id: FileId, hdr: Option<&VnetHdr>, segs: &[Seg]) -> Option<Ticket> {
+    pub fn send(&mut self, id: FileId, hdr: Option<&VnetHdr>, weight: u32, segs: &[Seg]) -> Option<Ticket> {
         let fd = self.files.get(id)?.fd;
-        let ticket = self.sends.push(fd, hdr, segs)?;
+        let ticket = self.sends.push(fd, hdr, weight, segs)?;
         if let Engine::Ring(ring) = &mut self.engine {
             ring.send(&mut self.files, &mut self.sends, ticket);
         }

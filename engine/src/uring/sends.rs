@@ -12,6 +12,8 @@ const SENDS: usize = 4096;
 const IOVECS: usize = 4 * SENDS;
 /// Iovecs of one `writev` at most (UIO_MAXIOV).
 const MAX_IOVECS: usize = 1024;
+/// Iovecs that only [`Sends::write_now`] may use.
+const SPARE: usize = MAX_IOVECS + 1;
 
 /// Result not known yet.
 const PENDING: i32 = i32::MIN;
@@ -27,7 +29,7 @@ pub struct Sent {
     pub len: usize,
     /// Its header.
     pub hdr: VnetHdr,
-    /// Frames of the source that it stands for.
+    /// Frames of the source that it stands for ([`crate::burst::Frame::weight`]).
     pub weight: u32,
     /// Bytes written, header included, or the errno; `None` before the submission.
     pub result: Option<Result<usize, Errno>>,
@@ -40,6 +42,7 @@ struct Entry {
     count: u16,
     with_hdr: bool,
     hdr: VnetHdr,
+    weight: u32,
     len: u32,
     weight: u32,
     result: i32,
@@ -77,7 +80,7 @@ impl Sends {
         Self {
             entries: Vec::with_capacity(SENDS),
             headers: vec![[0; 16]; SENDS + 1].into(),
-            iovecs: vec![none; IOVECS].into(),
+            iovecs: vec![none; IOVECS + SPARE].into(),
             used: 0,
             pending: 0,
             next: 0,
@@ -95,13 +98,19 @@ impl Sends {
 
     /// Lays out one send; `None` when the scratch is full.
     #[inline]
-    pub(super) fn push(&mut self, fd: RawFd, hdr: Option<&VnetHdr>, segs: &[Seg]) -> Option<Ticket> {
+    pub(super) fn push(
+        &mut self,
+        fd: RawFd,
+        hdr: Option<&VnetHdr>,
+        weight: u32,
+        segs: &[Seg],
+    ) -> Option<Ticket> {
         if self.done {
             self.entries.clear();
             (self.used, self.next, self.done) = (0, 0, false);
         }
         let at = self.entries.len();
-        if at >= SENDS {
+        if at >= SENDS || self.used + segs.len() >= IOVECS {
             return None;
         }
         let (count, len) = self.lay(at, hdr, segs)?;
@@ -114,6 +123,7 @@ impl Sends {
             count: count as u16,
             with_hdr: hdr.is_some(),
             hdr: hdr_value,
+            weight,
             len,
             weight: 1,
             result,
@@ -229,11 +239,11 @@ impl Sends {
         segs: &[Seg],
     ) -> Result<usize, Errno> {
         // A header of its own, and the iovecs behind the used ones for the moment of the call.
-        let (count, _) = self.lay(SENDS, hdr, segs).ok_or(Errno::EAGAIN)?;
+        let (count, _) = self.lay(SENDS, hdr, segs).ok_or(Errno::EMSGSIZE)?;
         if count > MAX_IOVECS {
             return Err(Errno::EMSGSIZE);
         }
-        let iovecs = self.iovecs.get(self.used..).ok_or(Errno::EAGAIN)?.as_ptr();
+        let iovecs = self.iovecs.get(self.used..).ok_or(Errno::EMSGSIZE)?.as_ptr();
         let n = writev(fd, iovecs, count as u16);
         usize::try_from(n).map_err(|_| Errno::from_raw(-n))
     }

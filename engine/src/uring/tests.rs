@@ -123,8 +123,8 @@ fn every_send_has_its_result_after_submit() {
         let id = io.register(near.as_fd(), None).unwrap();
         let hdr = VnetHdr { gso_size: 7, ..VnetHdr::NONE };
         let (a, b) = ([1u8; 20], [2u8; 30]);
-        let one = io.send(id, Some(&hdr), &[seg(&a), seg(&b)]).unwrap();
-        let two = io.send(id, None, &[seg(&b)]).unwrap();
+        let one = io.send(id, Some(&hdr), 1, &[seg(&a), seg(&b)]).unwrap();
+        let two = io.send(id, None, 1, &[seg(&b)]).unwrap();
         assert_eq!(io.sent(one).unwrap().result, None);
         io.submit();
         assert_eq!(io.sent(one).unwrap(), Sent { len: 50, hdr, weight: 1, result: Some(Ok(60)) });
@@ -146,7 +146,7 @@ fn a_full_receiver_refuses_now_and_is_ready_when_it_has_room() {
         let mut refused = 0;
         for _ in 0..100 {
             for _ in 0..16 {
-                io.send(id, None, &[seg(&bytes)]).unwrap();
+                io.send(id, None, 1, &[seg(&bytes)]).unwrap();
             }
             io.submit();
             refused +=
@@ -173,14 +173,14 @@ fn more_sends_than_the_queue_holds_are_submitted_in_between() {
         let id = io.register(near.as_fd(), None).unwrap();
         let byte = [9u8; 4];
         let mut taken = 0;
-        while io.send(id, None, &[seg(&byte)]).is_some() {
+        while io.send(id, None, 1, &[seg(&byte)]).is_some() {
             taken += 1;
         }
         assert!(taken >= 4096 && io.send_room() == 0);
         io.submit();
         assert!((0..taken).all(|i| io.sent(Ticket(i)).unwrap().result == Some(Ok(4))), "{:?}", io.mode());
         assert_eq!(read_all(&far).concat().len(), taken as usize * 4);
-        assert!(io.send_room() > 0 && io.send(id, None, &[seg(&byte)]) == Some(Ticket(0)));
+        assert!(io.send_room() > 0 && io.send(id, None, 1, &[seg(&byte)]) == Some(Ticket(0)));
         io.submit();
     }
 }

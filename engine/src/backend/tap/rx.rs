@@ -6,7 +6,6 @@ use crate::port::counters::DropReason;
 use crate::port::{RxQueue, Source, Turn};
 use crate::uring::{Buffers, FileId, IoError};
 use crate::wire::vnet_hdr::VnetHdr;
-use nix::errno::Errno;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -25,8 +24,10 @@ pub(super) struct TapRx {
     lent: usize,
     malformed: u64,
     truncated: u64,
-    ended: Option<Errno>,
-    refused: Option<IoError>,
+    /// Frames that nobody has taken lay in buffers at the last look.
+    more: bool,
+    /// Why nothing arrives any more.
+    trouble: i32,
 }
 
 impl TapRx {
@@ -39,8 +40,8 @@ impl TapRx {
             lent: 0,
             malformed: 0,
             truncated: 0,
-            ended: None,
-            refused: None,
+            more: false,
+            trouble: 0,
         }
     }
 
@@ -76,7 +77,10 @@ impl RxQueue for TapRx {
             Ok(id) => self.shared.set_file(Some(id)),
             Err(refused) => {
                 self.buffers = refused.buffers;
-                self.refused = Some(refused.error);
+                self.trouble = match refused.error {
+                    IoError::Watch { errno, .. } | IoError::Setup { errno, .. } => errno as i32,
+                    IoError::NoUring(_) | IoError::TooMany(_) => libc::EMFILE,
+                };
             }
         }
     }
@@ -94,7 +98,10 @@ impl RxQueue for TapRx {
                 Err(reason) => self.drop_first(turn, id, reason),
             }
         }
-        self.ended = turn.io.ended(id);
+        self.more = self.lent > 0;
+        if let Some(errno) = turn.io.ended(id) {
+            self.trouble = if errno as i32 == 0 { libc::EPIPE } else { errno as i32 };
+        }
     }
 
     fn release(&mut self, turn: &mut Turn<'_>, taken: usize) {
@@ -102,6 +109,7 @@ impl RxQueue for TapRx {
         self.lent = 0;
         if let Some(id) = self.shared.file().filter(|_| taken > 0) {
             turn.io.recycle(id, taken);
+            self.more = turn.io.backlog(id) > 0;
         }
     }
 
@@ -117,11 +125,12 @@ impl RxQueue for TapRx {
     }
 
     fn source(&self) -> Source {
-        self.shared.file().map_or(Source::Polled, Source::File)
+        // Without a file (its registration failed) nothing ever comes: a name that no file has.
+        Source::File(self.shared.file().unwrap_or(FileId(Shared::NONE)))
     }
 
     fn pending(&self) -> bool {
-        false // the worker keeps a ready file on its list until a burst comes back empty
+        self.more
     }
 
     fn drops(&mut self) -> Option<(DropReason, u64)> {
@@ -135,10 +144,6 @@ impl RxQueue for TapRx {
     }
 
     fn trouble(&self) -> i32 {
-        match (&self.refused, self.ended) {
-            (Some(error), _) => error.errno() as i32,
-            (None, Some(errno)) => errno as i32,
-            (None, None) => 0,
-        }
+        self.trouble
     }
 }

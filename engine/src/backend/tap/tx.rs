@@ -2,6 +2,7 @@
 
 use super::Shared;
 use crate::burst::{Burst, Frame, Mask, Seg};
+use crate::mem::pool::PoolFrame;
 use crate::port::backlog::Backlog;
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Turn, TxQueue};
@@ -49,6 +50,8 @@ pub(super) struct TapTx {
     /// The user limits what may wait in the receiver. Then refusals are normal, and each frame is written by itself so
     /// that none overtakes a refused one. Without a limit a refusal means that the kernel has no memory.
     limited: bool,
+    /// The file has been asked to say when it can be written to.
+    waits: bool,
     /// Tickets of this turn: first and number.
     runs: Vec<(u32, u32)>,
     backlog: Backlog,
@@ -65,7 +68,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn sent(&mut self, len: usize, weight: u32) {
+    fn sent(&mut self, weight: u32, len: usize) {
         self.frames += u64::from(weight);
         self.bytes += len as u64;
     }
@@ -94,90 +97,111 @@ impl Tally {
     }
 }
 
+/// What accounting needs of a frame.
+#[derive(Clone, Copy)]
+struct Head {
+    hdr: VnetHdr,
+    weight: u32,
+    len: usize,
+}
+
+impl From<&Frame> for Head {
+    fn from(f: &Frame) -> Self {
+        Self { hdr: f.hdr, weight: f.weight, len: f.len() }
+    }
+}
+
+impl From<&PoolFrame> for Head {
+    fn from(f: &PoolFrame) -> Self {
+        Self { hdr: f.hdr, weight: f.weight, len: f.len() }
+    }
+}
+
 impl TapTx {
     pub(super) fn new(shared: Arc<Shared>, caps: Caps, limited: bool) -> Self {
         Self {
             shared,
             caps,
             limited,
+            waits: false,
             runs: Vec::with_capacity(RUNS),
             backlog: Backlog::new(KEPT_FRAMES, KEPT_BYTES),
             tally: Tally::default(),
         }
     }
 
-    fn hdr<'h>(&self, hdr: &'h VnetHdr) -> Option<&'h VnetHdr> {
-        self.shared.vnet_hdr.then_some(hdr)
-    }
-
-    /// Writes frames one by one; stops at the first that must wait.
-    fn write_each(&mut self, turn: &mut Turn<'_>, id: FileId, burst: &Burst, mask: Mask) -> usize {
-        let mut taken = 0;
-        for frame in mask.iter().map_while(|i| burst.frames().get(i)) {
-            if !self.write_one(turn, id, frame, burst.segs(frame)) {
-                turn.io.want_writable(id);
-                break;
-            }
-            taken += 1;
-        }
-        taken
-    }
-
-    /// Writes one frame now and accounts for it; false when it must wait.
-    fn write_one(&mut self, turn: &mut Turn<'_>, id: FileId, frame: &Frame, segs: &[Seg]) -> bool {
-        let (len, weight) = (frame.len(), frame.weight);
-        match turn.io.write_now(id, self.hdr(&frame.hdr), segs) {
-            Ok(_) => self.tally.sent(len, weight),
-            Err(errno) => match verdict(errno, len) {
-                Verdict::Wait => return false,
-                Verdict::Drop(reason) => self.tally.drop(reason, weight),
-            },
-        }
-        true
-    }
-
-    /// Queues frames for the turn's submission.
+    /// Queues frames for the turn's submission; what its scratch has no room for is written at once, behind them.
     fn queue(&mut self, turn: &mut Turn<'_>, id: FileId, burst: &Burst, mask: Mask) -> usize {
-        let mut taken = 0;
-        for frame in mask.iter().map_while(|i| burst.frames().get(i)) {
-            let Some(ticket) = self.send(turn, id, burst, frame) else { break };
+        for (taken, i) in mask.iter().enumerate() {
+            let Some(frame) = burst.frames().get(i) else { return taken };
+            let Some(ticket) = self.send(turn, id, burst, frame) else {
+                turn.io.flush();
+                let rest = mask.iter().skip(taken).fold(0, |rest, i| rest | 1 << i);
+                return taken + self.write_each(turn, id, burst, Mask(rest));
+            };
             match self.runs.last_mut() {
                 Some((first, count)) if *first + *count == ticket.0 => *count += 1,
                 _ => self.runs.push((ticket.0, 1)),
             }
-            taken += 1;
         }
-        taken
+        mask.count()
     }
 
     #[inline]
     fn send(&self, turn: &mut Turn<'_>, id: FileId, burst: &Burst, frame: &Frame) -> Option<Ticket> {
-        // A further run would not fit: `room` has said so before the source was read.
         if self.runs.len() >= RUNS {
             return None;
         }
-        let ticket = turn.io.send(id, self.hdr(&frame.hdr), burst.segs(frame))?;
-        if frame.weight != 1 {
-            turn.io.weigh(ticket, frame.weight);
+        let hdr = self.shared.vnet_hdr.then_some(&frame.hdr);
+        turn.io.send(id, hdr, frame.weight, burst.segs(frame))
+    }
+
+    /// Writes frames one by one; stops at the first that must wait.
+    fn write_each(&mut self, turn: &mut Turn<'_>, id: FileId, burst: &Burst, mask: Mask) -> usize {
+        for (taken, i) in mask.iter().enumerate() {
+            let Some(frame) = burst.frames().get(i) else { return taken };
+            if !self.write_one(turn, id, frame.into(), burst.segs(frame)) {
+                return taken;
+            }
         }
-        Some(ticket)
+        mask.count()
+    }
+
+    /// Writes one frame now and accounts for it; false when it must wait.
+    fn write_one(&mut self, turn: &mut Turn<'_>, id: FileId, head: Head, segs: &[Seg]) -> bool {
+        let hdr = self.shared.vnet_hdr.then_some(&head.hdr);
+        match turn.io.write_now(id, hdr, segs) {
+            Ok(_) => self.tally.sent(head.weight, head.len),
+            Err(errno) => match verdict(errno, head.len) {
+                Verdict::Wait => {
+                    self.waits = true;
+                    turn.io.want_writable(id);
+                    return false;
+                }
+                Verdict::Drop(reason) => self.tally.drop(reason),
+            },
+        }
+        true
     }
 
     /// Takes in one result.
     fn account(&mut self, turn: &mut Turn<'_>, ticket: Ticket) {
         let Some(sent) = turn.io.sent(ticket) else { return };
         match sent.result {
-            Some(Ok(_)) => self.tally.sent(sent.len, sent.weight),
+            Some(Ok(_)) => self.tally.sent(sent.weight, sent.len),
             Some(Err(errno)) => match verdict(errno, sent.len) {
                 Verdict::Wait => self.keep(turn, ticket, &sent),
                 Verdict::Drop(reason) => self.tally.drop(reason, sent.weight),
             },
-            None => self.tally.drop(DropReason::TxError, sent.weight), // never submitted: a fault of the caller
+            None => self.tally.drop(DropReason::TxError), // settled before it was submitted: a fault of the caller
         }
     }
 
     /// Copies a refused frame to the backlog.
     fn keep(&mut self, turn: &mut Turn<'_>, ticket: Ticket, sent: &Sent) {
+        if !self.backlog.has_room(sent.len) {
+            return self.tally.drop(DropReason::TxFull);
+        }
         let mut segs = [const { None }; SEGS];
         let mut n = 0;
         turn.io.sent_segs(ticket, |seg| {
@@ -186,37 +210,30 @@ impl TapTx {
             }
             n += 1;
         });
-        let copied = if n > SEGS || !self.backlog.has_room(sent.len) {
-            Err(DropReason::TxFull)
-        } else {
-            turn.pool.gather_from(sent.hdr, sent.len, segs.iter().flatten()).ok_or(DropReason::NoBuffer)
-        };
-        let kept = copied.and_then(|mut frame| {
-            frame.weight = sent.weight as u16;
-            self.backlog.push_owned(frame).map_err(|(frame, _)| {
-                turn.pool.give(frame);
-                DropReason::TxFull
-            })
-        });
-        if let Err(reason) = kept {
-            self.tally.drop(reason, sent.weight);
+        let copy =
+            if n > SEGS { None } else { turn.pool.gather_from(sent.hdr, sent.len, segs.iter().flatten()) };
+        let Some(mut copy) = copy else { return self.tally.drop(DropReason::NoBuffer) };
+        copy.weight = sent.weight;
+        if let Err((copy, reason)) = self.backlog.push_owned(copy) {
+            turn.pool.give(copy);
+            self.tally.drop(reason);
         }
     }
 
-    /// Tries kept frames again, in order, until one must wait.
-    fn retry(&mut self, turn: &mut Turn<'_>) {
-        let Some(id) = self.shared.file() else { return };
-        if self.backlog.is_empty() || turn.io.waits_writable(id) {
-            return;
+    /// Whether nothing can be written now. Tries kept frames again first, in order.
+    fn is_blocked(&mut self, turn: &mut Turn<'_>, id: FileId) -> bool {
+        if self.waits && turn.io.waits_writable(id) {
+            return true;
         }
+        self.waits = false;
         while let Some(frame) = self.backlog.front() {
-            let (frame, seg) = (frame.as_frame(), frame.seg());
-            if !self.write_one(turn, id, &frame, &[seg]) {
-                turn.io.want_writable(id);
-                return;
+            let (head, seg) = (frame.into(), frame.seg());
+            if !self.write_one(turn, id, head, &[seg]) {
+                return true;
             }
             self.backlog.done(turn.pool, 1);
         }
+        false
     }
 }
 
@@ -229,11 +246,7 @@ impl TxQueue for TapTx {
 
     fn room(&mut self, turn: &mut Turn<'_>) -> usize {
         let Some(id) = self.shared.file() else { return 0 };
-        if turn.io.waits_writable(id) {
-            return 0;
-        }
-        self.retry(turn);
-        if !self.backlog.is_empty() || self.runs.len() >= RUNS {
+        if self.is_blocked(turn, id) || self.runs.len() >= RUNS {
             return 0;
         }
         turn.io.send_room()
@@ -257,17 +270,20 @@ impl TxQueue for TapTx {
             }
         }
         self.runs.clear();
-        self.retry(turn);
+        if let Some(id) = self.shared.file() {
+            self.is_blocked(turn, id);
+        }
         self.tally.settle(counters);
     }
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
         self.runs.clear();
+        self.waits = false;
         self.backlog.clear(turn.pool);
-        true // the file itself is closed by the receiving half
+        true // the receiving half closes the file, poll for room included
     }
 
     fn blocked(&self) -> bool {
-        !self.backlog.is_empty()
+        self.waits || !self.backlog.is_empty()
     }
 }
