@@ -92,12 +92,6 @@ impl PoolFrame {
         unsafe { Seg::new(self.ptr, self.len) }
     }
 
-    /// What a burst would say of it, without its segment.
-    #[must_use]
-    pub const fn as_frame(&self) -> Frame {
-        Frame::alone(self.hdr, self.len, self.weight as u32)
-    }
-
     /// Length in bytes.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -99,6 +99,16 @@ impl Backlog {
         }
     }
 
+    /// Of the oldest frames, those that `gone` selects have gone.
+    pub fn done_selected(&mut self, pool: &mut Pool, gone: Mask) {
+        for i in (0..64).rev().filter(|i| gone.has(*i)) {
+            if let Some(frame) = self.frames.remove(i) {
+                self.bytes -= frame.len();
+                pool.give(frame);
+            }
+        }
+    }
+
     /// The oldest `n` frames have gone.
     pub fn done(&mut self, pool: &mut Pool, n: usize) {
         for _ in 0..n {

@@ -291,12 +291,6 @@ impl FdIo {
         Some(ticket)
     }
 
-    /// Notes how many frames of the source a send stands for, where it is not one.
-    #[inline]
-    pub fn weigh(&mut self, ticket: Ticket, weight: u32) {
-        self.sends.weigh(ticket, weight);
-    }
-
     /// The result of a send, until the first [`FdIo::send`] after [`FdIo::submit`].
     #[inline]
     #[must_use]

@@ -44,7 +44,6 @@ struct Entry {
     hdr: VnetHdr,
     weight: u32,
     len: u32,
-    weight: u32,
     result: i32,
 }
 
@@ -125,7 +124,6 @@ impl Sends {
             hdr: hdr_value,
             weight,
             len,
-            weight: 1,
             result,
         });
         self.used += count;
@@ -151,14 +149,6 @@ impl Sends {
             len += seg.len() as u32;
         }
         Some((count, len))
-    }
-
-    /// Notes how many frames of the source a send stands for, where it is not one.
-    #[inline]
-    pub(super) fn weigh(&mut self, ticket: Ticket, weight: u32) {
-        if let Some(entry) = self.entries.get_mut(ticket.0 as usize) {
-            entry.weight = weight;
-        }
     }
 
     /// A send that still has to go to the kernel.

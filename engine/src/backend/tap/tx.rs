@@ -18,7 +18,7 @@ const KEPT_FRAMES: usize = 256;
 /// Bytes of refused frames that are kept at most: a burst of 64 KiB frames.
 const KEPT_BYTES: usize = 5 << 20;
 /// Segments that are handed on when a refused frame is copied.
-const SEGS: usize = 64;
+const SEGS: usize = 2 * crate::burst::BURST;
 
 /// What a frame's write says about later ones.
 enum Verdict {
@@ -178,7 +178,7 @@ impl TapTx {
                     turn.io.want_writable(id);
                     return false;
                 }
-                Verdict::Drop(reason) => self.tally.drop(reason),
+                Verdict::Drop(reason) => self.tally.drop(reason, head.weight),
             },
         }
         true
@@ -193,14 +193,14 @@ impl TapTx {
                 Verdict::Wait => self.keep(turn, ticket, &sent),
                 Verdict::Drop(reason) => self.tally.drop(reason, sent.weight),
             },
-            None => self.tally.drop(DropReason::TxError), // settled before it was submitted: a fault of the caller
+            None => self.tally.drop(DropReason::TxError, sent.weight), // settled before it was submitted: a fault of the caller
         }
     }
 
     /// Copies a refused frame to the backlog.
     fn keep(&mut self, turn: &mut Turn<'_>, ticket: Ticket, sent: &Sent) {
         if !self.backlog.has_room(sent.len) {
-            return self.tally.drop(DropReason::TxFull);
+            return self.tally.drop(DropReason::TxFull, sent.weight);
         }
         let mut segs = [const { None }; SEGS];
         let mut n = 0;
@@ -212,11 +212,11 @@ impl TapTx {
         });
         let copy =
             if n > SEGS { None } else { turn.pool.gather_from(sent.hdr, sent.len, segs.iter().flatten()) };
-        let Some(mut copy) = copy else { return self.tally.drop(DropReason::NoBuffer) };
+        let Some(mut copy) = copy else { return self.tally.drop(DropReason::NoBuffer, sent.weight) };
         copy.weight = sent.weight;
         if let Err((copy, reason)) = self.backlog.push_owned(copy) {
             turn.pool.give(copy);
-            self.tally.drop(reason);
+            self.tally.drop(reason, sent.weight);
         }
     }
 
