@@ -66,7 +66,12 @@ fn every_case_gets_the_answers_of_the_reference() {
             skipped += 1;
             continue;
         }
-        match run(case, &mut reference, &mut ours) {
+        let begun = Instant::now();
+        let verdict = run(case, &mut reference, &mut ours);
+        if begun.elapsed().as_secs() >= 2 {
+            println!("slow: {} took {:.1} s", case.name, begun.elapsed().as_secs_f32());
+        }
+        match verdict {
             Verdict::Same => same += 1,
             Verdict::Intended => intended += 1,
             Verdict::Pending(kind) => *pending.entry(kind).or_default() += 1,
