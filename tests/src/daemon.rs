@@ -67,6 +67,7 @@ pub struct Builder<'a> {
     sockets: usize,
     directory: Option<TempDir>,
     environment: Vec<(OsString, OsString)>,
+    wrapper: Vec<OsString>,
 }
 
 impl<'a> Builder<'a> {
@@ -105,6 +106,13 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Runs under another command, which ends by executing its last arguments.
+    #[must_use]
+    pub fn under(mut self, wrapper: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.wrapper = wrapper.into_iter().map(|word| word.as_ref().into()).collect();
+        self
+    }
+
     /// The command line without starting it, for tests that start and watch the process themselves.
     #[must_use]
     pub fn command(&self, directory: &Path) -> Command {
@@ -112,7 +120,9 @@ impl<'a> Builder<'a> {
             Program::Netdevd => netdevd(),
             Program::Oracle => oracle().unwrap_or_else(|reason| panic!("{reason}")),
         };
-        let mut command = self.namespace.map_or_else(|| wait::mortal(&path), |namespace| namespace.command(&path));
+        let words: Vec<_> = self.wrapper.iter().cloned().chain([path.into_os_string()]).collect();
+        let mut command = self.namespace.map_or_else(|| wait::mortal(&words[0]), |place| place.command(&words[0]));
+        command.args(&words[1..]);
         if self.program == Program::Oracle {
             command.args(["-M", "none", "-display", "none", "-nodefaults"]);
         }
@@ -175,6 +185,7 @@ impl Daemon {
             sockets: 1,
             directory: None,
             environment: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 

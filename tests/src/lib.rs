@@ -4,6 +4,7 @@
 //! - [`qmp`]: a QMP client that shows everything: ids, events, raw bytes, passed file descriptors
 //! - [`netns`]: network namespaces that vanish with the test, and commands inside them
 //! - [`packet`]: sends and receives single frames on an interface
+//! - [`lab`]: a daemon with taps in other namespaces
 //! - [`skip`]: what a test needs and this machine may lack; every skip is printed and counted
 //! - [`differential`]: the same lines to both programs, and the table of intended differences
 //!
@@ -12,6 +13,7 @@
 
 pub mod daemon;
 pub mod differential;
+pub mod lab;
 pub mod netns;
 pub mod packet;
 pub mod qmp;
