@@ -54,11 +54,12 @@ pub fn oracle() -> Result<PathBuf, String> {
         return Ok(path.into());
     }
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let found = own.ancestors().map(|above| above.join("oracle/qemu-system-x86_64")).find(|path| path.is_file());
+    let found =
+        own.ancestors().map(|above| above.join("oracle/qemu-system-x86_64")).find(|path| path.is_file());
     found.ok_or_else(|| "needs QEMU 10.0 (run scripts/oracle)".into())
 }
 
-/// How to start a daemon; see [`Daemon::new`].
+/// How to start a daemon; see [`Daemon::of`].
 #[derive(Debug)]
 pub struct Builder<'a> {
     program: Program,
@@ -121,7 +122,8 @@ impl<'a> Builder<'a> {
             Program::Oracle => oracle().unwrap_or_else(|reason| panic!("{reason}")),
         };
         let words: Vec<_> = self.wrapper.iter().cloned().chain([path.into_os_string()]).collect();
-        let mut command = self.namespace.map_or_else(|| wait::mortal(&words[0]), |place| place.command(&words[0]));
+        let mut command =
+            self.namespace.map_or_else(|| wait::mortal(&words[0]), |place| place.command(&words[0]));
         command.args(&words[1..]);
         if self.program == Program::Oracle {
             command.args(["-M", "none", "-display", "none", "-nodefaults"]);
@@ -149,7 +151,9 @@ impl<'a> Builder<'a> {
         if self.sockets > 0 {
             let path = daemon.socket(0);
             let answered = wait::until(wait::PATIENCE, || {
-                path.exists().then_some(true).or_else(|| daemon.child.try_wait().ok().flatten().map(|_| false))
+                path.exists()
+                    .then_some(true)
+                    .or_else(|| daemon.child.try_wait().ok().flatten().map(|_| false))
             });
             assert_eq!(answered, Some(true), "no QMP socket from {command:?}; it said: {}", daemon.stderr());
         }
@@ -177,7 +181,7 @@ pub struct Daemon {
 impl Daemon {
     /// Prepares a daemon.
     #[must_use]
-    pub fn new<'a>(program: Program) -> Builder<'a> {
+    pub fn of<'a>(program: Program) -> Builder<'a> {
         Builder {
             program,
             arguments: Vec::new(),
@@ -192,7 +196,7 @@ impl Daemon {
     /// Our daemon with one QMP socket, started, and a client that has negotiated.
     #[must_use]
     pub fn netdevd(arguments: &[&str]) -> (Self, Qmp) {
-        let daemon = Self::new(Program::Netdevd).args(arguments).start();
+        let daemon = Self::of(Program::Netdevd).args(arguments).start();
         let client = daemon.client();
         (daemon, client)
     }
@@ -200,7 +204,7 @@ impl Daemon {
     /// Our daemon in a namespace, and a client that has negotiated.
     #[must_use]
     pub fn netdevd_within(namespace: &NetNs, arguments: &[&str]) -> (Self, Qmp) {
-        let daemon = Self::new(Program::Netdevd).args(arguments).within(namespace).start();
+        let daemon = Self::of(Program::Netdevd).args(arguments).within(namespace).start();
         let client = daemon.client();
         (daemon, client)
     }
@@ -247,7 +251,8 @@ impl Daemon {
     /// What it has printed so far.
     #[must_use]
     pub fn stderr(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.directory.path().join("stderr")).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.directory.path().join("stderr")).unwrap_or_default())
+            .into_owned()
     }
 
     /// Number of its open file descriptors.

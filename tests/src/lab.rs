@@ -74,7 +74,8 @@ impl Lab {
     pub fn hub(&mut self, number: i32, netdevs: &[&str]) {
         for netdev in netdevs {
             let port = format!("{netdev}-port");
-            self.qmp.ok("netdev_add", json!({"type": "hubport", "id": port, "hubid": number, "netdev": netdev}));
+            self.qmp
+                .ok("netdev_add", json!({"type": "hubport", "id": port, "hubid": number, "netdev": netdev}));
         }
     }
 
@@ -120,11 +121,15 @@ impl Leg {
         Self { name: name.into(), socket, place }
     }
 
-    /// Payloads of the test frames that have come, once nothing has come for a tenth of a second.
+    /// Payloads of the test frames that have come, once nothing has come for a tenth of a second, without the zero
+    /// bytes at their end: a tap may pad short frames to 60 bytes.
     #[must_use]
     pub fn payloads(&self) -> Vec<Vec<u8>> {
-        let frames = self.socket.drain(Duration::from_millis(100));
-        frames.into_iter().filter(|frame| frame[12..14] == [0x88, 0xb5]).map(|frame| frame[14..].to_vec()).collect()
+        let frames = self.socket.drain(Duration::from_millis(100)).into_iter();
+        let ours = frames.filter(|frame| frame[12..14] == [0x88, 0xb5]);
+        let length =
+            |frame: &[u8]| frame.iter().rposition(|byte| *byte != 0).map_or(14, |last| 14.max(last + 1));
+        ours.map(|frame| frame[14..length(&frame)].to_vec()).collect()
     }
 
     /// What the kernel has counted on it.
@@ -142,7 +147,8 @@ impl Leg {
 pub fn counts(place: &NetNs, link: &str) -> Counts {
     let text = place.run("ip", &["-j", "-s", "link", "show", "dev", link]);
     let value: Value = serde_json::from_str(&text).expect("ip prints JSON");
-    let number = |direction: &str, what: &str| value[0]["stats64"][direction][what].as_u64().expect("a counter");
+    let number =
+        |direction: &str, what: &str| value[0]["stats64"][direction][what].as_u64().expect("a counter");
     Counts {
         rx_packets: number("rx", "packets"),
         tx_packets: number("tx", "packets"),

@@ -108,7 +108,8 @@ impl NetNs {
     #[must_use]
     pub fn links(&self) -> Vec<String> {
         let text = self.ip("-o link show");
-        let names = text.lines().filter_map(|line| line.split(": ").nth(1)).filter_map(|name| name.split('@').next());
+        let names =
+            text.lines().filter_map(|line| line.split(": ").nth(1)).filter_map(|name| name.split('@').next());
         names.filter(|name| *name != "lo").map(String::from).collect()
     }
 

@@ -83,7 +83,8 @@ impl Qmp {
         let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&numbers)];
         let rights = if files.is_empty() { &rights[..0] } else { &rights[..] };
-        let sent = sendmsg::<()>(self.stream.as_raw_fd(), &[IoSlice::new(bytes)], rights, MsgFlags::empty(), None)?;
+        let sent =
+            sendmsg::<()>(self.stream.as_raw_fd(), &[IoSlice::new(bytes)], rights, MsgFlags::empty(), None)?;
         self.stream.write_all(&bytes[sent..])
     }
 
@@ -185,13 +186,19 @@ impl Qmp {
     /// # Panics
     /// When no well-formed reply comes.
     #[expect(clippy::needless_pass_by_value, reason = "callers write json!(..) in place")]
-    pub fn execute_with(&mut self, command: &str, arguments: Value, files: &[BorrowedFd]) -> Result<Value, Failure> {
+    pub fn execute_with(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        files: &[BorrowedFd],
+    ) -> Result<Value, Failure> {
         let reply = self.roundtrip(command, &arguments, files);
         let reply = reply.unwrap_or_else(|error| panic!("no reply to {command} {arguments}: {error}"));
         if let Some(value) = reply.get("return") {
             return Ok(value.clone());
         }
-        let text = |key| reply["error"][key].as_str().unwrap_or_else(|| panic!("strange reply: {reply}")).into();
+        let text =
+            |key| reply["error"][key].as_str().unwrap_or_else(|| panic!("strange reply: {reply}")).into();
         Err(Failure { class: text("class"), desc: text("desc") })
     }
 
@@ -236,7 +243,9 @@ impl Qmp {
             match next.get("event") {
                 Some(event) if event == name => return Ok(next),
                 Some(_) => {}
-                None => return Err(io::Error::new(ErrorKind::InvalidData, format!("a reply, no event: {next}"))),
+                None => {
+                    return Err(io::Error::new(ErrorKind::InvalidData, format!("a reply, no event: {next}")));
+                }
             }
         }
     }

@@ -79,12 +79,18 @@ fn check(need: Need) -> Result<(), String> {
         Need::Tool(tool) => on_path(tool).map(drop).ok_or_else(|| format!("needs {tool}")),
         Need::Oracle => daemon::oracle().map(drop),
         Need::Namespaces if on_path("ip").is_none() => Err("needs iproute2".into()),
-        Need::Namespaces if succeeds("unshare", &["-n", "true"]) || succeeds("unshare", &["-Urn", "true"]) => Ok(()),
+        Need::Namespaces
+            if succeeds("unshare", &["-n", "true"]) || succeeds("unshare", &["-Urn", "true"]) =>
+        {
+            Ok(())
+        }
         Need::Namespaces => Err("may not make network namespaces".into()),
         Need::Tap => {
             check(Need::Namespaces)?;
             let make = ["ip", "tuntap", "add", "dev", "probe0", "mode", "tap"];
-            let made = [vec!["-n"], vec!["-Urn"]].into_iter().any(|way| succeeds("unshare", &[way, make.to_vec()].concat()));
+            let made = [vec!["-n"], vec!["-Urn"]]
+                .into_iter()
+                .any(|way| succeeds("unshare", &[way, make.to_vec()].concat()));
             if made { Ok(()) } else { Err("may not make taps (/dev/net/tun)".into()) }
         }
         Need::Mount if succeeds("unshare", &["-m", "mount", "-t", "tmpfs", "none", "/mnt"]) => Ok(()),
@@ -98,5 +104,8 @@ fn check(need: Need) -> Result<(), String> {
 #[must_use]
 pub fn on_path(tool: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':').chain(["/usr/sbin", "/sbin"]).map(|directory| Path::new(directory).join(tool)).find(|at| at.is_file())
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin"])
+        .map(|directory| Path::new(directory).join(tool))
+        .find(|at| at.is_file())
 }

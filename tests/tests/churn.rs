@@ -21,7 +21,8 @@ fn rounds() -> u32 {
 fn pump(leg: &Leg, stop: &AtomicBool) -> u32 {
     let (begun, mut sent) = (Instant::now(), 0_u32);
     while !stop.load(Ordering::Relaxed) {
-        let due = u32::try_from(begun.elapsed().as_micros() * u128::from(RATE) / 1_000_000).unwrap_or(u32::MAX);
+        let due =
+            u32::try_from(begun.elapsed().as_micros() * u128::from(RATE) / 1_000_000).unwrap_or(u32::MAX);
         // A late sender must not become a burst that overruns the tap's queue of 1,000 frames.
         for _ in 0..due.saturating_sub(sent).min(200) {
             leg.socket.send(&frame([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1], &sent.to_be_bytes()));
@@ -57,7 +58,9 @@ fn under_traffic(work: impl FnOnce(&mut Lab)) {
         let (ports, kernel) = ((lab.port("from"), lab.port("to")), (from.counts(), to.counts()));
         panic!("{sent} frames sent, and not all accounted for: ports {ports:?}, kernel {kernel:?}")
     });
-    println!("{sent} frames: {delivered} delivered, {lost} dropped by name, {kernel} never left the kernel's queue");
+    println!(
+        "{sent} frames: {delivered} delivered, {lost} dropped by name, {kernel} never left the kernel's queue"
+    );
     assert_eq!(lost, 0, "frames lost while the topology changes");
 }
 
@@ -97,7 +100,8 @@ fn filters_come_and_go_without_loss() {
     under_traffic(|lab| {
         let file = lab.daemon.directory().join("capture");
         for _ in 0..rounds() {
-            let options = json!({"qom-type": "filter-dump", "id": "f", "netdev": "from", "file": file, "maxlen": 64});
+            let options =
+                json!({"qom-type": "filter-dump", "id": "f", "netdev": "from", "file": file, "maxlen": 64});
             lab.qmp.ok("object-add", options);
             lab.qmp.ok("object-del", json!({"id": "f"}));
         }
@@ -124,15 +128,19 @@ fn nothing_is_left_open_after_adds_removals_and_failures() {
     }
     let mut lab = Lab::new(&[]);
     let null = std::fs::File::open("/dev/null").expect("/dev/null");
-    let mut round = |lab: &mut Lab| {
+    let round = |lab: &mut Lab| {
         let file = lab.daemon.directory().join("capture");
         lab.tap("t", &json!({"queues": 2}));
         lab.qmp.ok("netdev_add", json!({"type": "hubport", "id": "h", "hubid": 1, "netdev": "t"}));
         lab.qmp.ok("object-add", json!({"qom-type": "filter-dump", "id": "f", "netdev": "h", "file": file}));
         lab.qmp.refused("netdev_add", json!({"type": "tap", "id": "t", "ifname": "u", "script": "no"}));
-        lab.qmp.refused("netdev_add", json!({"type": "tap", "id": "u", "ifname": "u", "script": "/bin/false"}));
+        lab.qmp
+            .refused("netdev_add", json!({"type": "tap", "id": "u", "ifname": "u", "script": "/bin/false"}));
         lab.qmp.refused("netdev_add", json!({"type": "tap", "id": "u", "ifname": "lo", "script": "no"}));
-        lab.qmp.refused("object-add", json!({"qom-type": "filter-dump", "id": "g", "netdev": "x", "file": file}));
+        lab.qmp.refused(
+            "object-add",
+            json!({"qom-type": "filter-dump", "id": "g", "netdev": "x", "file": file}),
+        );
         let passed = std::os::fd::AsFd::as_fd(&null);
         lab.qmp.execute_with("getfd", json!({"fdname": "n"}), &[passed]).expect("getfd");
         lab.qmp.refused("netdev_add", json!({"type": "tap", "id": "u", "fd": "n"}));
@@ -153,7 +161,9 @@ fn nothing_is_left_open_after_adds_removals_and_failures() {
     };
     // The first round may start what stays for good, such as a writer thread or a memory region.
     round(&mut lab);
-    let settle = |lab: &Lab, least: usize| wait::until(wait::PATIENCE, || (lab.daemon.open_files() <= least).then_some(()));
+    let settle = |lab: &Lab, least: usize| {
+        wait::until(wait::PATIENCE, || (lab.daemon.open_files() <= least).then_some(()))
+    };
     let before = lab.daemon.open_files();
     for _ in 0..5 {
         round(&mut lab);

@@ -17,17 +17,22 @@ fn memory(daemon: &Daemon) -> u64 {
 
 #[test]
 fn several_clients_are_served_at_once_and_all_see_events() {
-    let daemon = Daemon::new(Program::Netdevd).start();
+    let daemon = Daemon::of(Program::Netdevd).start();
     let (mut one, mut two) = (daemon.client(), daemon.client());
     let mut silent = daemon.connect(0);
     one.ok("netdev_add", json!({"type": "hubport", "id": "a", "hubid": 1}));
-    assert_eq!(two.refused("netdev_add", json!({"type": "hubport", "id": "a", "hubid": 1})), "Duplicate ID 'a'");
+    assert_eq!(
+        two.refused("netdev_add", json!({"type": "hubport", "id": "a", "hubid": 1})),
+        "Duplicate ID 'a'"
+    );
     one.ok("quit", json!({}));
     for client in [&mut one, &mut two] {
         let event = client.event("SHUTDOWN", wait::PATIENCE).expect("every negotiated client is told");
         assert_eq!(event["data"], json!({"guest": false, "reason": "host-qmp-quit"}));
         let time = &event["timestamp"];
-        assert!(time["seconds"].as_i64() > Some(1_600_000_000) && time["microseconds"].as_i64() < Some(1_000_000));
+        assert!(
+            time["seconds"].as_i64() > Some(1_600_000_000) && time["microseconds"].as_i64() < Some(1_000_000)
+        );
     }
     let nothing = silent.receive(wait::PATIENCE).expect_err("no event before negotiation");
     assert_eq!(nothing.kind(), std::io::ErrorKind::UnexpectedEof);
@@ -35,7 +40,7 @@ fn several_clients_are_served_at_once_and_all_see_events() {
 
 #[test]
 fn descriptors_belong_to_the_client_that_brought_them() {
-    let daemon = Daemon::new(Program::Netdevd).start();
+    let daemon = Daemon::of(Program::Netdevd).start();
     let (mut one, mut two) = (daemon.client(), daemon.client());
     let file = std::fs::File::open("/dev/null").expect("/dev/null");
     one.execute_with("getfd", json!({"fdname": "n"}), &[std::os::fd::AsFd::as_fd(&file)]).expect("getfd");
@@ -45,7 +50,7 @@ fn descriptors_belong_to_the_client_that_brought_them() {
 
 #[test]
 fn a_client_that_goes_takes_its_descriptors_with_it() {
-    let daemon = Daemon::new(Program::Netdevd).start();
+    let daemon = Daemon::of(Program::Netdevd).start();
     let mut other = daemon.client();
     other.ok("query-name", json!({}));
     let before = daemon.open_files();
@@ -63,15 +68,16 @@ fn a_client_that_goes_takes_its_descriptors_with_it() {
 
 #[test]
 fn a_client_that_stops_reading_stops_only_itself() {
-    let daemon = Daemon::new(Program::Netdevd).start();
-    let (mut lazy, mut other) = (daemon.client(), daemon.client());
+    let daemon = Daemon::of(Program::Netdevd).start();
+    let (lazy, mut other) = (daemon.client(), daemon.client());
     let before = memory(&daemon);
     lazy.stream().set_nonblocking(true).expect("nonblocking");
-    let request = b"{\"execute\":\"query-qmp-schema\"}";
+    let (mut writer, request) = (lazy.stream(), b"{\"execute\":\"query-qmp-schema\"}");
     // Until the daemon takes no more: the socket stays full for a tenth of a second.
     let (mut written, mut full) = (0_usize, None);
-    while full.is_none_or(|since: Instant| since.elapsed() < Duration::from_millis(100)) && written < 64 << 20 {
-        match lazy.stream().write(request) {
+    while full.is_none_or(|since: Instant| since.elapsed() < Duration::from_millis(100)) && written < 64 << 20
+    {
+        match writer.write(request) {
             Ok(count) => (written, full) = (written + count, None),
             Err(_) => full = full.or_else(|| Some(Instant::now())),
         }
@@ -90,7 +96,7 @@ fn a_client_that_stops_reading_stops_only_itself() {
 
 #[test]
 fn a_client_that_dies_in_the_middle_of_a_command_disturbs_nobody() {
-    let daemon = Daemon::new(Program::Netdevd).start();
+    let daemon = Daemon::of(Program::Netdevd).start();
     let mut other = daemon.client();
     for part in [
         &b"{\"execute\":"[..],
@@ -108,7 +114,7 @@ fn a_client_that_dies_in_the_middle_of_a_command_disturbs_nobody() {
 
 #[test]
 fn a_line_of_a_hundred_megabytes_is_refused_and_the_client_goes_on() {
-    let daemon = Daemon::new(Program::Netdevd).start();
+    let daemon = Daemon::of(Program::Netdevd).start();
     let (mut client, mut other) = (daemon.client(), daemon.client());
     client.stream().set_write_timeout(Some(Duration::from_secs(60))).expect("a timeout");
     client.send(b"{\"execute\":\"").expect("a write");
@@ -176,7 +182,7 @@ fn replies_keep_the_order_of_a_thousand_commands() {
 
 #[test]
 fn a_client_that_comes_again_negotiates_again() {
-    let daemon = Daemon::new(Program::Netdevd).start();
+    let daemon = Daemon::of(Program::Netdevd).start();
     drop(daemon.client());
     let mut again = daemon.connect(0);
     let failure = again.execute("query-name", json!({})).expect_err("not negotiated");
@@ -185,7 +191,7 @@ fn a_client_that_comes_again_negotiates_again() {
 
 #[test]
 fn the_greeting_says_ten_dot_zero_and_netdevd() {
-    let daemon = Daemon::new(Program::Netdevd).start();
+    let daemon = Daemon::of(Program::Netdevd).start();
     let client = daemon.connect(0);
     let version = &client.greeting()["QMP"]["version"];
     assert_eq!((&version["qemu"]["major"], &version["qemu"]["minor"]), (&json!(10), &json!(0)));
@@ -201,7 +207,8 @@ fn monitors_are_served_on_tcp_and_on_chardevs() {
     let port = free.expect("a free port").port();
     let chardev = format!("socket,id=m,path={},server=on,wait=off", path.display());
     let tcp = format!("tcp:127.0.0.1:{port},server=on,wait=off");
-    let (_daemon, _qmp) = Daemon::netdevd(&["-chardev", &chardev, "-mon", "chardev=m,mode=control", "-qmp", &tcp]);
+    let (_daemon, _qmp) =
+        Daemon::netdevd(&["-chardev", &chardev, "-mon", "chardev=m,mode=control", "-qmp", &tcp]);
     let mut by_chardev = tests::qmp::Qmp::connect(&path, wait::PATIENCE).expect("the chardev's monitor");
     by_chardev.negotiate();
     let list = by_chardev.ok("query-chardev", json!({}));

@@ -27,7 +27,8 @@ fn subject() -> Program {
 
 fn load() -> Vec<Case> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
-    let mut paths: Vec<_> = fs::read_dir(directory).expect("tests/cases").map(|entry| entry.expect("entry").path()).collect();
+    let mut paths: Vec<_> =
+        fs::read_dir(directory).expect("tests/cases").map(|entry| entry.expect("entry").path()).collect();
     paths.sort();
     let mut cases = Vec::new();
     for path in paths {
@@ -138,11 +139,18 @@ fn our_commands_are_the_references_or_in_the_table() {
     let (mut reference, mut ours) = (Side::new(Program::Oracle), Side::new(subject()));
     let names = |side: &mut Side| -> BTreeSet<String> {
         let list = side.ask("query-commands", Value::Null);
-        list.as_array().into_iter().flatten().filter_map(|entry| entry["name"].as_str().map(String::from)).collect()
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry["name"].as_str().map(String::from))
+            .collect()
     };
     let (theirs, our) = (names(&mut reference), names(&mut ours));
     for name in our.difference(&theirs) {
-        assert!(differences::EXTRA_COMMANDS.iter().any(|(extra, _)| extra == name), "{name} is not in the table");
+        assert!(
+            differences::EXTRA_COMMANDS.iter().any(|(extra, _)| extra == name),
+            "{name} is not in the table"
+        );
     }
     let extra = differences::EXTRA_COMMANDS.iter().map(|(extra, _)| extra);
     for name in differences::COMMANDS.iter().chain(extra.filter(|_| subject() == Program::Netdevd)) {
@@ -163,7 +171,10 @@ fn our_object_types_have_the_references_parents() {
             list.iter().map(|entry| (entry["name"].to_string(), compare::canonical(entry, false))).collect()
         };
         let (theirs, our) = (types(&mut reference), types(&mut ours));
-        assert!(our.contains_key("\"filter-dump\"") || arguments["abstract"] == true, "filter-dump is missing");
+        assert!(
+            our.contains_key("\"filter-dump\"") || arguments["abstract"] == true,
+            "filter-dump is missing"
+        );
         for (name, entry) in &our {
             assert_eq!(theirs.get(name), Some(entry), "{name} with {arguments}");
         }

@@ -76,7 +76,8 @@ fn modules_named(code: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
-        let identifier = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        let identifier =
+            |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
         if let Some(list) = rest.strip_prefix('{') {
             let mut depth = 0;
             let mut start = true;
@@ -178,7 +179,9 @@ fn unsafe_code_stays_in_its_list_and_says_why() {
                 reason = number + 1;
             }
             let code = line.split("//").next().unwrap_or_default();
-            let block = ["unsafe {", "unsafe impl", "unsafe fn", "unsafe extern"].iter().any(|form| code.contains(form));
+            let block = ["unsafe {", "unsafe impl", "unsafe fn", "unsafe extern"]
+                .iter()
+                .any(|form| code.contains(form));
             if !block || code.contains("\"unsafe") {
                 continue;
             }
@@ -212,7 +215,10 @@ fn every_dependency_has_its_reason() {
         let Some((name, _)) = line.split_once('=') else { continue };
         let name = name.trim();
         let own = ["engine", "control", "bench", "tests"].contains(&name);
-        assert!(own || document.contains(&format!("`{name}`")), "docs/dependencies.md does not name `{name}`");
+        assert!(
+            own || document.contains(&format!("`{name}`")),
+            "docs/dependencies.md does not name `{name}`"
+        );
     }
 }
 

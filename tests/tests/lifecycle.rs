@@ -67,7 +67,9 @@ fn version_and_help_are_worth_reading() {
         let output = run(&[form]);
         let help = text(&output.stdout);
         assert!(output.status.success(), "{output:?}");
-        for option in ["-netdev", "-object", "-chardev", "-qmp", "-mon", "-cores", "-idle", "-config", "-daemonize"] {
+        for option in
+            ["-netdev", "-object", "-chardev", "-qmp", "-mon", "-cores", "-idle", "-config", "-daemonize"]
+        {
             assert!(help.contains(option), "{option} is missing from the help");
         }
     }
@@ -93,7 +95,7 @@ fn readiness_is_told_to_the_service_manager() {
     let socket = UnixDatagram::bind(place.path().join("notify")).expect("a socket");
     socket.set_read_timeout(Some(wait::PATIENCE)).expect("a timeout");
     let path = place.path().join("notify");
-    let _daemon = Daemon::new(Program::Netdevd).env("NOTIFY_SOCKET", path).start();
+    let _daemon = Daemon::of(Program::Netdevd).env("NOTIFY_SOCKET", path).start();
     let mut message = [0; 256];
     let length = socket.recv(&mut message).expect("a message");
     assert!(text(&message[..length]).contains("READY=1"), "{}", text(&message[..length]));
@@ -131,7 +133,8 @@ fn a_configuration_file_is_commands_a_line_and_the_last_needs_no_line_end() {
     fs::write(&file, lines.join("\n")).expect("a file");
     let (_daemon, mut qmp) = Daemon::netdevd(&["-config", &file.to_string_lossy()]);
     let netdevs = qmp.ok("query-netdev", json!({}));
-    let mut ids: Vec<_> = netdevs.as_array().expect("a list").iter().map(|netdev| netdev["id"].as_str()).collect();
+    let mut ids: Vec<_> =
+        netdevs.as_array().expect("a list").iter().map(|netdev| netdev["id"].as_str()).collect();
     ids.sort_unstable();
     assert_eq!(ids, [Some("a"), Some("b")]);
 }
@@ -141,7 +144,10 @@ fn a_configuration_file_with_an_error_names_its_line() {
     let place = directory();
     let file = place.path().join("config");
     for (second, words) in [
-        (r#"{"execute":"netdev_add","arguments":{"type":"hubport","id":"b"}}"#, "Parameter 'hubid' is missing"),
+        (
+            r#"{"execute":"netdev_add","arguments":{"type":"hubport","id":"b"}}"#,
+            "Parameter 'hubid' is missing",
+        ),
         ("{\"execute\":", ""),
     ] {
         let first = r#"{"execute":"netdev_add","arguments":{"type":"hubport","id":"a","hubid":1}}"#;
@@ -234,7 +240,7 @@ fn after_sigkill_it_starts_again_in_the_same_place() {
     let pidfile = place.path().join("pid").to_string_lossy().into_owned();
     let (first, _qmp) = Daemon::netdevd(&["-pidfile", &pidfile]);
     let left = first.kill();
-    let second = Daemon::new(Program::Netdevd).args(["-pidfile", &pidfile]).directory(left).start();
+    let second = Daemon::of(Program::Netdevd).args(["-pidfile", &pidfile]).directory(left).start();
     let mut qmp = second.client();
     qmp.ok("query-status", json!({}));
     assert_eq!(fs::read_to_string(&pidfile).expect("a pid file").trim(), second.pid().to_string());
@@ -253,7 +259,8 @@ fn qmp_is_served_on_stdio() {
     let mut command = wait::mortal(netdevd());
     command.args(["-qmp", "stdio"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("netdevd starts");
-    let lines = "{\"execute\":\"qmp_capabilities\"}{\"execute\":\"query-name\",\"id\":1}{\"execute\":\"quit\"}";
+    let lines =
+        "{\"execute\":\"qmp_capabilities\"}{\"execute\":\"query-name\",\"id\":1}{\"execute\":\"quit\"}";
     let mut stdin = child.stdin.take().expect("piped");
     std::io::Write::write_all(&mut stdin, lines.as_bytes()).expect("a write");
     let status = wait::child(&mut child, wait::PATIENCE);
@@ -264,7 +271,9 @@ fn qmp_is_served_on_stdio() {
     let said = text(&output.stdout);
     assert!(status.is_some_and(|status| status.success()), "quit ends it: {said}");
     assert!(said.starts_with("{\"QMP\"") && said.contains("\"id\": 1"), "{said}");
-    assert!(said.lines().all(|line| !line.is_empty()) && said.matches("\r\n").count() == said.lines().count());
+    assert!(
+        said.lines().all(|line| !line.is_empty()) && said.matches("\r\n").count() == said.lines().count()
+    );
 }
 
 #[test]
@@ -280,7 +289,7 @@ fn cores_outside_the_mask_are_refused_and_the_mask_is_kept() {
     command.args(["-c", "0"]).arg(netdevd()).args(["-cores", "1"]);
     let output = wait::output(&command, 10);
     assert!(!output.status.success(), "core 1 is outside the mask");
-    let daemon = Daemon::new(Program::Netdevd).under(["taskset", "-c", "0"]).start();
+    let daemon = Daemon::of(Program::Netdevd).under(["taskset", "-c", "0"]).start();
     daemon.client().ok("query-status", json!({}));
     for task in fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("tasks").flatten() {
         let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();

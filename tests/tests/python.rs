@@ -60,7 +60,11 @@ fn qmp_shell_runs_commands_and_shows_events() {
     let output = shell.wait_with_output().expect("its output");
     let said = String::from_utf8_lossy(&output.stdout);
     for words in ["Welcome to the QMP", "\"running\"", "Device 'nope' not found"] {
-        assert!(said.contains(words), "{words:?} is not in:\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            said.contains(words),
+            "{words:?} is not in:\n{said}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let event = qmp.event("SHUTDOWN", wait::PATIENCE).expect("quit is told to the other client");
     assert_eq!(event["data"]["reason"], "host-qmp-quit");

@@ -32,7 +32,8 @@ fn scripts_get_the_interface_as_their_argument() {
     lab.tap("t", &json!({"script": up, "downscript": down}));
     assert_eq!(fs::read_to_string(&record).expect("the script has run"), "up 1 t\n");
     lab.qmp.ok("netdev_del", json!({"id": "t"}));
-    let ran = wait::until(wait::PATIENCE, || fs::read_to_string(&record).ok().filter(|text| text.contains("down")));
+    let ran =
+        wait::until(wait::PATIENCE, || fs::read_to_string(&record).ok().filter(|text| text.contains("down")));
     assert_eq!(ran.expect("the downscript runs"), "up 1 t\ndown 1 t\n");
 }
 
@@ -91,10 +92,16 @@ fn a_script_inherits_only_the_standard_files_and_the_tap() {
     let mut lab = Lab::new(&[]);
     let record = lab.daemon.directory().join("record");
     // The shell holds its own script open too, on a high number, and ls its directory.
-    let lists = script(&lab, "lists", &format!("for f in /proc/$$/fd/*; do readlink $f; done >{}", record.display()));
+    let lists = script(
+        &lab,
+        "lists",
+        &format!("for f in /proc/$$/fd/*; do readlink $f; done >{}; true", record.display()),
+    );
     lab.tap("t", &json!({"script": lists}));
     let text = fs::read_to_string(&record).expect("the script has run");
-    for foreign in ["socket:", "anon_inode:[eventpoll]", "anon_inode:[io_uring]", "memfd:", "anon_inode:[eventfd]"] {
+    for foreign in
+        ["socket:", "anon_inode:[eventpoll]", "anon_inode:[io_uring]", "memfd:", "anon_inode:[eventfd]"]
+    {
         assert!(!text.contains(foreign), "the script inherits {foreign}: {text}");
     }
 }

@@ -183,7 +183,8 @@ fn bytes(text: &str) -> Result<Vec<u8>, String> {
 /// Splits `TEXT*N}REST` after its count.
 fn split_repeat(text: &str) -> Option<(&str, &str)> {
     let ends = text.match_indices('}').map(|(at, _)| at);
-    let is_count = |at: &usize| text[..*at].rsplit_once('*').is_some_and(|(_, count)| count.parse::<usize>().is_ok());
+    let is_count =
+        |at: &usize| text[..*at].rsplit_once('*').is_some_and(|(_, count)| count.parse::<usize>().is_ok());
     let at = ends.into_iter().find(is_count)?;
     Some((&text[..at], &text[at + 1..]))
 }
@@ -198,10 +199,8 @@ mod tests {
         let cases = cases.expect("it parses");
         assert_eq!(cases.len(), 2);
         let flags = Flags { fresh: true, ..Flags::default() };
-        let steps = vec![
-            Step::Command("query-name".into(), serde_json::Value::Null),
-            Step::Raw(b"a\nb".to_vec()),
-        ];
+        let steps =
+            vec![Step::Command("query-name".into(), serde_json::Value::Null), Step::Raw(b"a\nb".to_vec())];
         assert_eq!(cases[0], Case { name: "f: one".into(), flags, steps });
     }
 

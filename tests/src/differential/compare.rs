@@ -37,7 +37,8 @@ const UNORDERED: &[&str] = &[
 pub fn judge(case: &Case, theirs: &Outcomes, ours: &Outcomes) -> Verdict {
     for ((step, theirs), ours) in case.steps.iter().zip(&theirs.steps).zip(&ours.steps) {
         let unordered = matches!(step, Step::Command(name, _) if UNORDERED.contains(&name.as_str()));
-        let shape = |values: &[Value]| values.iter().map(|value| canonical(value, unordered)).collect::<Vec<_>>();
+        let shape =
+            |values: &[Value]| values.iter().map(|value| canonical(value, unordered)).collect::<Vec<_>>();
         let (their_shape, our_shape) = (shape(theirs), shape(ours));
         if their_shape == our_shape {
             continue;
@@ -50,10 +51,13 @@ pub fn judge(case: &Case, theirs: &Outcomes, ours: &Outcomes) -> Verdict {
         }
         return Verdict::Differs(shown(step, theirs, ours));
     }
-    let names = |outcomes: &Outcomes| outcomes.events.iter().map(|event| canonical(event, false)).collect::<Vec<_>>();
+    let names =
+        |outcomes: &Outcomes| outcomes.events.iter().map(|event| canonical(event, false)).collect::<Vec<_>>();
     if names(theirs) != names(ours) {
         let (theirs, ours) = (names(theirs), names(ours));
-        return Verdict::Differs(format!("    events\n      reference: {theirs:?}\n      netdevd:   {ours:?}"));
+        return Verdict::Differs(format!(
+            "    events\n      reference: {theirs:?}\n      netdevd:   {ours:?}"
+        ));
     }
     Verdict::Same
 }
@@ -94,7 +98,9 @@ fn pending(theirs: &Value, ours: &Value) -> Option<String> {
 
 /// The type in `network backend 'TYPE' is not compiled into this binary`, if it is one that is yet to come.
 fn not_built(text: &str) -> Option<String> {
-    let after = |marker: &str| text.split(marker).nth(1).map(|rest| rest.split(['\'', '"', '\\']).next().unwrap_or(rest));
+    let after = |marker: &str| {
+        text.split(marker).nth(1).map(|rest| rest.split(['\'', '"', '\\']).next().unwrap_or(rest))
+    };
     let kind = after("network backend '").or_else(|| after("invalid object type: "))?;
     differences::PENDING.contains(&kind).then(|| kind.to_string())
 }
@@ -127,7 +133,9 @@ pub fn canonical(value: &Value, unordered: bool) -> String {
 }
 
 fn shown(step: &Step, theirs: &[Value], ours: &[Value]) -> String {
-    let list = |values: &[Value]| values.iter().map(|value| brief(&value.to_string())).collect::<Vec<_>>().join(" | ");
+    let list = |values: &[Value]| {
+        values.iter().map(|value| brief(&value.to_string())).collect::<Vec<_>>().join(" | ")
+    };
     let step = match step {
         Step::Raw(bytes) => format!("raw {}", String::from_utf8_lossy(bytes)),
         Step::Command(name, arguments) => format!("{name} {arguments}"),
@@ -148,7 +156,10 @@ mod tests {
 
     #[test]
     fn member_order_never_counts_and_list_order_only_where_there_is_one() {
-        assert_eq!(canonical(&json!({"a": 1, "b": [2, 1]}), true), canonical(&json!({"b": [1, 2], "a": 1}), true));
+        assert_eq!(
+            canonical(&json!({"a": 1, "b": [2, 1]}), true),
+            canonical(&json!({"b": [1, 2], "a": 1}), true)
+        );
         assert_ne!(canonical(&json!([2, 1]), false), canonical(&json!([1, 2]), false));
     }
 

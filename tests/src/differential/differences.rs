@@ -155,6 +155,12 @@ pub const COMMANDS: &[&str] = &[
 /// Places in the schema (`command.member...`, a prefix) where the two may have different members, with the reason.
 pub const SCHEMA: &[(&str, &str)] = &[
     ("chardev-add.backend", "netdevd has the chardev backends that carry QMP, frames and vhost-user only"),
-    ("object-add", "netdevd has the network filters and what they use; QEMU's other objects belong to a machine"),
-    ("netdev_add", "types that Debian leaves out, and members that are extensions (initial link, hub backlog)"),
+    (
+        "object-add",
+        "netdevd has the network filters and what they use; QEMU's other objects belong to a machine",
+    ),
+    (
+        "netdev_add",
+        "types that Debian leaves out, and members that are extensions (initial link, hub backlog)",
+    ),
 ];

@@ -45,7 +45,9 @@ fn collect_references(value: &Value, found: &mut impl FnMut(&str)) {
         Value::Object(members) => {
             for (key, value) in members {
                 match value {
-                    Value::String(name) if ["type", "arg-type", "ret-type", "element-type"].contains(&key.as_str()) => {
+                    Value::String(name)
+                        if ["type", "arg-type", "ret-type", "element-type"].contains(&key.as_str()) =>
+                    {
                         found(name);
                     }
                     _ => collect_references(value, found),
@@ -122,7 +124,11 @@ impl<'a> Comparison<'a> {
         let list = |value: &Value| value["members"].as_array().cloned().unwrap_or_default();
         let (theirs, ours) = (list(theirs), list(ours));
         if theirs.len() != ours.len() {
-            self.found.push(format!("{path}: {} alternatives in the reference, {} in ours", theirs.len(), ours.len()));
+            self.found.push(format!(
+                "{path}: {} alternatives in the reference, {} in ours",
+                theirs.len(),
+                ours.len()
+            ));
         }
         for (theirs, ours) in theirs.iter().zip(&ours) {
             self.reference(&format!("{path}|"), &theirs["type"], &ours["type"]);

@@ -86,7 +86,7 @@ impl Side {
     fn start(&mut self, arguments: &[String]) {
         if self.running.is_none() {
             let arguments = arguments.iter().map(|argument| self.local(argument));
-            let daemon = Daemon::new(self.program).args(arguments).within(&self.namespace).sockets(2).start();
+            let daemon = Daemon::of(self.program).args(arguments).within(&self.namespace).sockets(2).start();
             let client = daemon.client();
             self.running = Some((daemon, client));
         }
@@ -123,7 +123,8 @@ impl Side {
                 Vec::new()
             }
             Step::Command(name, arguments) => {
-                let arguments: Value = serde_json::from_str(&self.local(&arguments.to_string())).expect("JSON");
+                let arguments: Value =
+                    serde_json::from_str(&self.local(&arguments.to_string())).expect("JSON");
                 let Some((_, client)) = self.running.as_mut() else { return vec![json!("not running")] };
                 let borrowed: Vec<_> = files.iter().map(AsFd::as_fd).collect();
                 let reply = client.roundtrip(name, &arguments, &borrowed);
@@ -164,7 +165,8 @@ impl Side {
         loop {
             // A reply that is no JSON (the reference writes `inf`) is compared as the text that it is.
             let reply = client.line(REPLY).map(|line| {
-                serde_json::from_slice(&line).unwrap_or_else(|_| json!({"text": String::from_utf8_lossy(&line)}))
+                serde_json::from_slice(&line)
+                    .unwrap_or_else(|_| json!({"text": String::from_utf8_lossy(&line)}))
             });
             match reply {
                 Ok(mut reply) if reply.get("id") == Some(&mark) => {
@@ -185,7 +187,7 @@ impl Side {
     fn cli(&self, words: &[String]) -> Value {
         let place = directory();
         let words = words.iter().map(|word| self.local(word));
-        let builder = Daemon::new(self.program).args(words).within(&self.namespace);
+        let builder = Daemon::of(self.program).args(words).within(&self.namespace);
         let socket = place.path().join("qmp0.sock");
         let mut command = builder.command(place.path());
         let log = File::create(place.path().join("log")).expect("a log file");
@@ -203,7 +205,8 @@ impl Side {
             return json!("runs");
         }
         let said = std::fs::read_to_string(place.path().join("log")).unwrap_or_default();
-        let said: Vec<_> = said.lines().map(|line| line.split_once(": ").map_or(line, |(_, text)| text)).collect();
+        let said: Vec<_> =
+            said.lines().map(|line| line.split_once(": ").map_or(line, |(_, text)| text)).collect();
         json!({"outcome": up.unwrap_or_else(|| json!("neither answers nor ends")), "said": said})
     }
 
@@ -258,7 +261,8 @@ impl Side {
             };
             // Objects and filters first: a chardev or netdev that they use is busy.
             if let Some(value) = value {
-                let rank = ["object-del", "netdev_del", "chardev-remove"].iter().position(|this| *this == command);
+                let rank =
+                    ["object-del", "netdev_del", "chardev-remove"].iter().position(|this| *this == command);
                 undo.push((rank, command, json!({key: value})));
             }
         }

@@ -109,7 +109,9 @@ impl Stanza {
         let mut options = valid.clone();
         options.insert(member.name.clone(), sample(&member.kind));
         options.insert("@twice".into(), sample(&member.kind));
-        let Step::Command(command, arguments) = self.step(&options) else { unreachable!("step() makes commands") };
+        let Step::Command(command, arguments) = self.step(&options) else {
+            unreachable!("step() makes commands")
+        };
         let text = json!({"execute": command, "arguments": arguments}).to_string();
         Step::Raw(text.replace("@twice", &member.name).into_bytes())
     }
