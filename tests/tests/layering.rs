@@ -10,35 +10,53 @@ const LONGEST: usize = 600;
 /// Longest `mod.rs`: documentation, declarations and a little glue.
 const LONGEST_MOD: usize = 200;
 
-/// Modules of the engine and the modules that each may name. `lib.rs` joins everything and may name all.
+/// Modules of the engine and the modules that each may name. Tests may name what they like.
 const ENGINE: &[(&str, &[&str])] = &[
-    ("burst", &[]),
-    ("topology", &[]),
-    ("wire", &["burst"]),
-    ("mem", &["burst"]),
-    ("uring", &["burst", "mem"]),
-    ("port", &["burst", "mem", "uring", "topology", "wire"]),
+    ("sync", &[]),
+    ("wire", &[]),
+    ("topology", &["sync"]),
+    ("burst", &["wire"]),
+    ("mem", &["burst", "sync", "wire"]),
+    ("uring", &["burst", "mem", "sync", "wire"]),
+    ("port", &["burst", "mem", "sync", "topology", "uring", "wire"]),
     ("offload", &["burst", "mem", "port", "wire"]),
-    ("backend", &["burst", "mem", "port", "uring", "wire", "topology"]),
-    ("filter", &["burst", "mem", "port", "wire", "topology"]),
-    ("switch", &["burst", "mem", "port", "wire", "topology"]),
+    ("backend", &["burst", "mem", "port", "sync", "topology", "uring", "wire"]),
+    ("filter", &["burst", "mem", "port", "sync", "topology", "wire"]),
+    ("switch", &["burst", "mem", "port", "sync", "topology", "wire"]),
 ];
 
 /// Modules of the engine at the top, which may name everything below.
-const ENGINE_TOP: &[&str] = &["lib", "worker", "engine", "facade"];
+const ENGINE_TOP: &[&str] = &["lib", "worker", "engine"];
 
-/// Files that may contain unsafe code: those that own memory, rings, raw system calls or raw descriptors.
+/// Files that may contain unsafe code, beside tests.
 const UNSAFE: &[&str] = &[
+    // Memory, rings and raw system calls.
     "engine/src/mem/",
     "engine/src/uring/",
-    "engine/src/burst.rs",
     "engine/src/backend/tap/",
-    "engine/tests/",
+    // A frame's segments are pointers into memory that is lent; heads are such memory, checksums read it.
+    "engine/src/burst.rs",
+    "engine/src/offload/heads.rs",
+    "engine/src/wire/checksum.rs",
+    // The time stamp counter.
+    "engine/src/worker/clock.rs",
+    // The number of a file becomes an owned file.
+    "control/src/chardev/fds.rs",
+    "control/src/fds.rs",
+    // Packet sockets and taps of the black-box tests; the load tools.
     "tests/src/packet.rs",
     "bench/",
-    "control/src/fd.rs",
-    "control/src/fds.rs",
 ];
+
+/// Whether a whole file is test code.
+fn is_test(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.ends_with("/testing.rs") || path.contains("/tests/")
+}
+
+/// A file's text up to the tests at its end.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text)
+}
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").into()
@@ -108,7 +126,7 @@ fn the_engine_depends_downwards_only() {
     for (path, text) in sources("engine/src") {
         let inner = path.strip_prefix("engine/src/").expect("in the engine");
         let module = inner.split('/').next().unwrap_or(inner).trim_end_matches(".rs");
-        if ENGINE_TOP.contains(&module) {
+        if ENGINE_TOP.contains(&module) || is_test(&path) {
             continue;
         }
         let Some((_, allowed)) = ENGINE.iter().find(|(name, _)| *name == module) else {
@@ -116,7 +134,7 @@ fn the_engine_depends_downwards_only() {
             continue;
         };
         let known = |name: &str| ENGINE.iter().any(|(known, _)| *known == name) || ENGINE_TOP.contains(&name);
-        for name in modules_named(&code(&text)) {
+        for name in modules_named(&code(without_tests(&text))) {
             if name != module && known(&name) && !allowed.contains(&name.as_str()) {
                 wrong.push(format!("{path}: {module} may not name {name}"));
             }
@@ -173,6 +191,7 @@ fn files_stay_small() {
 fn unsafe_code_stays_in_its_list_and_says_why() {
     let mut wrong = Vec::new();
     for (path, text) in all_sources() {
+        let inner = without_tests(&text).lines().count();
         let mut reason = 0;
         for (number, line) in text.lines().enumerate() {
             if line.contains("SAFETY:") || line.contains("# Safety") {
@@ -185,7 +204,8 @@ fn unsafe_code_stays_in_its_list_and_says_why() {
             if !block || code.contains("\"unsafe") {
                 continue;
             }
-            if !UNSAFE.iter().any(|allowed| path.starts_with(allowed)) {
+            let test = is_test(&path) || number >= inner;
+            if !test && !UNSAFE.iter().any(|allowed| path.starts_with(allowed)) {
                 wrong.push(format!("{path}:{}: unsafe code outside its list", number + 1));
             } else if reason == 0 || number + 1 - reason > 15 {
                 wrong.push(format!("{path}:{}: unsafe without SAFETY close above", number + 1));
