@@ -1,1 +1,21 @@
-//! The harness of the black-box tests: a daemon under test, a QMP client, network namespaces.
+//! The harness of the black-box tests.
+//!
+//! - [`daemon`]: a running `netdevd`, or the reference QEMU, in a directory of its own
+//! - [`qmp`]: a QMP client that shows everything: ids, events, raw bytes, passed file descriptors
+//! - [`netns`]: network namespaces that vanish with the test, and commands inside them
+//! - [`packet`]: sends and receives single frames on an interface
+//! - [`lab`]: a daemon with taps in other namespaces
+//! - [`skip`]: what a test needs and this machine may lack; every skip is printed and counted
+//! - [`differential`]: the same lines to both programs, and the table of intended differences
+//!
+//! No test leaves anything behind: processes carry a parent-death signal, namespaces have no name and live as long as
+//! the process that holds them, files lie in temporary directories.
+
+pub mod daemon;
+pub mod differential;
+pub mod lab;
+pub mod netns;
+pub mod packet;
+pub mod qmp;
+pub mod skip;
+pub mod wait;

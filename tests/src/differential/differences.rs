@@ -1,0 +1,166 @@
+//! The one table of intended differences from QEMU 10.0, each with its reason.
+
+/// What netdevd does instead.
+#[derive(Debug, Clone, Copy)]
+pub enum Ours {
+    /// The last command fails with a text that contains this.
+    Refuses(&'static str),
+    /// The last command succeeds.
+    Accepts,
+    /// The last reply contains this.
+    Says(&'static str),
+}
+
+/// One intended difference; cases name it by `:differs NAME`.
+#[derive(Debug)]
+pub struct Difference {
+    /// Its name in the cases.
+    pub name: &'static str,
+    /// Why it is meant.
+    pub reason: &'static str,
+    /// Whether the reference survives the case; where it aborts or hangs, only ours runs.
+    pub reference_survives: bool,
+    /// What ours does.
+    pub ours: Ours,
+}
+
+/// Every intended difference in replies.
+pub const TABLE: &[Difference] = &[
+    Difference {
+        name: "hubport-netdev-in-use",
+        reason: "QEMU aborts when a hubport names a netdev that has a peer; an error is of more use",
+        reference_survives: false,
+        ours: Ours::Refuses("in use"),
+    },
+    Difference {
+        name: "tap-queues-zero",
+        reason: "QEMU 10.0 aborts on queues=0; ours says what 11.1 says",
+        reference_survives: false,
+        ours: Ours::Refuses("queues must be greater than zero"),
+    },
+    Difference {
+        name: "tap-queues-beyond-int",
+        reason: "QEMU 10.0 aborts on a number of queues beyond its int",
+        reference_survives: false,
+        ours: Ours::Refuses("queues"),
+    },
+    Difference {
+        name: "tap-fds-empty",
+        reason: "QEMU 10.0 aborts on fds=''; ours says what 11.1 says",
+        reference_survives: false,
+        ours: Ours::Refuses("no fds passed"),
+    },
+    Difference {
+        name: "position-of-no-filter",
+        reason: "QEMU aborts when position=id= names an object that is no filter",
+        reference_survives: false,
+        ours: Ours::Refuses("not found"),
+    },
+    Difference {
+        name: "user-bootfile",
+        reason: "QEMU aborts in libslirp when bootfile has 128 characters or more",
+        reference_survives: false,
+        ours: Ours::Refuses("bootfile"),
+    },
+    Difference {
+        name: "vhost-user-blocks",
+        reason: "QEMU's monitor hangs until the back-end of a vhost-user netdev has connected; ours never blocks",
+        reference_survives: false,
+        ours: Ours::Accepts,
+    },
+    Difference {
+        name: "version",
+        reason: "the greeting and query-version name netdevd as the package, and a 10.0 micro version of our own choice",
+        reference_survives: true,
+        ours: Ours::Says("netdevd"),
+    },
+    Difference {
+        name: "not-in-debian",
+        reason: "Debian's QEMU 10.0 lacks af-xdp, netmap and passt; netdevd knows them",
+        reference_survives: true,
+        ours: Ours::Refuses("not compiled into this binary"),
+    },
+    Difference {
+        name: "query-netdev",
+        reason: "reading netdevs back is an extension; QEMU has no such command",
+        reference_survives: true,
+        ours: Ours::Accepts,
+    },
+    Difference {
+        name: "query-net-stats",
+        reason: "per-port counters are an extension; QEMU has no such command",
+        reference_survives: true,
+        ours: Ours::Accepts,
+    },
+];
+
+/// Netdev and object types that are not built yet; their cases count as pending.
+pub const PENDING: &[&str] = &[
+    "user",
+    "l2tpv3",
+    "socket",
+    "stream",
+    "dgram",
+    "vde",
+    "bridge",
+    "vhost-user",
+    "vhost-vdpa",
+    "filter-mirror",
+    "filter-redirector",
+    "filter-buffer",
+    "filter-rewriter",
+    "filter-replay",
+    "colo-compare",
+];
+
+/// Commands of ours that QEMU does not have, with the reason.
+pub const EXTRA_COMMANDS: &[(&str, &str)] = &[
+    ("qom-list-get", "in QEMU since 10.1: properties with their values in one go"),
+    ("query-netdev", "every netdev and nic with options, peer, link state, transport and filters"),
+    ("query-net-stats", "counters of workers and ports"),
+    ("query-net-stats-reset", "zeroes those counters"),
+];
+
+/// Commands that clients of a network daemon rely on, all of which ours must have.
+pub const COMMANDS: &[&str] = &[
+    "add-fd",
+    "chardev-add",
+    "chardev-remove",
+    "closefd",
+    "getfd",
+    "human-monitor-command",
+    "netdev_add",
+    "netdev_del",
+    "object-add",
+    "object-del",
+    "qmp_capabilities",
+    "qom-get",
+    "qom-list",
+    "qom-list-properties",
+    "qom-list-types",
+    "qom-set",
+    "query-chardev",
+    "query-commands",
+    "query-fdsets",
+    "query-name",
+    "query-qmp-schema",
+    "query-rx-filter",
+    "query-status",
+    "query-version",
+    "quit",
+    "remove-fd",
+    "set_link",
+];
+
+/// Places in the schema (`command.member...`, a prefix) where the two may have different members, with the reason.
+pub const SCHEMA: &[(&str, &str)] = &[
+    ("chardev-add.backend", "netdevd has the chardev backends that carry QMP, frames and vhost-user only"),
+    (
+        "object-add",
+        "netdevd has the network filters and what they use; QEMU's other objects belong to a machine",
+    ),
+    (
+        "netdev_add",
+        "types that Debian leaves out, and members that are extensions (initial link, hub backlog)",
+    ),
+];
