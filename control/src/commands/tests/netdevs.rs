@@ -99,7 +99,7 @@ fn a_tap_opens_off_the_control_thread_with_its_name_reserved() {
     c.port("other", 1);
     c.log.hold(false);
     assert_eq!(c.wait(ticket), Ok(json!({})));
-    assert_eq!(c.log.calls(), ["open t0 script /etc/qemu-ifup fds 0"]);
+    assert_eq!(c.log.calls(), ["open script /etc/qemu-ifup fds 0"]);
     assert_eq!(c.log.last().clients.len(), 2);
     c.ok("netdev_del", json!({"id": "t0"}));
     assert_eq!(c.log.calls(), ["down /etc/qemu-ifdown tap0"]);
