@@ -8,11 +8,15 @@ mod table;
 
 use super::args::Args;
 use super::{Context, Outcome, State};
-use crate::options::{self, opts::Opts};
+use crate::options::{self, id::well_formed, opts::Opts};
 use crate::qmp::error::QmpError;
 use crate::schema::{self, Dialect, Schema};
 use line::{Parsed, Words};
 use serde_json::{Map, Value};
+
+/// A bad id, with the hint that only people get.
+const BAD_ID: &str = "Error: Parameter 'id' expects an identifier\n\
+    Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n";
 
 /// The text that stands for a QMP reply.
 pub(super) fn reply(result: Result<Value, QmpError>) -> String {
@@ -121,6 +125,7 @@ impl State {
             return Answer::Text(help);
         }
         match object_arguments(text) {
+            Ok(args) if !well_formed(args.text("id")) => Answer::Text(BAD_ID.to_owned()),
             Ok(args) => Answer::Reply(self.object_add(args)),
             Err(error) => Answer::Reply(Err(error).into()),
         }

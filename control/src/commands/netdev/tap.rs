@@ -147,8 +147,12 @@ impl Info {
             Self::Files(numbers) => numbers.iter().map(|fd| format!("fd={fd}")).collect(),
             Self::Named { script, down } => {
                 let ifname = opened.ifname.as_deref().unwrap_or_default();
-                let line = cut(format!("ifname={ifname},script={script},downscript={down}"));
-                vec![line; opened.queues.len()]
+                // The scripts are those of the first queue.
+                let line = |queue| match queue {
+                    0 => cut(format!("ifname={ifname},script={script},downscript={down}")),
+                    _ => format!("ifname={ifname},script=no,downscript=no"),
+                };
+                (0..opened.queues.len()).map(line).collect()
             }
         }
     }

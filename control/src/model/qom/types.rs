@@ -104,8 +104,8 @@ impl ObjectType {
     #[must_use]
     pub fn implements(&self, name: &str) -> bool {
         let ancestor = self.parent.and_then(find).is_some_and(|parent| parent.implements(name));
-        let creatable =
-            self.name == "netfilter" && find("user-creatable").is_some_and(|t| t.implements(name));
+        let creatable = matches!(self.name, "netfilter" | "colo-compare")
+            && find("user-creatable").is_some_and(|t| t.implements(name));
         self.name == name || ancestor || creatable
     }
 
