@@ -1,29 +1,11 @@
 //! What control asks of the backends: to open, to run scripts. Everything here may block and runs off its thread.
 
 use crate::qmp::error::QmpError;
+use engine::backend::tap::TapOptions;
 use engine::filter::Filter;
 use engine::filter::dump::DumpFile;
 use engine::port::{RxQueue, TxQueue};
-use std::os::fd::{OwnedFd, RawFd};
-
-/// A tap to be opened; its options have been checked against each other.
-#[derive(Debug)]
-pub struct TapRequest {
-    /// The netdev's id, for messages.
-    pub id: String,
-    /// Open files, one a queue, instead of an interface by name.
-    pub fds: Vec<OwnedFd>,
-    /// The interface; the kernel picks a name without it.
-    pub ifname: Option<String>,
-    /// Program that configures the interface, run before the netdev is ready.
-    pub script: Option<String>,
-    /// Bound of the kernel's send buffer; a failure to set it matters only if it was given.
-    pub sndbuf: Option<u64>,
-    /// Frames carry a virtio-net header: wanted, unwanted, or where the kernel can.
-    pub vnet_hdr: Option<bool>,
-    /// Number of queues to open by name.
-    pub queues: u32,
-}
+use std::os::fd::RawFd;
 
 /// A queue's two halves and the file behind them (-1 for none).
 pub struct Pair {
@@ -51,9 +33,7 @@ impl Opened {
     /// Notes the script that is owed when this goes, if there is an interface to tell it of.
     #[must_use]
     pub fn owing(mut self, script: Option<String>) -> Self {
-        if let (Some(path), Some(ifname), Some(first)) = (script, &self.ifname, self.queues.first()) {
-            self.down = Some(DownScript { path, ifname: ifname.clone(), fd: first.fd });
-        }
+        self.down = script.zip(self.ifname.clone()).map(|(path, ifname)| DownScript { path, ifname });
         self
     }
 }
@@ -65,8 +45,6 @@ pub struct DownScript {
     pub path: String,
     /// Its argument.
     pub ifname: String,
-    /// The tap's first file, which the script may use.
-    pub fd: RawFd,
 }
 
 /// The backends. Any thread may call them, several at once.
@@ -75,7 +53,7 @@ pub trait Backends: Send + Sync {
     ///
     /// # Errors
     /// In QEMU's words; nothing stays open.
-    fn open_tap(&self, request: TapRequest) -> Result<Opened, QmpError>;
+    fn open_tap(&self, options: TapOptions) -> Result<Opened, QmpError>;
 
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);

@@ -104,6 +104,12 @@ impl Binding {
         })
     }
 
+    /// Runs a script whose tap could not be used after all.
+    pub fn run_down_script(&self, script: DownScript) {
+        let backends = Arc::clone(&self.backends);
+        self.detach(move || backends.run_down_script(&script));
+    }
+
     /// Closes a product that came too late or could not be used.
     pub fn discard(&self, product: Product) {
         let backends = Arc::clone(&self.backends);
@@ -113,6 +119,11 @@ impl Binding {
             }
             drop(product);
         };
+        self.detach(job);
+    }
+
+    /// Runs something that nobody waits for.
+    fn detach(&self, job: impl FnOnce() + Send + 'static) {
         if let Err(error) = std::thread::Builder::new().name("netdevd-job".into()).spawn(job) {
             tracing::warn!("no thread to close on: {error}");
         }

@@ -1,13 +1,13 @@
 //! An engine and backends in memory, which remember what was asked of them.
 
-use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair, TapRequest};
+use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair};
 use crate::qmp::error::QmpError;
+use engine::backend::tap::TapOptions;
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
 use engine::topology::model::{ClientKind, Topology};
 use engine::uring::IoMode;
-use engine::{Attachments, Retired, Stats};
-use engine::{ClientStats, QueueStats, WorkerStats};
+use engine::{Attachments, ClientStats, QueueStats, Retired, Stats, WorkerStats};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -131,21 +131,21 @@ impl DataPlane for FakePlane {
 pub struct FakeBackends(pub Arc<Log>);
 
 impl Backends for FakeBackends {
-    fn open_tap(&self, request: TapRequest) -> Result<Opened, QmpError> {
-        let script = request.script.as_deref().unwrap_or("-");
-        self.0.call(format!("open {} script {script} fds {}", request.id, request.fds.len()));
-        if request.ifname.as_deref() == Some("busy") {
+    fn open_tap(&self, options: TapOptions) -> Result<Opened, QmpError> {
+        let by_name = options.fds.is_empty();
+        let script = options.script_path().filter(|_| by_name).unwrap_or("-");
+        self.0.call(format!("open script {script} fds {}", options.fds.len()));
+        if options.ifname.as_deref() == Some("busy") {
             let desc = "could not configure /dev/net/tun (busy): Device or resource busy";
             return Err(QmpError::generic(desc));
         }
-        let queues = request.fds.len().max(if request.fds.is_empty() { request.queues as usize } else { 0 });
-        let pairs = (0..queues).map(|i| {
+        let queues = if by_name { options.queues as usize } else { options.fds.len() };
+        let pair = |_| {
             let (queue, _) = port(QueueId(0), 8, Caps::NONE);
-            Pair { rx: queue.rx, tx: queue.tx, fd: 40 + i as i32 }
-        });
-        let by_name = request.fds.is_empty();
-        let ifname = by_name.then(|| request.ifname.clone().unwrap_or_else(|| "tap0".into()));
-        Ok(Opened { queues: pairs.collect(), ifname, connected: true, down: None })
+            Pair { rx: queue.rx, tx: queue.tx, fd: -1 }
+        };
+        let ifname = by_name.then(|| options.ifname.clone().unwrap_or_else(|| "tap0".into()));
+        Ok(Opened { queues: (0..queues).map(pair).collect(), ifname, connected: true, down: None })
     }
 
     fn run_down_script(&self, script: &DownScript) {

@@ -14,11 +14,13 @@ pub mod binding;
 pub mod fake;
 pub mod jobs;
 pub mod plane;
+mod system;
 
-pub use backends::{Backends, DownScript, Dump, DumpRequest, Opened, Pair, TapRequest};
+pub use backends::{Backends, DownScript, Dump, DumpRequest, Opened, Pair};
 pub use binding::Binding;
 pub use jobs::{Jobs, Ticket};
 pub use plane::DataPlane;
+pub use system::SystemBackends;
 
 #[cfg(test)]
 mod tests;

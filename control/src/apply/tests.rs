@@ -47,14 +47,14 @@ fn the_end_runs_all_scripts_but_does_not_wait_for_ever() {
     let plane = Box::new(FakePlane::new(log.clone()));
     let mut binding = Binding::new(plane, Arc::new(FakeBackends(log.clone()))).unwrap();
     for n in 1..=3 {
-        binding.owe(ClientId(n), DownScript { path: "/down".into(), ifname: format!("t{n}"), fd: -1 });
+        binding.owe(ClientId(n), DownScript { path: "/down".into(), ifname: format!("t{n}") });
     }
     binding.end();
     let mut calls = log.calls();
     calls.sort();
     assert_eq!(calls, ["down /down t1", "down /down t2", "down /down t3"]);
 
-    binding.owe(ClientId(4), DownScript { path: "/hangs".into(), ifname: "t4".into(), fd: -1 });
+    binding.owe(ClientId(4), DownScript { path: "/hangs".into(), ifname: "t4".into() });
     log.hold(true);
     let began = Instant::now();
     binding.end();

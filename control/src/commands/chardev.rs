@@ -55,7 +55,7 @@ impl FdSource<'_> {
     /// # Errors
     /// QEMU's words.
     pub fn take(&mut self, id: &str, text: &str) -> Result<OwnedFd, QmpError> {
-        self.fds.named_or_numbered(self.monitor, id, text)
+        self.fds.named_or_numbered(self.monitor, id, text).map(|(file, _)| file)
     }
 }
 

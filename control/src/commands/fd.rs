@@ -118,7 +118,7 @@ impl Fds {
     }
 
     /// The file that an option such as `fd=` names. A name is that of `getfd` on this monitor, and used up; a number
-    /// is a file of a set (duplicated) or one that the daemon was started with (taken).
+    /// is a file of a set (duplicated) or one that the daemon was started with (taken). Also gives the number to show.
     ///
     /// # Errors
     /// QEMU's words; `id` is the netdev that wants the file.
@@ -127,12 +127,13 @@ impl Fds {
         monitor: u64,
         id: &str,
         text: &str,
-    ) -> Result<OwnedFd, QmpError> {
+    ) -> Result<(OwnedFd, RawFd), QmpError> {
         if !text.starts_with(|c: char| c.is_ascii_digit()) {
             let file = self.named.get_mut(&monitor).and_then(|files| files.remove(text));
-            return file.ok_or_else(|| {
-                QmpError::generic(format!("File descriptor named '{text}' has not been found"))
-            });
+            let missing = || QmpError::generic(format!("File descriptor named '{text}' has not been found"));
+            let file = file.ok_or_else(missing)?;
+            let number = file.as_raw_fd();
+            return Ok((file, number));
         }
         let bad = || QmpError::generic(format!("Invalid file descriptor number '{text}'"));
         let number: RawFd = text.parse().map_err(|_| bad())?;
@@ -143,7 +144,7 @@ impl Fds {
             }
             None => inherited(number),
         };
-        taken.map_err(|errno| {
+        taken.map(|file| (file, number)).map_err(|errno| {
             let why = crate::apply::backends::strerror(&errno.into());
             QmpError::generic(format!("{id}: Can't use file descriptor {number}: {why}"))
         })

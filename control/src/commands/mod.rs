@@ -18,7 +18,7 @@ mod query_netdev;
 mod state;
 
 pub use crate::apply::Ticket;
-pub use chardev::{ChardevInfo, Chardevs};
+pub use chardev::{Added, ChardevInfo, Chardevs, FdSource, OpenJob};
 pub use query::version;
 pub use state::{Context, Outcome, State};
 

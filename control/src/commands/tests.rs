@@ -3,10 +3,12 @@
 mod files;
 mod filters;
 mod netdevs;
+mod real;
 
 use super::chardev::{Added, ChardevInfo, Chardevs, FdSource};
 use super::{Context, Outcome, State, Ticket};
 use crate::apply::fake::{FakeBackends, FakePlane, Log};
+use crate::apply::{Backends, DataPlane};
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::events::Event;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -70,6 +72,10 @@ impl Client {
         let log = Arc::new(Log::default());
         let plane = Box::new(FakePlane::new(log.clone()));
         let backends = Arc::new(FakeBackends(log.clone()));
+        Self::over(plane, backends, log)
+    }
+
+    fn over(plane: Box<dyn DataPlane>, backends: Arc<dyn Backends>, log: Arc<Log>) -> Self {
         let state = State::new(plane, backends, Box::new(FakeChardevs::default())).unwrap();
         Self { state, log, received: Vec::new(), events: Vec::new() }
     }

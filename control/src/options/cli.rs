@@ -101,6 +101,10 @@ fn tree(schema: &Schema, id: TypeId, opts: Opts) -> Map<String, Value> {
     let kind = opts.get(tag).unwrap_or_default().to_owned();
     let mut map = Map::new();
     for (name, value) in opts.pairs {
+        // Of several ids the first counts.
+        if name == "id" && map.contains_key("id") {
+            continue;
+        }
         let ty = schema.member(id, &kind, &name).map(|m| &schema.ty(m.ty).kind);
         let Some(Kind::Array(element)) = ty else {
             map.insert(name, Value::String(value));

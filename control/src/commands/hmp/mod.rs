@@ -8,10 +8,15 @@ mod table;
 
 use super::args::Args;
 use super::{Context, Outcome, State};
-use crate::options::{self, opts::Opts};
+use crate::options::{self, id::well_formed, opts::Opts};
 use crate::qmp::error::QmpError;
+use crate::schema::{self, Dialect, Schema};
 use line::{Parsed, Words};
 use serde_json::{Map, Value};
+
+/// A bad id, with the hint that only people get.
+const BAD_ID: &str = "Error: Parameter 'id' expects an identifier\n\
+    Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n";
 
 /// The text that stands for a QMP reply.
 pub(super) fn reply(result: Result<Value, QmpError>) -> String {
@@ -98,7 +103,8 @@ impl State {
         if opts.id().is_some_and(|id| self.by_line.contains(id) && self.net.check_free(id).is_err()) {
             return refused;
         }
-        if let Some(help) = options::help("Netdev", text) {
+        let asks = matches!(opts.get("type"), Some("help" | "?"));
+        if let Some(help) = options::help("Netdev", if asks { "help" } else { text }) {
             return Answer::Text(help);
         }
         match options::from_cli("Netdev", text) {
@@ -118,10 +124,25 @@ impl State {
         if let Some(help) = options::help("ObjectOptions", text) {
             return Answer::Text(help);
         }
-        match options::from_cli("ObjectOptions", text) {
+        match object_arguments(text) {
+            Ok(args) if !well_formed(args.text("id")) => Answer::Text(BAD_ID.to_owned()),
             Ok(args) => Answer::Reply(self.object_add(args)),
             Err(error) => Answer::Reply(Err(error).into()),
         }
+    }
+}
+
+/// The human monitor reads objects with dotted keys, where the command line takes flat options.
+fn object_arguments(text: &str) -> Result<Map<String, Value>, QmpError> {
+    let schema = Schema::get();
+    let Some(id) = schema.type_named("ObjectOptions").filter(|_| !text.starts_with('{')) else {
+        return options::from_cli("ObjectOptions", text);
+    };
+    let value = Value::Object(options::keyval::parse(text, "qom-type")?);
+    schema::check(schema, id, &value, Dialect::Keyval)?;
+    match schema::typed(schema, id, value, Dialect::Keyval) {
+        Value::Object(args) => Ok(args),
+        _ => Ok(Map::new()),
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Opening {
     pub name: String,
     pub driver: &'static str,
     pub link_up: bool,
+    /// Program that will undo what the script did.
+    pub down: Option<String>,
     /// How `info network` describes it, once the interface is known.
     pub info: tap::Info,
     pub options: Map<String, Value>,
@@ -65,9 +67,12 @@ impl State {
     }
 
     fn add_tap(&mut self, monitor: u64, args: Map<String, Value>) -> Outcome {
-        let checked = tap::check(&args).and_then(|()| tap::request(&args, &mut self.fds, monitor));
-        let (request, opening) = match checked {
-            Ok(request) => (request, tap::opening(args)),
+        let checked = tap::check(&args).and_then(|()| tap::options(&args, &mut self.fds, monitor));
+        let (options, opening) = match checked {
+            Ok(options) => {
+                let opening = tap::opening(args, &options);
+                (options, opening)
+            }
             Err(error) => return Err(error).into(),
         };
         let name = opening.name.clone();
@@ -75,8 +80,8 @@ impl State {
             return Err(error.into()).into();
         }
         let backends = Arc::clone(&self.binding.backends);
-        let down = opening.info.down_script();
-        let job = move || Product::Opened(backends.open_tap(request).map(|opened| opened.owing(down)));
+        let down = opening.down.clone();
+        let job = move || Product::Opened(backends.open_tap(options).map(|opened| opened.owing(down)));
         match self.binding.jobs.start(OPEN_LIMIT, job) {
             Ok(ticket) => {
                 self.pending.insert(ticket, Pending::Netdev(opening));
@@ -91,7 +96,7 @@ impl State {
 
     /// The open ended well: the netdev enters the model and the engine.
     pub(super) fn netdev_opened(&mut self, opening: Opening, opened: Opened) -> Result<Value, QmpError> {
-        let Opening { name, driver, link_up, info, options } = opening;
+        let Opening { name, driver, link_up, info, options, .. } = opening;
         let info = info.lines(&opened);
         let (connected, script) = (opened.connected, opened.down);
         let (queues, attach) = self.binding.place(opened.queues);
@@ -113,7 +118,13 @@ impl State {
                 Ok(empty())
             }
             Err(error) => {
-                self.net.remove_client(id);
+                let gone = self.net.remove_client(id);
+                for queue in gone.iter().flat_map(|gone| gone.client.queues()) {
+                    self.binding.plane.unplace(queue.worker);
+                }
+                if let Some(script) = script {
+                    self.binding.run_down_script(script);
+                }
                 Err(error)
             }
         }

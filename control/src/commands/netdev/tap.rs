@@ -1,15 +1,13 @@
 //! What the options of `tap` mean together (QEMU 10.0 `net_init_tap`).
 
 use super::Opening;
-use crate::apply::{Opened, TapRequest};
+use crate::apply::Opened;
 use crate::commands::args::Args;
 use crate::commands::fd::Fds;
 use crate::qmp::error::QmpError;
+use engine::backend::tap::{GivenFd, TapOptions};
 use serde_json::{Map, Value};
-
-/// Where QEMU looks for the scripts when none are given.
-const SCRIPT: &str = "/etc/qemu-ifup";
-const DOWN_SCRIPT: &str = "/etc/qemu-ifdown";
+use std::os::fd::RawFd;
 
 /// The longest description of a client that QEMU keeps, in bytes.
 const INFO_MAX: usize = 255;
@@ -19,8 +17,8 @@ const INFO_MAX: usize = 255;
 pub(in crate::commands) enum Info {
     /// By name: interface and scripts.
     Named { script: String, down: String },
-    /// By file: its number.
-    Files,
+    /// By file: the numbers.
+    Files(Vec<RawFd>),
 }
 
 /// Checks which options may stand together, in QEMU's order and words, and names those that are not built yet.
@@ -90,12 +88,11 @@ fn check_built(args: &Map<String, Value>) -> Result<(), QmpError> {
 }
 
 /// What to open, after [`check`]. Files that a client named are used up even if the rest fails, as in QEMU.
-pub(super) fn request(
+pub(super) fn options(
     args: &Map<String, Value>,
     fds: &mut Fds,
     monitor: u64,
-) -> Result<TapRequest, QmpError> {
-    let id = args.text("id");
+) -> Result<TapOptions, QmpError> {
     let names: Vec<&str> = match (args.maybe("fd"), args.maybe("fds")) {
         (Some(fd), _) => vec![fd],
         (None, Some(list)) => {
@@ -105,63 +102,59 @@ pub(super) fn request(
         }
         (None, None) => Vec::new(),
     };
-    let files =
-        names.iter().map(|name| fds.named_or_numbered(monitor, id, name)).collect::<Result<Vec<_>, _>>()?;
+    let mut given = Vec::with_capacity(names.len());
+    for name in names {
+        let (fd, number) = fds.named_or_numbered(monitor, args.text("id"), name)?;
+        given.push(GivenFd { fd, number });
+    }
     check_built(args)?;
-    Ok(TapRequest {
-        id: id.to_owned(),
-        fds: files,
-        ifname: args.maybe("ifname").filter(|name| !name.is_empty()).map(str::to_owned),
-        script: program(args.maybe("script").unwrap_or(SCRIPT))
-            .filter(|_| names.is_empty())
-            .map(str::to_owned),
-        sndbuf: args.uint("sndbuf"),
+    let text = |name: &str| args.maybe(name).map(str::to_owned);
+    Ok(TapOptions {
+        ifname: text("ifname"),
+        fds: given,
         vnet_hdr: args.flag("vnet_hdr"),
+        sndbuf: args.uint("sndbuf"),
         queues: args.uint("queues").map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX)),
+        script: text("script"),
+        downscript: text("downscript"),
     })
 }
 
 /// What to remember while it opens.
-pub(super) fn opening(args: Map<String, Value>) -> Opening {
-    let text = |name: &str, default: &str| args.maybe(name).unwrap_or(default).to_owned();
-    let (script, down) = (text("script", SCRIPT), text("downscript", DOWN_SCRIPT));
-    let by_file = args.contains_key("fd") || args.contains_key("fds");
+pub(super) fn opening(args: Map<String, Value>, options: &TapOptions) -> Opening {
+    let info = if options.fds.is_empty() {
+        Info::Named {
+            script: options.script.as_deref().unwrap_or("/etc/qemu-ifup").to_owned(),
+            down: options.downscript.as_deref().unwrap_or("/etc/qemu-ifdown").to_owned(),
+        }
+    } else {
+        Info::Files(options.fds.iter().map(|given| given.number).collect())
+    };
     Opening {
-        name: text("id", ""),
+        name: args.text("id").to_owned(),
         driver: "tap",
         link_up: args.flag("link").unwrap_or(true),
-        info: if by_file { Info::Files } else { Info::Named { script, down } },
+        down: options.downscript_path().filter(|_| options.fds.is_empty()).map(str::to_owned),
+        info,
         options: args,
     }
 }
 
-/// A script's path, unless it says that there is none.
-fn program(path: &str) -> Option<&str> {
-    (!path.is_empty() && path != "no").then_some(path)
-}
-
 impl Info {
-    /// The program that undoes what the script did.
-    pub(super) fn down_script(&self) -> Option<String> {
-        match self {
-            Self::Named { down, .. } => program(down).map(str::to_owned),
-            Self::Files => None,
-        }
-    }
-
     /// One description a queue.
     pub(super) fn lines(&self, opened: &Opened) -> Vec<String> {
-        let line = |fd: i32| {
-            let text = match self {
-                Self::Files => format!("fd={fd}"),
-                Self::Named { script, down } => {
-                    let ifname = opened.ifname.as_deref().unwrap_or_default();
-                    format!("ifname={ifname},script={script},downscript={down}")
-                }
-            };
-            cut(text)
-        };
-        opened.queues.iter().map(|pair| line(pair.fd)).collect()
+        match self {
+            Self::Files(numbers) => numbers.iter().map(|fd| format!("fd={fd}")).collect(),
+            Self::Named { script, down } => {
+                let ifname = opened.ifname.as_deref().unwrap_or_default();
+                // The scripts are those of the first queue.
+                let line = |queue| match queue {
+                    0 => cut(format!("ifname={ifname},script={script},downscript={down}")),
+                    _ => format!("ifname={ifname},script=no,downscript=no"),
+                };
+                (0..opened.queues.len()).map(line).collect()
+            }
+        }
     }
 }
 

@@ -36,24 +36,26 @@ fn a_named_file_is_kept_replaced_and_used_up() {
         "Parameter 'fdname' expects a name not starting with a digit",
     );
     assert!(c.received.is_empty());
+    let mut a = 0;
     for name in ["", "-1", "a", "a"] {
-        c.hand_over();
+        a = c.hand_over();
         c.ok("getfd", json!({"fdname": name}));
     }
     c.ok("closefd", json!({"fdname": ""}));
     c.refused("closefd", json!({"fdname": "nope"}), "File descriptor named 'nope' not found");
     // The second of two files is closed.
-    c.hand_over();
+    let b = c.hand_over();
     let second = c.hand_over();
     c.ok("getfd", json!({"fdname": "b"}));
     assert!(c.received.is_empty() && !is_open(second));
     c.refused("getfd", json!({"fdname": "c"}), none);
 
     c.ok("netdev_add", json!({"type": "tap", "id": "t", "fds": "a:b"}));
-    assert_eq!(c.log.calls(), ["open t script - fds 2"]);
+    assert_eq!(c.log.calls(), ["open script - fds 2"]);
     let gone = "File descriptor named 'a' has not been found";
     c.refused("netdev_add", json!({"type": "tap", "id": "u", "fd": "a"}), gone);
-    assert_eq!(c.line("info network"), "t: index=0,type=tap,fd=40\r\nt: index=0,type=tap,fd=41\r\n");
+    let queue = |fd: RawFd| format!("t: index=0,type=tap,fd={fd}\r\n");
+    assert_eq!(c.line("info network"), queue(a) + &queue(b));
     c.ok("netdev_del", json!({"id": "t"}));
     assert_eq!(c.log.calls(), Vec::<String>::new());
 }

@@ -99,7 +99,7 @@ fn a_tap_opens_off_the_control_thread_with_its_name_reserved() {
     c.port("other", 1);
     c.log.hold(false);
     assert_eq!(c.wait(ticket), Ok(json!({})));
-    assert_eq!(c.log.calls(), ["open t0 script /etc/qemu-ifup fds 0"]);
+    assert_eq!(c.log.calls(), ["open script /etc/qemu-ifup fds 0"]);
     assert_eq!(c.log.last().clients.len(), 2);
     c.ok("netdev_del", json!({"id": "t0"}));
     assert_eq!(c.log.calls(), ["down /etc/qemu-ifdown tap0"]);
@@ -148,15 +148,16 @@ fn info_network_is_qemus() {
     c.ok("netdev_add", tap);
     c.ok("netdev_del", json!({"id": "h4"}));
     let queue = "t: index=0,type=tap,ifname=tp0,script=,downscript=no\r\n";
+    let other = "t: index=0,type=tap,ifname=tp0,script=no,downscript=no\r\n";
     assert_eq!(
         c.line("info network"),
-        format!("hub 2\r\n \\ h3\r\nhub 1\r\n \\ h2\r\n \\ h1\r\n{queue}{queue}")
+        format!("hub 2\r\n \\ h3\r\nhub 1\r\n \\ h2\r\n \\ h1\r\n{queue}{other}")
     );
     c.ok("netdev_del", json!({"id": "h2"}));
     c.ok("netdev_add", json!({"type": "hubport", "id": "h0", "hubid": 2, "netdev": "t"}));
     assert_eq!(
         c.line("info network"),
-        format!("hub 2\r\n \\ h0: {queue} \\ h3\r\nhub 1\r\n \\ h1\r\n{queue}")
+        format!("hub 2\r\n \\ h0: {queue} \\ h3\r\nhub 1\r\n \\ h1\r\n{other}")
     );
 }
 

@@ -75,6 +75,21 @@ pub const TYPES: &[ObjectType] = &[
     ),
     concrete("filter-rewriter", "netfilter", &[VNET]),
     concrete("filter-replay", "netfilter", &[]),
+    concrete(
+        "colo-compare",
+        "object",
+        &[
+            property("primary_in", STRING),
+            property("secondary_in", STRING),
+            property("outdev", STRING),
+            property("iothread", STRING),
+            property("notify_dev", STRING),
+            property("compare_timeout", "uint64"),
+            property("expired_scan_cycle", "uint32"),
+            property("max_queue_size", "uint32"),
+            VNET,
+        ],
+    ),
 ];
 
 /// The type of that name.
@@ -84,12 +99,13 @@ pub fn find(name: &str) -> Option<&'static ObjectType> {
 }
 
 impl ObjectType {
-    /// Whether it is, or derives from, the type of that name; every filter also implements `user-creatable`.
+    /// Whether it is, or derives from, the type of that name; what `object-add` makes also
+    /// implements `user-creatable`.
     #[must_use]
     pub fn implements(&self, name: &str) -> bool {
         let ancestor = self.parent.and_then(find).is_some_and(|parent| parent.implements(name));
-        let creatable =
-            self.name == "netfilter" && find("user-creatable").is_some_and(|t| t.implements(name));
+        let creatable = matches!(self.name, "netfilter" | "colo-compare")
+            && find("user-creatable").is_some_and(|t| t.implements(name));
         self.name == name || ancestor || creatable
     }
 

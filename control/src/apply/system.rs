@@ -1,0 +1,62 @@
+//! The backends as they are: kernel devices, scripts, files.
+
+use super::backends::strerror;
+use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair};
+use crate::qmp::error::QmpError;
+use engine::backend::tap::{self, QueuePair, TapOptions};
+use engine::filter::dump::DumpFile;
+use engine::mem::arena::Arena;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a script may run before it is killed; shorter than the limit of the command that waits for it.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(25);
+
+/// How long a down script may run.
+const DOWN_SCRIPT_LIMIT: Duration = Duration::from_secs(8);
+
+/// Backends that open what the system has.
+pub struct SystemBackends {
+    arena: Arc<Arena>,
+}
+
+impl SystemBackends {
+    /// Buffers come from the engine's arena.
+    #[must_use]
+    pub const fn new(arena: Arc<Arena>) -> Self {
+        Self { arena }
+    }
+}
+
+impl Backends for SystemBackends {
+    fn open_tap(&self, options: TapOptions) -> Result<Opened, QmpError> {
+        let generic = |error: tap::TapError| QmpError::generic(error.to_string());
+        let by_name = options.fds.is_empty();
+        let script = options.script_path().filter(|_| by_name).map(str::to_owned);
+        let opened = tap::open(options, &self.arena).map_err(generic)?;
+        if let Some(script) = script {
+            tap::run_script(&script, &opened.ifname, SCRIPT_LIMIT).map_err(generic)?;
+        }
+        let pair = |QueuePair { rx, tx, fd }| Pair { rx, tx, fd };
+        Ok(Opened {
+            queues: opened.queues.into_iter().map(pair).collect(),
+            ifname: by_name.then_some(opened.ifname),
+            connected: true,
+            down: None,
+        })
+    }
+
+    fn run_down_script(&self, script: &DownScript) {
+        if let Err(error) = tap::run_script(&script.path, &script.ifname, DOWN_SCRIPT_LIMIT) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn open_dump(&self, request: &DumpRequest) -> Result<Dump, QmpError> {
+        let DumpRequest { file, maxlen, now, workers } = request;
+        let (held, instances) = DumpFile::open(Path::new(file), *maxlen, *now, *workers)
+            .map_err(|e| QmpError::generic(format!("net dump: can't open {file}: {}", strerror(&e))))?;
+        Ok(Dump { file: Some(held), instances })
+    }
+}
