@@ -98,9 +98,8 @@ impl Offload {
         mut sink: impl FnMut(&Burst, Mask) -> usize,
     ) -> Adapted {
         let mask = Mask(mask.0 & burst.all().0);
-        let as_is = Self::fits_all(burst, mask, caps);
-        let runs = !as_is && self.plan(burst, mask, caps);
-        if as_is || !runs && mask.iter().filter_map(|i| burst.frames().get(i)).all(|f| ready(&f.hdr, caps)) {
+        let runs = self.plan(burst, mask, caps);
+        if !runs && mask.iter().filter_map(|i| burst.frames().get(i)).all(|f| ready(&f.hdr, caps)) {
             let took = if mask.is_empty() { 0 } else { sink(burst, mask) };
             let taken = mask.iter().take(took).fold(0, |taken, i| taken | 1 << i);
             return Adapted::count(burst, mask, taken, taken, 0);
@@ -130,7 +129,8 @@ impl Offload {
     /// Finds what can be coalesced.
     fn plan(&mut self, burst: &Burst, mask: Mask, caps: &Caps) -> bool {
         self.coalescer.clear();
-        Coalescer::takes(caps).is_some_and(|takes| self.coalescer.plan(burst, mask, takes))
+        let takes = if mask.count() > 1 { Coalescer::takes(caps) } else { None };
+        takes.is_some_and(|takes| self.coalescer.plan(burst, mask, takes))
     }
 
     /// Adapts one frame, or the run that it starts. False: it is dropped, since it cannot be done.
