@@ -11,7 +11,7 @@ fn checksum(c: &mut Criterion) {
         let mut copy = vec![0_u8; len];
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(BenchmarkId::new("sum", len), |b| {
-            b.iter(|| Sum::of(black_box(&bytes)).checksum())
+            b.iter(|| Sum::of(black_box(&bytes)).checksum());
         });
         group.bench_function(BenchmarkId::new("memcpy", len), |b| {
             b.iter(|| black_box(&mut copy).copy_from_slice(black_box(&bytes)));

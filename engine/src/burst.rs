@@ -86,8 +86,8 @@ pub struct Frame {
     pub hdr: VnetHdr,
     /// Bytes of the Ethernet frame (header without FCS).
     pub len: u32,
-    /// How many frames of the source this one stands for: more than 1 when coalesced, 0 for all but the first
-    /// segment of a segmented one. Counters add this.
+    /// How many frames of the source this one stands for: more than 1 when coalesced, 0 for all but the last
+    /// segment of a segmented one (one whose rest was lost did not arrive). Counters add this.
     pub weight: u32,
     /// Index of the first segment in [`Burst::segs`].
     first: u32,

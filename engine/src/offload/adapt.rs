@@ -18,7 +18,7 @@ use crate::wire::vnet_hdr::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GS
 const HEADS: usize = 1 << 20;
 const _: () = assert!(MAX_SEGMENTS * MAX_HEADERS <= HEADS, "one frame's heads must fit an empty arena");
 
-/// What became of the frames given to [`Offload::adapt`]. Each is counted once: taken, dropped, or left.
+/// What became of the frames given to [`Offload::adapt`]. Each is counted once, by its weight: taken, dropped, or left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Adapted {
     /// Frames taken, as they came: a large one counts once, each of a coalesced one counts.
@@ -98,9 +98,8 @@ impl Offload {
         mut sink: impl FnMut(&Burst, Mask) -> usize,
     ) -> Adapted {
         let mask = Mask(mask.0 & burst.all().0);
-        let as_is = Self::fits_all(burst, mask, caps);
-        let runs = !as_is && self.plan(burst, mask, caps);
-        if as_is || !runs && mask.iter().filter_map(|i| burst.frames().get(i)).all(|f| ready(&f.hdr, caps)) {
+        let runs = self.plan(burst, mask, caps);
+        if !runs && mask.iter().filter_map(|i| burst.frames().get(i)).all(|f| ready(&f.hdr, caps)) {
             let took = if mask.is_empty() { 0 } else { sink(burst, mask) };
             let taken = mask.iter().take(took).fold(0, |taken, i| taken | 1 << i);
             return Adapted::count(burst, mask, taken, taken, 0);
@@ -130,7 +129,8 @@ impl Offload {
     /// Finds what can be coalesced.
     fn plan(&mut self, burst: &Burst, mask: Mask, caps: &Caps) -> bool {
         self.coalescer.clear();
-        Coalescer::takes(caps).is_some_and(|takes| self.coalescer.plan(burst, mask, takes))
+        let takes = if mask.count() > 1 { Coalescer::takes(caps) } else { None };
+        takes.is_some_and(|takes| self.coalescer.plan(burst, mask, takes))
     }
 
     /// Adapts one frame, or the run that it starts. False: it is dropped, since it cannot be done.
@@ -143,10 +143,13 @@ impl Offload {
         sink: &mut impl FnMut(&Burst, Mask) -> usize,
     ) -> Result<bool, Stop> {
         let Self { heads, pieces, coalescer, out } = self;
-        let mut put = |hdr, segs: &_, from, last| match out.put(hdr, segs, from, last, sink) {
-            Put::Done => Ok(true),
-            Put::TooLong => Ok(false),
-            Put::Full => Err(Stop::Full),
+        let mut put = |hdr, segs: &_, from, last| {
+            let weight = if last { weight(burst, from) } else { 0 };
+            match out.put(hdr, segs, from, last, weight, sink) {
+                Put::Done => Ok(true),
+                Put::TooLong => Ok(false),
+                Put::Full => Err(Stop::Full),
+            }
         };
         if coalescer.joined(i) {
             return Ok(true);
@@ -186,15 +189,20 @@ impl Adapted {
     fn count(burst: &Burst, mask: Mask, taken: u64, begun: u64, bad: u64) -> Self {
         let torn = begun & !taken & !bad;
         let bytes = Mask(taken).iter().filter_map(|i| burst.frames().get(i)).map(|f| f.len() as u64).sum();
-        let ones = |mask: u64| u64::from(mask.count_ones());
+        let frames = |mask| u64::from(weight(burst, mask));
         Self {
-            frames: ones(taken),
+            frames: frames(taken),
             bytes,
-            drops: [(DropReason::BadOffload, ones(bad)), (DropReason::TxFull, ones(torn))],
+            drops: [(DropReason::BadOffload, frames(bad)), (DropReason::TxFull, frames(torn))],
             left: Mask(mask.0 & !(taken | torn | bad)),
             out_of_heads: false,
         }
     }
+}
+
+/// Frames that those of `mask` stand for.
+fn weight(burst: &Burst, mask: u64) -> u32 {
+    Mask(mask).iter().filter_map(|i| burst.frames().get(i)).map(|f| f.weight).sum()
 }
 
 /// Whether a receiver with these `caps` takes a frame with this header as it is.

@@ -95,9 +95,8 @@ impl Coalescer {
         (caps.coalesce && caps.csum && (takes.tcp4 || takes.tcp6 || takes.udp)).then_some(takes)
     }
 
-    /// Finds the runs among the selected frames of `burst`. True when there is one of two frames or more.
+    /// Finds the runs among the selected frames of `burst`, after [`Coalescer::clear`]. True when there is one of two frames or more.
     pub(super) fn plan(&mut self, burst: &Burst, mask: Mask, takes: Takes) -> bool {
-        self.clear();
         for i in mask.iter() {
             // One run a frame at most, so there is always one left to read into.
             let (Some(frame), Some(slot)) = (burst.frames().get(i), self.runs.get_mut(self.used)) else {

@@ -7,9 +7,13 @@
 use crate::burst::{Burst, Frame};
 use crate::wire::bytes::{get16, get32, part};
 use crate::wire::checksum::Sum;
+use crate::wire::eth::HEADER as ETH;
 use crate::wire::headers::{Headers, Net, Transport};
-use crate::wire::ip::{ECN, V4_ADDRS, V4_CHECK, V4_FRAG, V4_ID, V6_ADDRS};
-use crate::wire::l4::{ACK, CWR, ECE, FIN, PSH, TCP_CHECK, TCP_FLAGS, TCP_SEQ, UDP_CHECK, UDP_LEN};
+use crate::wire::ip::{ECN, V4_ADDRS, V4_CHECK, V4_FRAG, V4_ID, V6_ADDRS, V6_NEXT_HEADER};
+use crate::wire::l4::{ACK, CWR, ECE, FIN, PSH};
+use crate::wire::l4::{
+    TCP_ACK, TCP_CHECK, TCP_FLAGS, TCP_HEADER, TCP_SEQ, TCP_URGENT, TCP_WINDOW, UDP_CHECK, UDP_LEN,
+};
 use crate::wire::vnet_hdr::{F_DATA_VALID, VnetHdr};
 
 /// Bytes of a frame that the coalescer looks at: two VLAN tags, IPv6 and the longest TCP header need 122. A frame
@@ -129,49 +133,58 @@ impl Candidate {
         tos & ECN == ECN
     }
 
-    /// Addresses, and the ports behind them.
-    fn addresses(&self) -> &[u8] {
-        let from = self.at.l3 + if self.at.net == Net::V4 { V4_ADDRS } else { V6_ADDRS };
-        part(&self.head, from, self.at.l4 + 4)
-    }
-
+    /// A hash of the addresses and the ports behind them.
     fn hash(&self) -> u32 {
+        let from = self.at.l3 + if self.at.net == Net::V4 { V4_ADDRS } else { V6_ADDRS };
         let mut hash = 0_u64;
-        for word in self.addresses().as_chunks::<4>().0 {
+        for word in part(&self.head, from, self.at.l4 + 4).as_chunks::<4>().0 {
             hash = (hash ^ u64::from(u32::from_ne_bytes(*word))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             hash ^= hash >> 32;
         }
         hash as u32
     }
 
-    /// Whether both are of one flow: Ethernet header, addresses, protocol and ports.
+    /// Whether the `N` bytes at `at` are the same in both; `N` is constant, so this is a compare or two.
+    #[inline]
+    fn same<const N: usize>(&self, other: &Self, at: usize) -> bool {
+        let chunk = |b: &[u8; LOOK]| b.get(at..).and_then(|b| b.first_chunk::<N>()).copied();
+        chunk(&self.head) == chunk(&other.head)
+    }
+
+    /// Whether both are of one flow: Ethernet header with tags, addresses, protocol and ports.
     pub(super) fn same_flow(&self, other: &Self) -> bool {
+        let (Headers { l3, l4, .. }, b) = (self.at, other);
         self.hash == other.hash
             && self.at.net == other.at.net
             && self.at.transport == other.at.transport
-            && self.at.l3 == other.at.l3
-            && self.addresses() == other.addresses()
-            && part(&self.head, 0, self.at.l3) == part(&other.head, 0, other.at.l3)
+            && l3 == other.at.l3
+            && self.same::<ETH>(b, 0)
+            && (l3 == ETH || part(&self.head, ETH, l3) == part(&b.head, ETH, l3))
+            && self.same::<4>(b, l4)
+            && match self.at.net {
+                Net::V4 => self.same::<8>(b, l3 + V4_ADDRS),
+                _ => self.same::<32>(b, l3 + V6_ADDRS),
+            }
     }
 
     /// Whether `next`, of the same flow, has the same headers but for lengths, checksums, and what counts up.
     pub(super) fn alike(&self, next: &Self) -> bool {
-        let (l3, l4) = (self.at.l3, self.at.l4);
-        let same = |from, to| part(&self.head, from, to) == part(&next.head, from, to);
+        let Headers { l3, l4, payload, .. } = self.at;
         let ip = match self.at.net {
             // Version and TOS; flags (DF) and fragment offset, TTL, protocol.
-            Net::V4 => same(l3, l3 + 2) && same(l3 + V4_FRAG, l3 + V4_CHECK),
+            Net::V4 => self.same::<2>(next, l3) && self.same::<4>(next, l3 + V4_FRAG),
             // Version, traffic class and flow label; next header and hop limit.
-            _ => same(l3, l3 + 4) && same(l3 + 6, l3 + V6_ADDRS),
+            _ => self.same::<4>(next, l3) && self.same::<2>(next, l3 + V6_NEXT_HEADER),
         };
         let transport = self.at.transport == Transport::Udp
             // Acknowledgement; flags but those that only a first or last segment has; window; urgent pointer, options.
-            || same(l4 + 8, l4 + 12)
+            || self.same::<4>(next, l4 + TCP_ACK)
                 && (self.flags() ^ next.flags()) & !(CWR | PSH | FIN) == 0
                 && next.flags() & CWR == 0
-                && same(l4 + 14, l4 + TCP_CHECK)
-                && same(l4 + 18, self.at.payload);
-        self.at.payload == next.at.payload && ip && transport
+                && self.same::<2>(next, l4 + TCP_WINDOW)
+                && self.same::<2>(next, l4 + TCP_URGENT)
+                && part(&self.head, l4 + TCP_HEADER, payload) == part(&next.head, l4 + TCP_HEADER, payload);
+        payload == next.at.payload && ip && transport
     }
 
     /// Whether the frame's checksums are right, as far as they are there to be verified.

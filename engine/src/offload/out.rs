@@ -38,13 +38,15 @@ impl Out {
         (self.taken, self.begun) = (0, 0);
     }
 
-    /// Appends a frame made from the source frames `from`; gives the burst to `sink` first when it is full.
+    /// Appends a frame made from the source frames `from`, whose last piece it may be; gives the burst to `sink` first
+    /// when it is full. `weight` counts once the source frames are whole, so only a last piece has any.
     pub(super) fn put(
         &mut self,
         hdr: VnetHdr,
         segs: &[Seg],
         from: u64,
         last: bool,
+        weight: u32,
         sink: &mut impl FnMut(&Burst, Mask) -> usize,
     ) -> Put {
         if !self.burst.has_room(segs.len()) && !self.flush(sink) {
@@ -54,8 +56,7 @@ impl Out {
         if !self.burst.push(hdr, segs) {
             return Put::TooLong;
         }
-        // Each source frame counts once, with its last piece.
-        self.burst.weigh(if last { from.count_ones() } else { 0 });
+        self.burst.weigh(weight);
         if let Some(note) = self.notes.get_mut(at) {
             *note = (from, last);
         }

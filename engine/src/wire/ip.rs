@@ -27,6 +27,8 @@ pub const V4_CHECK: usize = 10;
 pub const V4_ADDRS: usize = 12;
 /// IPv6: offset of the payload length.
 pub const V6_PAYLOAD_LEN: usize = 4;
+/// IPv6: offset of the next header; the hop limit follows.
+pub const V6_NEXT_HEADER: usize = 6;
 /// IPv6: offset of the source address; the destination follows.
 pub const V6_ADDRS: usize = 8;
 

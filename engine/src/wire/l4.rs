@@ -10,10 +10,16 @@ pub const UDP_HEADER: usize = 8;
 
 /// TCP: offset of the sequence number.
 pub const TCP_SEQ: usize = 4;
+/// TCP: offset of the acknowledgement number.
+pub const TCP_ACK: usize = 8;
 /// TCP: offset of data offset, reserved bits and flags, as one 16-bit field.
 pub const TCP_FLAGS: usize = 12;
+/// TCP: offset of the window.
+pub const TCP_WINDOW: usize = 14;
 /// TCP: offset of the checksum.
 pub const TCP_CHECK: usize = 16;
+/// TCP: offset of the urgent pointer.
+pub const TCP_URGENT: usize = 18;
 /// UDP: offset of the length.
 pub const UDP_LEN: usize = 4;
 /// UDP: offset of the checksum.
@@ -76,10 +82,10 @@ impl Tcp {
             src: get16(b, 0).ok_or(short)?,
             dst: get16(b, 2).ok_or(short)?,
             seq: get32(b, TCP_SEQ).ok_or(short)?,
-            ack: get32(b, 8).ok_or(short)?,
+            ack: get32(b, TCP_ACK).ok_or(short)?,
             header_len,
             flags,
-            window: get16(b, 14).ok_or(short)?,
+            window: get16(b, TCP_WINDOW).ok_or(short)?,
             check: get16(b, TCP_CHECK).ok_or(short)?,
         })
     }

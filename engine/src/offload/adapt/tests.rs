@@ -146,3 +146,26 @@ fn a_receiver_is_given_only_what_it_said_it_takes() {
         assert!(adapted(&frame, 100, caps).len() > 1, "without checksums there is no segmentation offload");
     }
 }
+
+#[test]
+fn weights_add_up_to_the_frames_that_came() {
+    let flow = Flow::udp4();
+    let of = |id| (VnetHdr::NONE, flow.frame(0, id, 0, &bytes(100)));
+    let weights = |frames: &[Lent], caps: &Caps, source: &[u32]| {
+        let mut lending = Burst::new();
+        for (frame, weight) in lend(frames, 1 << 20).frames().iter().zip(source) {
+            assert!(lending.push(frame.hdr, lend(frames, 1 << 20).segs(frame)));
+            lending.weigh(*weight);
+        }
+        let mut out = Vec::new();
+        let adapted = Offload::new().adapt(&lending, lending.all(), caps, |burst, mask| {
+            out.extend(mask.iter().map(|i| burst.frames()[i].weight));
+            mask.count()
+        });
+        assert_eq!(adapted.frames, u64::from(source.iter().sum::<u32>()));
+        out
+    };
+    assert_eq!(weights(&[of(0), plain(1), of(1), of(2)], &LARGE, &[1, 1, 1, 1]), [3, 1]);
+    assert_eq!(weights(&[large(3), plain(1)], &Caps::NONE, &[5, 1]), [0, 0, 5, 1]);
+    assert_eq!(weights(&[large(3), plain(1)], &LARGE, &[5, 2]), [5, 2]);
+}
