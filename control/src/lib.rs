@@ -6,9 +6,13 @@
 #![deny(unsafe_code)]
 
 pub mod apply;
+pub mod chardev;
 pub mod commands;
+pub mod daemon;
 pub mod fds;
 pub mod model;
 pub mod options;
 pub mod qmp;
+pub mod reactor;
 pub mod schema;
+pub mod server;

@@ -1,0 +1,47 @@
+//! The commands' view of the chardevs.
+
+use crate::chardev::{Opened, Registry};
+use crate::commands::{Added, ChardevInfo, Chardevs, FdSource};
+use crate::qmp::QmpError;
+use serde_json::Value;
+use std::any::Any;
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+/// The registry, shared with the event loop; both run on the control thread.
+pub(super) struct Shared(pub(super) Rc<RefCell<Registry>>);
+
+impl Chardevs for Shared {
+    fn add(&mut self, id: &str, backend: &Value, fds: &mut FdSource<'_>) -> Result<Added, QmpError> {
+        let mut find = |name: &str| -> Result<OwnedFd, String> { fds.take(id, name).map_err(|e| e.desc) };
+        let mut registry = self.0.borrow_mut();
+        let opening = registry.begin(id, backend, &mut find)?;
+        if opening.is_quick() {
+            return Ok(Added::Done(registry.finish(opening.run())?));
+        }
+        Ok(Added::Opening(Box::new(move || Box::new(opening.run()))))
+    }
+
+    fn finish(&mut self, id: &str, opened: Box<dyn Any + Send>) -> Result<Value, QmpError> {
+        match opened.downcast::<Opened>() {
+            Ok(opened) => Ok(self.0.borrow_mut().finish(*opened)?),
+            Err(_) => {
+                self.abandon(id);
+                Err(QmpError::generic(format!("Failed to add chardev '{id}': it was not opened")))
+            }
+        }
+    }
+
+    fn abandon(&mut self, id: &str) {
+        self.0.borrow_mut().abandon(id);
+    }
+
+    fn remove(&mut self, id: &str) -> Result<(), QmpError> {
+        Ok(self.0.borrow_mut().remove(id)?)
+    }
+
+    fn list(&self) -> Vec<ChardevInfo> {
+        self.0.borrow().list()
+    }
+}
