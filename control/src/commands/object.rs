@@ -29,8 +29,8 @@ const MAXLEN: u32 = 65536;
 
 impl State {
     /// Checks in QEMU's order: identifier, values of properties, id free, place in the chain, the filter's own set-up.
-    pub(super) fn object_add(&mut self, args: Map<String, Value>) -> Outcome {
-        match self.begin_object(&args) {
+    pub(super) fn object_add(&mut self, args: &Map<String, Value>) -> Outcome {
+        match self.begin_object(args) {
             Ok((file, maxlen, filter)) => self.open_dump(file, maxlen, filter),
             Err(error) => Err(error).into(),
         }

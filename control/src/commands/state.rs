@@ -101,7 +101,7 @@ impl State {
             "query-net-stats" => Ok(self.query_net_stats()).into(),
             "query-net-stats-reset" => Ok(self.reset_net_stats()).into(),
             "query-rx-filter" => self.query_rx_filter(&args).into(),
-            "object-add" => self.object_add(args),
+            "object-add" => self.object_add(&args),
             "object-del" => self.object_del(&args),
             "qom-list" => self.qom_list(&args).into(),
             "qom-list-get" => self.qom_list_get(&args).into(),

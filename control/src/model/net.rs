@@ -244,7 +244,9 @@ impl Net {
             self.note_joined(peer, false);
             if let Some(peer) = self.clients.get_mut(&peer) {
                 peer.peer = None;
-                peer.link_up &= !(peer.is_nic() && !client.is_nic());
+                if peer.is_nic() {
+                    peer.link_up = false;
+                }
             }
         }
         let filters: Vec<Filter> = client.filters.iter().filter_map(|id| self.filters.remove(id)).collect();

@@ -126,7 +126,7 @@ impl State {
         }
         match object_arguments(text) {
             Ok(args) if !well_formed(args.text("id")) => Answer::Text(BAD_ID.to_owned()),
-            Ok(args) => Answer::Reply(self.object_add(args)),
+            Ok(args) => Answer::Reply(self.object_add(&args)),
             Err(error) => Answer::Reply(Err(error).into()),
         }
     }
