@@ -7,8 +7,10 @@
 
 pub mod apply;
 pub mod commands;
+pub mod ctl;
 pub mod fds;
 pub mod model;
+pub mod observe;
 pub mod options;
 pub mod qmp;
 pub mod schema;

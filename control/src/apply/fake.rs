@@ -2,12 +2,12 @@
 
 use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair, TapRequest};
 use crate::qmp::error::QmpError;
-use engine::{ClientStats, QueueStats, WorkerStats};
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
 use engine::topology::model::{ClientKind, Topology};
 use engine::uring::IoMode;
 use engine::{Attachments, Retired, Stats};
+use engine::{ClientStats, QueueStats, WorkerStats};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 

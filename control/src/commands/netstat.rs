@@ -4,8 +4,8 @@ use super::State;
 use super::state::empty;
 use crate::model::ClientId;
 use engine::Stats;
-use engine::{ClientStats, QueueStats, WorkerStats};
 use engine::port::counters::DropReason;
+use engine::{ClientStats, QueueStats, WorkerStats};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
