@@ -1,9 +1,10 @@
-//! Where the number of a file becomes an owned file: `fd=7` names one that the daemon was started with.
+//! The raw calls that nix does not wrap: where the number of a file becomes an owned file (`fd=7` names one that the
+//! daemon was started with), and the size of a terminal.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Takes the file of that number if whoever started the daemon left it open for us.
 ///
@@ -33,10 +34,19 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(taken) })
 }
 
+/// Columns and rows of a terminal; `None` where the file is none or does not know.
+pub fn window(terminal: &impl AsFd) -> Option<(usize, usize)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one `winsize` to the address it gets, which is that of a local, and fails on other
+    // files; the borrowed file stays open during the call.
+    let result = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0 && size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col.into(), size.ws_row.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::IntoRawFd;
 
     #[test]
     fn a_file_is_taken_once_and_never_from_its_owner() {

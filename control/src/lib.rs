@@ -8,9 +8,11 @@
 pub mod apply;
 pub mod chardev;
 pub mod commands;
+pub mod ctl;
 pub mod daemon;
 pub mod fds;
 pub mod model;
+pub mod observe;
 pub mod options;
 pub mod qmp;
 pub mod reactor;

@@ -91,9 +91,31 @@ fn split(text: &str) -> Vec<String> {
 }
 
 const SOCKET_KEYS: &[&str] = &[
-    "backend", "id", "path", "host", "port", "fd", "to", "ipv4", "ipv6", "abstract", "tight", "server", "wait",
-    "nodelay", "reconnect", "reconnect-ms", "telnet", "tn3270", "websocket", "tls-creds", "tls-authz", "logfile",
-    "logappend", "logtimestamp", "mux",
+    "backend",
+    "id",
+    "path",
+    "host",
+    "port",
+    "fd",
+    "to",
+    "ipv4",
+    "ipv6",
+    "abstract",
+    "tight",
+    "server",
+    "wait",
+    "nodelay",
+    "reconnect",
+    "reconnect-ms",
+    "telnet",
+    "tn3270",
+    "websocket",
+    "tls-creds",
+    "tls-authz",
+    "logfile",
+    "logappend",
+    "logtimestamp",
+    "mux",
 ];
 
 /// A `-chardev` option: the name, and the `backend` argument of `chardev-add`.
@@ -161,7 +183,9 @@ pub fn short(text: &str) -> Result<Short, String> {
         "stdio" | "null" => Ok(Short::New(json!({"type": text, "data": {}}))),
         other => {
             let kind = other.split([':', ',']).next().unwrap_or(other);
-            Err(format!("'{kind}' is not a valid char driver: use unix:PATH, tcp:HOST:PORT, stdio or chardev:ID"))
+            Err(format!(
+                "'{kind}' is not a valid char driver: use unix:PATH, tcp:HOST:PORT, stdio or chardev:ID"
+            ))
         }
     }
 }

@@ -31,7 +31,8 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd, String> {
     }
     // SAFETY: only looked at; the number may be closed, which the call then says.
     let looked_at = unsafe { BorrowedFd::borrow_raw(number) };
-    let flags = fcntl(looked_at, FcntlArg::F_GETFD).map_err(|_| format!("File descriptor {number} is not open"))?;
+    let flags =
+        fcntl(looked_at, FcntlArg::F_GETFD).map_err(|_| format!("File descriptor {number} is not open"))?;
     let flags = FdFlag::from_bits_retain(flags);
     // The daemon opens all of its own descriptors close-on-exec: one without the flag came from outside.
     if flags.contains(FdFlag::FD_CLOEXEC) {

@@ -3,13 +3,13 @@
 
 use super::address::{ABSTRACT_ROOM, Address, Inet, PATH_ROOM, Unix};
 use super::link::Listener;
+use super::resolve;
 use super::spec::{Backend, SocketSpec, Spec};
 use super::stream::{self, Stream};
-use super::resolve;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen, setsockopt,
+    socket, sockopt,
 };
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

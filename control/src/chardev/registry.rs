@@ -113,7 +113,9 @@ impl Registry {
         self.next += 1;
         let kind = match made {
             Made::Null => Kind::Null,
-            made => Kind::Link(self.link(object, &spec, made).map_err(|error| failed(error.desc().to_owned()))?),
+            made => {
+                Kind::Link(self.link(object, &spec, made).map_err(|error| failed(error.desc().to_owned()))?)
+            }
         };
         self.devices.insert(object, Device { id: spec.id.clone(), user: None, kind });
         Ok(json!({}))
@@ -124,7 +126,8 @@ impl Registry {
             Made::Listening(listeners) => (listeners, State::Disconnected, false),
             Made::Connected(stream) => {
                 // Standard input may be a file, which cannot be watched, and needs not be before it has a user.
-                let _ = self.reactor.watch(&stream, Token::new(Part::Chardev, object, STREAM), Interest::NONE);
+                let _ =
+                    self.reactor.watch(&stream, Token::new(Part::Chardev, object, STREAM), Interest::NONE);
                 (Vec::new(), State::Waiting(stream), false)
             }
             Made::Pending => (Vec::new(), State::Disconnected, true),
@@ -185,9 +188,7 @@ impl Registry {
     /// `query-chardev`.
     #[must_use]
     pub fn query(&self) -> Value {
-        let one = |device: &Device| {
-            json!({"frontend-open": device.user.is_some(), "filename": device.filename(), "label": device.id})
-        };
+        let one = |device: &Device| json!({"frontend-open": device.user.is_some(), "filename": device.filename(), "label": device.id});
         self.devices.values().map(one).collect()
     }
 
@@ -286,7 +287,9 @@ impl Registry {
 impl Link {
     /// Gives the stream that waits for a user.
     fn lend(&mut self, reactor: &Reactor) -> Option<Stream> {
-        let State::Waiting(stream) = std::mem::replace(&mut self.state, State::Disconnected) else { return None };
+        let State::Waiting(stream) = std::mem::replace(&mut self.state, State::Disconnected) else {
+            return None;
+        };
         reactor.forget(&stream);
         self.state = State::Lent { filename: stream.filename().to_owned() };
         Some(stream)

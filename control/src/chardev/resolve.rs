@@ -15,7 +15,11 @@ pub(super) fn resolve(inet: &Inet) -> Result<Vec<SocketAddr>, String> {
     let port = port_number(&inet.port).ok_or_else(|| failed("Servname not supported for ai_socktype"))?;
     if inet.host.is_empty() {
         let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        return Ok(any.into_iter().filter(|ip| wanted(inet, *ip)).map(|ip| SocketAddr::new(ip, port)).collect());
+        return Ok(any
+            .into_iter()
+            .filter(|ip| wanted(inet, *ip))
+            .map(|ip| SocketAddr::new(ip, port))
+            .collect());
     }
     if let Ok(ip) = inet.host.parse::<IpAddr>() {
         // An IPv4 address may be asked for as IPv6: the resolver then gives it as it is.

@@ -33,7 +33,9 @@ enum Kind {
     Unix,
     Tcp,
     /// Whether each of the two blocked before, since the terminal's other users share that flag.
-    Stdio { was_blocking: [bool; 2] },
+    Stdio {
+        was_blocking: [bool; 2],
+    },
 }
 
 /// What a read brought.
@@ -207,7 +209,10 @@ impl Drop for Stream {
 /// Sets or clears `O_NONBLOCK` and says whether the descriptor blocked before.
 fn set_blocking(fd: &OwnedFd, blocking: bool) -> bool {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap_or(0));
-    let _ = fcntl(fd, FcntlArg::F_SETFL(if blocking { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK }));
+    let _ = fcntl(
+        fd,
+        FcntlArg::F_SETFL(if blocking { flags - OFlag::O_NONBLOCK } else { flags | OFlag::O_NONBLOCK }),
+    );
     !flags.contains(OFlag::O_NONBLOCK)
 }
 

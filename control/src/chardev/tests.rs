@@ -120,7 +120,10 @@ fn a_stale_socket_is_taken_over_and_other_files_stay() {
     std::fs::write(&file, "precious").unwrap();
     let backend = bench.unix("file", true);
     let error = bench.add("b", &backend).unwrap_err();
-    assert_eq!(error, format!("Failed to add chardev 'b': Failed to bind socket to {file}: Address already in use"));
+    assert_eq!(
+        error,
+        format!("Failed to add chardev 'b': Failed to bind socket to {file}: Address already in use")
+    );
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
 }
 
@@ -153,7 +156,9 @@ fn a_client_comes_back_when_it_may() {
     let missing = bench.path("s");
     assert_eq!(
         bench.add("once", &backend),
-        Err(format!("Failed to add chardev 'once': Failed to connect to '{missing}': No such file or directory"))
+        Err(format!(
+            "Failed to add chardev 'once': Failed to connect to '{missing}': No such file or directory"
+        ))
     );
     backend["data"]["reconnect-ms"] = json!(5);
     bench.add("c", &backend).unwrap();
@@ -206,7 +211,8 @@ fn tcp_shows_both_ends_and_the_port_that_the_kernel_chose() {
         "addr": {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}, "wait": false}});
     bench.add("t", &backend).unwrap();
     let resting = bench.filename("t");
-    let port = resting.strip_prefix("disconnected:tcp:127.0.0.1:").unwrap().strip_suffix(",server=on").unwrap();
+    let port =
+        resting.strip_prefix("disconnected:tcp:127.0.0.1:").unwrap().strip_suffix(",server=on").unwrap();
     let client = std::net::TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
     let peer = client.local_addr().unwrap();
     let expected = format!("tcp:127.0.0.1:{port},server=on <-> {peer}");
@@ -226,12 +232,16 @@ fn what_is_not_supported_is_refused_with_its_name() {
         let mut backend = bench.unix("s", true);
         backend["data"][option] = value;
         let error = bench.add("x", &backend).unwrap_err();
-        assert!(error.starts_with(&format!("Failed to add chardev 'x': '{option}' is not supported")), "{error}");
+        assert!(
+            error.starts_with(&format!("Failed to add chardev 'x': '{option}' is not supported")),
+            "{error}"
+        );
     }
     let mut backend = bench.unix("s", false);
     backend["data"]["wait"] = json!(true);
     assert_eq!(
         bench.add("x", &backend),
-        Err("Failed to add chardev 'x': 'wait' option is incompatible with socket in client connect mode".to_owned())
+        Err("Failed to add chardev 'x': 'wait' option is incompatible with socket in client connect mode"
+            .to_owned())
     );
 }

@@ -8,6 +8,7 @@ pub mod chardev;
 mod fd;
 mod hmp;
 mod link;
+mod metrics;
 mod netdev;
 mod netstat;
 mod object;

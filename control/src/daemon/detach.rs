@@ -59,5 +59,8 @@ pub(super) fn ready() -> Result<(), Fatal> {
     std::env::set_current_dir("/").map_err(|e| failed(&e))?;
     let mut out = std::io::stdout();
     out.write_all(READY).and_then(|()| out.flush()).map_err(|e| failed(&e))?;
-    dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null)).map_err(|e| failed(&e))
+    dup2_stdin(&null)
+        .and_then(|()| dup2_stdout(&null))
+        .and_then(|()| dup2_stderr(&null))
+        .map_err(|e| failed(&e))
 }

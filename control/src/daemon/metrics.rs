@@ -70,8 +70,11 @@ impl Metrics {
         let Some(mut client) = self.clients.remove(&number) else { return };
         match client.go_on(state) {
             Ok(true) => {
-                let interest =
-                    if client.response.is_empty() { Interest::READ } else { Interest { read: false, write: true } };
+                let interest = if client.response.is_empty() {
+                    Interest::READ
+                } else {
+                    Interest { read: false, write: true }
+                };
                 let token = Token::new(Part::Metrics, number, CLIENT);
                 if self.reactor.change(&client.stream, token, interest).is_ok() {
                     self.clients.insert(number, client);

@@ -1,10 +1,10 @@
 //! Start-up: everything that the command line asks for, in the order in which things need each other.
 
+use super::Fatal;
 use super::chardevs::Shared;
 use super::executor::Commands;
 use super::place::Placement;
 use super::settings::Settings;
-use super::Fatal;
 use crate::apply::{Backends, SystemBackends};
 use crate::chardev::Registry;
 use crate::commands::{Context, State};
@@ -56,8 +56,8 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, Fatal> {
     let registry = Registry::new(reactor.clone()).map_err(|e| system(&e.desc()))?;
     let registry = Rc::new(RefCell::new(registry));
     let backends: Arc<dyn Backends> = Arc::new(SystemBackends::new(engine.arena()));
-    let state = State::new(Box::new(engine), backends, Box::new(Shared(registry.clone())))
-        .map_err(|e| system(&e))?;
+    let state =
+        State::new(Box::new(engine), backends, Box::new(Shared(registry.clone()))).map_err(|e| system(&e))?;
     let server = Server::new(reactor.clone());
     let mut daemon = Daemon { reactor, registry, server, commands: Commands(state) };
     daemon.make(settings)?;
@@ -82,14 +82,16 @@ impl Daemon {
         for text in &settings.mons {
             let mon = monitor::from_mon(text).map_err(|e| Fatal::option("mon", text, e))?;
             if !mon.control {
-                let why = "netdevd has no human monitor of its own; use mode=control and human-monitor-command";
+                let why =
+                    "netdevd has no human monitor of its own; use mode=control and human-monitor-command";
                 return Err(Fatal::option("mon", text, why));
             }
             self.monitor("mon", text, &mon.chardev, mon.pretty)?;
         }
         for (number, (text, pretty)) in settings.qmps.iter().enumerate() {
             let label = format!("compat_monitor{number}");
-            let (mon, chardev) = monitor::from_qmp(text, &label).map_err(|e| Fatal::option("qmp", text, e))?;
+            let (mon, chardev) =
+                monitor::from_qmp(text, &label).map_err(|e| Fatal::option("qmp", text, e))?;
             if let Some(chardev) = chardev {
                 self.chardev("qmp", text, &chardev)?;
             }
@@ -98,7 +100,12 @@ impl Daemon {
         Ok(())
     }
 
-    fn chardev(&mut self, option: &str, text: &str, chardev: &options::chardev::Chardev) -> Result<(), Fatal> {
+    fn chardev(
+        &mut self,
+        option: &str,
+        text: &str,
+        chardev: &options::chardev::Chardev,
+    ) -> Result<(), Fatal> {
         let value = serde_json::to_value(chardev).map_err(|e| Fatal::option(option, text, e))?;
         let id = value["id"].as_str().unwrap_or_default().to_owned();
         let mut none = |name: &str| Err(format!("File descriptor named '{name}' has not been found"));

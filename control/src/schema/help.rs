@@ -72,7 +72,7 @@ impl Schema {
     }
 
     /// A type in words: `string`, `on|off`, `uint32`, `native|skb`, `list of string`.
-    pub(super) fn type_words(&self, id: TypeId) -> String {
+    pub(crate) fn type_words(&self, id: TypeId) -> String {
         let ty = self.ty(id);
         match &ty.kind {
             Kind::Builtin(_) if ty.name == "str" => "string".to_owned(),

@@ -8,8 +8,8 @@ use crate::reactor::{Reactor, Ready};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
 use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,12 @@ impl Server {
     }
 
     /// A client has come: greets it.
-    pub fn connected(&mut self, connected: Connected, registry: &RefCell<Registry>, executor: &mut dyn Executor) {
+    pub fn connected(
+        &mut self,
+        connected: Connected,
+        registry: &RefCell<Registry>,
+        executor: &mut dyn Executor,
+    ) {
         let Connected { chardev, user: User::Monitor(monitor), stream } = connected else { return };
         let number = self.next;
         self.next += 1;
@@ -101,8 +106,11 @@ impl Server {
 
     /// Reads the connections that are always ready.
     pub fn turn(&mut self, registry: &RefCell<Registry>, executor: &mut dyn Executor) {
-        let ready: Vec<u32> =
-            self.connections.iter_mut().filter_map(|(&number, one)| one.has_ready_file().then_some(number)).collect();
+        let ready: Vec<u32> = self
+            .connections
+            .iter_mut()
+            .filter_map(|(&number, one)| one.has_ready_file().then_some(number))
+            .collect();
         for number in ready {
             let Some(mut connection) = self.connections.remove(&number) else { continue };
             connection.read(&mut self.buffer);
@@ -218,7 +226,14 @@ impl Server {
         false
     }
 
-    fn answer(&mut self, number: u32, connection: &mut Connection, id: Option<Value>, answer: Answer, oob: bool) {
+    fn answer(
+        &mut self,
+        number: u32,
+        connection: &mut Connection,
+        id: Option<Value>,
+        answer: Answer,
+        oob: bool,
+    ) {
         match answer {
             Answer::Now(result) => connection.session.reply(id, result, oob),
             Answer::Later(ticket) => {

@@ -3,10 +3,10 @@ use crate::chardev::Registry;
 use crate::qmp::{CommandInfo, CommandTable, Event, QmpError};
 use crate::reactor::{Part, Reactor};
 use serde_json::{Map, Value, json};
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -191,7 +191,8 @@ fn pipelined_commands_are_answered_in_order() {
     let mut bench = Bench::new();
     let path = bench.monitor();
     let mut client = bench.client(&path);
-    let all: String = (0..500).map(|i| format!("{{'execute':'echo','arguments':{{'n':{i}}},'id':{i}}}")).collect();
+    let all: String =
+        (0..500).map(|i| format!("{{'execute':'echo','arguments':{{'n':{i}}},'id':{i}}}")).collect();
     client.send(&all);
     bench.run();
     for i in 0..500 {

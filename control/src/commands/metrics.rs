@@ -1,0 +1,30 @@
+//! The counters for `-metrics`.
+
+use super::State;
+use crate::observe::{Capture, Port, openmetrics};
+
+impl State {
+    /// All counters since the start, as OpenMetrics text.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let stats = self.binding.plane.stats();
+        let ports: Vec<Port<'_>> = stats
+            .clients
+            .iter()
+            .filter_map(|c| {
+                let client = self.net.client(c.client?)?;
+                Some(Port { name: &client.name, driver: client.driver(), queues: &c.queues })
+            })
+            .collect();
+        let captures: Vec<Capture<'_>> = self
+            .net
+            .filters()
+            .filter_map(|filter| {
+                let counters = self.binding.dump(filter.id)?.counters();
+                let port = &self.net.client(filter.client)?.name;
+                Some(Capture { object: &filter.name, port, captured: counters.captured, lost: counters.lost })
+            })
+            .collect();
+        openmetrics(stats.tsc_hz, &stats.workers, &ports, &captures)
+    }
+}
