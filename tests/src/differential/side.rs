@@ -206,8 +206,12 @@ impl Side {
             return json!("runs");
         }
         let said = std::fs::read_to_string(place.path().join("log")).unwrap_or_default();
-        let said: Vec<_> =
-            said.lines().map(|line| line.split_once(": ").map_or(line, |(_, text)| text)).collect();
+        // The first line, without the program's name and without the option that it may repeat; hints may follow.
+        let mut said =
+            said.lines().next().and_then(|line| line.split_once(": ")).map_or("", |(_, text)| text);
+        for pair in words.windows(2) {
+            said = said.strip_prefix(&format!("{} {}: ", pair[0], pair[1])).unwrap_or(said);
+        }
         json!({"outcome": up.unwrap_or_else(|| json!("neither answers nor ends")), "said": said})
     }
 
@@ -292,7 +296,7 @@ fn without_numbers(text: &str, marker: &str) -> String {
 /// Whether a whole command is answered at this socket.
 fn answers(socket: &Path) -> bool {
     let ask = || -> std::io::Result<()> {
-        let mut client = Qmp::connect(socket, REPLY)?;
+        let mut client = Qmp::connect(socket, Duration::ZERO)?;
         client.roundtrip("qmp_capabilities", &Value::Null, &[])?;
         client.roundtrip("query-status", &Value::Null, &[]).map(drop)
     };
