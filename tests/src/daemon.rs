@@ -136,28 +136,38 @@ impl<'a> Builder<'a> {
         command
     }
 
-    /// Starts it and waits until its first QMP socket answers.
+    /// Starts it and waits until its first QMP socket is there.
     ///
     /// # Panics
     /// When it does not come up; the message shows what it printed.
     #[must_use]
-    pub fn start(mut self) -> Daemon {
+    pub fn start(self) -> Daemon {
+        self.try_start().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// Like [`start`](Self::start), for what may not start.
+    ///
+    /// # Errors
+    /// How it was started and what it printed.
+    ///
+    /// # Panics
+    /// When the program cannot be executed at all.
+    pub fn try_start(mut self) -> Result<Daemon, String> {
         let directory = self.directory.take().unwrap_or_else(directory);
         let log = File::create(directory.path().join("stderr")).expect("a log file");
         let mut command = self.command(directory.path());
         command.stdin(Stdio::null()).stdout(log.as_fd().try_clone_to_owned().expect("dup")).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let mut daemon = Daemon { child, directory };
-        if self.sockets > 0 {
-            let path = daemon.socket(0);
-            let answered = wait::until(wait::PATIENCE, || {
-                path.exists()
-                    .then_some(true)
-                    .or_else(|| daemon.child.try_wait().ok().flatten().map(|_| false))
-            });
-            assert_eq!(answered, Some(true), "no QMP socket from {command:?}; it said: {}", daemon.stderr());
+        let path = daemon.socket(0);
+        let there = wait::until(wait::PATIENCE, || {
+            let there = self.sockets == 0 || path.exists();
+            there.then_some(true).or_else(|| daemon.child.try_wait().ok().flatten().map(|_| false))
+        });
+        if there == Some(true) {
+            return Ok(daemon);
         }
-        daemon
+        Err(format!("no QMP socket from {command:?}; it said: {}", daemon.stderr()))
     }
 }
 

@@ -71,21 +71,22 @@ pub fn judge_intended(name: &str, theirs: Option<&Outcomes>, ours: &Outcomes, ca
     if theirs.is_some_and(|theirs| judge(case, theirs, ours) == Verdict::Same) {
         return Verdict::Differs(format!("    the intended difference {name} is none any more"));
     }
-    let last = ours.steps.iter().rev().find_map(|step| step.last());
-    let desc = last.and_then(|reply| reply["error"]["desc"].as_str());
-    let kept = match (difference.ours, last) {
-        (Ours::Refuses(text), _) => desc.is_some_and(|desc| desc.contains(text)),
-        (Ours::Accepts, Some(reply)) => reply.get("return").is_some(),
-        (Ours::Says(text), Some(reply)) => reply.to_string().contains(text),
-        (_, None) => false,
+    let last = ours.steps.last().map(Vec::as_slice).unwrap_or_default();
+    let refused =
+        last.iter().any(|reply| reply.get("error").is_some() || reply.pointer("/cli/outcome/exit").is_some());
+    let text = last.iter().map(Value::to_string).collect::<Vec<_>>().join(" ");
+    let kept = match difference.ours {
+        Ours::Refuses(words) => refused && text.contains(words),
+        Ours::Accepts => last.iter().all(|reply| reply.get("return").is_some()) && !last.is_empty(),
+        Ours::Says(words) => text.contains(words),
     };
     if kept {
         return Verdict::Intended;
     }
-    if let Some(kind) = desc.and_then(not_built) {
+    if let Some(kind) = not_built(&text) {
         return Verdict::Pending(kind);
     }
-    Verdict::Differs(format!("    not as the table says ({:?}): {last:?}", difference.ours))
+    Verdict::Differs(format!("    not as the table says ({:?}): {}", difference.ours, brief(&text)))
 }
 
 /// The type that ours says is not built, where the reference has got past the checks of the arguments.
@@ -96,13 +97,15 @@ fn pending(theirs: &Value, ours: &Value) -> Option<String> {
     (!argument_error).then_some(kind)
 }
 
-/// The type in `network backend 'TYPE' is not compiled into this binary`, if it is one that is yet to come.
+/// What a text says is not compiled into this binary, if it is something that is yet to come.
 fn not_built(text: &str) -> Option<String> {
-    let after = |marker: &str| {
-        text.split(marker).nth(1).map(|rest| rest.split(['\'', '"', '\\']).next().unwrap_or(rest))
-    };
-    let kind = after("network backend '").or_else(|| after("invalid object type: "))?;
-    differences::PENDING.contains(&kind).then(|| kind.to_string())
+    let subject =
+        text.split(" is not compiled into this binary").next().filter(|subject| *subject != text)?;
+    let mut quoted = subject.rsplit('\'').skip(1).step_by(2);
+    let kind = quoted.next()?;
+    let option = quoted.next().filter(|_| subject.contains("option '"));
+    let name = option.map_or_else(|| kind.to_string(), |option| format!("{kind},{option}="));
+    differences::PENDING.contains(&name.as_str()).then_some(name)
 }
 
 /// One text for all values that count as the same: members sorted, descriptor numbers blanked, lists sorted where
@@ -151,7 +154,7 @@ fn brief(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{canonical, pending};
+    use super::{canonical, not_built, pending};
     use serde_json::json;
 
     #[test]
@@ -161,6 +164,16 @@ mod tests {
             canonical(&json!({"b": [1, 2], "a": 1}), true)
         );
         assert_ne!(canonical(&json!([2, 1]), false), canonical(&json!([1, 2]), false));
+    }
+
+    #[test]
+    fn what_is_not_built_is_known_by_its_text() {
+        let said = |what: &str| not_built(&format!("Error: {what} is not compiled into this binary"));
+        assert_eq!(said("network backend 'user'").as_deref(), Some("user"));
+        assert_eq!(said("object type 'filter-buffer'").as_deref(), Some("filter-buffer"));
+        assert_eq!(said("option 'vhost' of network backend 'tap'").as_deref(), Some("tap,vhost="));
+        assert_eq!(said("network backend 'tap'"), None);
+        assert_eq!(not_built("network backend 'user' has not been found"), None);
     }
 
     #[test]

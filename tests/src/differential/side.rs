@@ -55,7 +55,9 @@ impl Side {
         if case.flags.fresh {
             self.running = None;
         }
-        self.start(&case.flags.arguments);
+        if let Err(reason) = self.start(&case.flags.arguments) {
+            return Outcomes { steps: vec![vec![json!(reason)]], events: Vec::new() };
+        }
         let mut files = Vec::new();
         let mut steps = Vec::new();
         let mut raw = None;
@@ -76,20 +78,22 @@ impl Side {
     /// Runs one command that must succeed, for comparisons of whole replies.
     ///
     /// # Panics
-    /// When it fails.
+    /// When it fails, or the program does not start.
     pub fn ask(&mut self, command: &str, arguments: Value) -> Value {
-        self.start(&[]);
+        self.start(&[]).unwrap_or_else(|reason| panic!("{reason}"));
         let (_, client) = self.running.as_mut().expect("just started");
         client.ok(command, arguments)
     }
 
-    fn start(&mut self, arguments: &[String]) {
+    fn start(&mut self, arguments: &[String]) -> Result<(), String> {
         if self.running.is_none() {
             let arguments = arguments.iter().map(|argument| self.local(argument));
-            let daemon = Daemon::of(self.program).args(arguments).within(&self.namespace).sockets(2).start();
+            let builder = Daemon::of(self.program).args(arguments).within(&self.namespace).sockets(2);
+            let daemon = builder.try_start()?;
             let client = daemon.client();
             self.running = Some((daemon, client));
         }
+        Ok(())
     }
 
     /// `text` with this side's own directory.
@@ -103,11 +107,8 @@ impl Side {
         if let Some((daemon, _)) = &self.running {
             text = text.replace(&*daemon.directory().to_string_lossy(), "$RUN");
         }
-        let mut parts = text.split(" FD ");
-        let mut text = parts.next().unwrap_or_default().to_string();
-        for part in parts {
-            text.push_str(" FD N");
-            text.push_str(part.trim_start_matches(|letter: char| letter.is_ascii_digit()));
+        for marker in [" FD ", "type=tap,fd="] {
+            text = without_numbers(&text, marker);
         }
         let mut value: Value = serde_json::from_str(&text).expect("still JSON");
         if let Some(object) = value.as_object_mut() {
@@ -186,8 +187,8 @@ impl Side {
     /// Starts the program once more with arguments of its own: it either comes up or says why not.
     fn cli(&self, words: &[String]) -> Value {
         let place = directory();
-        let words = words.iter().map(|word| self.local(word));
-        let builder = Daemon::of(self.program).args(words).within(&self.namespace);
+        let words: Vec<_> = words.iter().map(|word| self.local(word)).collect();
+        let builder = Daemon::of(self.program).args(&words).within(&self.namespace);
         let socket = place.path().join("qmp0.sock");
         let mut command = builder.command(place.path());
         let log = File::create(place.path().join("log")).expect("a log file");
@@ -205,8 +206,12 @@ impl Side {
             return json!("runs");
         }
         let said = std::fs::read_to_string(place.path().join("log")).unwrap_or_default();
-        let said: Vec<_> =
-            said.lines().map(|line| line.split_once(": ").map_or(line, |(_, text)| text)).collect();
+        // The first line, without the program's name and without the option that it may repeat; hints may follow.
+        let mut said =
+            said.lines().next().and_then(|line| line.split_once(": ")).map_or("", |(_, text)| text);
+        for pair in words.windows(2) {
+            said = said.strip_prefix(&format!("{} {}: ", pair[0], pair[1])).unwrap_or(said);
+        }
         json!({"outcome": up.unwrap_or_else(|| json!("neither answers nor ends")), "said": said})
     }
 
@@ -280,10 +285,18 @@ impl Side {
     }
 }
 
+/// `text` with an N for the number after each `marker`.
+fn without_numbers(text: &str, marker: &str) -> String {
+    let digit = |letter: char| letter.is_ascii_digit();
+    let parts: Vec<_> = text.split(marker).collect();
+    let rest = parts[1..].iter().map(|part| format!("{marker}N{}", part.trim_start_matches(digit)));
+    parts[0].to_string() + &rest.collect::<String>()
+}
+
 /// Whether a whole command is answered at this socket.
 fn answers(socket: &Path) -> bool {
     let ask = || -> std::io::Result<()> {
-        let mut client = Qmp::connect(socket, REPLY)?;
+        let mut client = Qmp::connect(socket, Duration::ZERO)?;
         client.roundtrip("qmp_capabilities", &Value::Null, &[])?;
         client.roundtrip("query-status", &Value::Null, &[]).map(drop)
     };
