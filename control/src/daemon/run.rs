@@ -54,6 +54,9 @@ fn run(settings: &Settings) -> Result<(), Fatal> {
     let mut metrics = Metrics::start(&settings.metrics, daemon.reactor.clone())?;
     daemon.watch(&signals)?;
     let name = settings.name.as_deref().unwrap_or("netdevd");
+    for warning in &daemon.warnings {
+        tracing::warn!("{warning}");
+    }
     tracing::info!("{name} {} is ready", env!("CARGO_PKG_VERSION"));
     if settings.daemonize {
         detach::ready()?;

@@ -27,6 +27,8 @@ pub(super) struct Daemon {
     pub(super) registry: Rc<RefCell<Registry>>,
     pub(super) server: Server,
     pub(super) commands: Commands,
+    /// What is not as it should be, though everything works.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Starts the engine and makes what the settings name.
@@ -47,9 +49,8 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, Fatal> {
         }
     })?;
     placement.keep_off();
-    if let Some(warning) = engine.arena().report().warning() {
-        tracing::warn!("{warning}");
-    }
+    // Told when all has started: an error of an option is to be the first thing that is read.
+    let warnings: Vec<String> = engine.warnings();
 
     let system = |e: &dyn std::fmt::Display| Fatal::new(format!("cannot start: {e}"));
     let reactor = Rc::new(Reactor::new().map_err(|e| system(&e.desc()))?);
@@ -59,7 +60,7 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, Fatal> {
     let state =
         State::new(Box::new(engine), backends, Box::new(Shared(registry.clone()))).map_err(|e| system(&e))?;
     let server = Server::new(reactor.clone());
-    let mut daemon = Daemon { reactor, registry, server, commands: Commands(state) };
+    let mut daemon = Daemon { reactor, registry, server, commands: Commands(state), warnings };
     daemon.make(settings)?;
     Ok(daemon)
 }

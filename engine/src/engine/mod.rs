@@ -85,6 +85,7 @@ struct Handle {
     counters: Arc<WorkerCounters>,
     core: Option<usize>,
     io_mode: IoMode,
+    io_reason: Option<String>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -121,6 +122,15 @@ impl Engine {
     #[must_use]
     pub fn io_mode(&self, worker: usize) -> Option<&IoMode> {
         self.workers.get(worker).map(|w| &w.io_mode)
+    }
+
+    /// What is not as it should be, though everything works: no hugepages, no io_uring. A sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let memory = self.arena.report().warning();
+        let io = self.workers.iter().find_map(|w| w.io_reason.as_ref());
+        let io = io.map(|why| format!("file I/O by plain system calls, since io_uring is not usable: {why}"));
+        memory.into_iter().chain(io).collect()
     }
 
     /// Nanoseconds since the engine started.

@@ -59,6 +59,7 @@ pub enum EngineError {
 struct Born {
     waker: Arc<Waker>,
     mode: IoMode,
+    reason: Option<String>,
 }
 
 impl Engine {
@@ -86,7 +87,7 @@ impl Engine {
         for (index, core) in cores.iter().copied().enumerate() {
             let (born, birth) = channel();
             let (parts, wait) = channel();
-            let mode = config.io.clone();
+            let mode = config.io;
             let name = core.map_or_else(|| format!("netdevd/w{index}"), |c| format!("netdevd/w{index}c{c}"));
             let thread = thread::Builder::new()
                 .name(name)
@@ -104,6 +105,7 @@ impl Engine {
                 counters: Arc::new(WorkerCounters::default()),
                 core: cores.get(index).copied().flatten(),
                 io_mode: born.mode,
+                io_reason: born.reason,
                 thread: Some(thread),
             });
             starts.push(parts);
@@ -179,7 +181,7 @@ fn body(
             return;
         }
     };
-    let _ = born.send(Ok(Born { waker, mode: io.mode() }));
+    let _ = born.send(Ok(Born { waker, mode: io.mode(), reason: io.reason().map(str::to_owned) }));
     // Without a start message the engine failed to start, and this thread ends.
     let Ok(s) = wait.recv() else { return };
     let Start { index, reader, mail, pool, links, wakers, counters, clock, idle, yield_empty, stop } = s;
