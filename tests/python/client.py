@@ -25,7 +25,7 @@ async def main(path: str) -> None:
         await one.execute("no-such-command")
         raise AssertionError("an unknown command is accepted")
     except ExecuteError as error:
-        assert error.error.class_ == "CommandNotFound", error.error
+        assert error.error_class == "CommandNotFound", error
     names = await asyncio.gather(*(one.execute("query-name") for _ in range(100)))
     assert names == [{}] * 100
     schema = await one.execute("query-qmp-schema")

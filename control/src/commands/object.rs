@@ -52,7 +52,14 @@ impl State {
             }
         }
         self.check_object_free(name)?;
-        self.net.place(&options)?;
+        self.net.place(&options).map_err(|error| {
+            let mut error = QmpError::from(error);
+            // The object itself is there before it is complete, on no netdev yet.
+            if error.desc == format!("filter '{name}' not found") {
+                error.desc = format!("filter '{name}' belongs to a different netdev");
+            }
+            error
+        })?;
         if driver != "filter-dump" {
             self.check_chardevs(driver, args)?;
             return Err(not_built(driver));

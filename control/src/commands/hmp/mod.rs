@@ -43,8 +43,8 @@ impl State {
         cx: &mut Context<'_>,
         args: &Map<String, Value>,
     ) -> Outcome {
-        if args.contains_key("cpu-index") {
-            // There is no CPU.
+        // There is no CPU, but `qmp-shell -H` always names the first.
+        if args.get("cpu-index").is_some_and(|index| *index != 0) {
             return Err(QmpError::generic("Parameter 'cpu-index' expects a CPU number")).into();
         }
         match line::parse(args.text("command-line")) {
@@ -106,6 +106,10 @@ impl State {
         let asks = matches!(opts.get("type"), Some("help" | "?"));
         if let Some(help) = options::help("Netdev", if asks { "help" } else { text }) {
             return Answer::Text(help);
+        }
+        if text.starts_with('{') {
+            // The human monitor reads no JSON: this is a type, and no id.
+            return Answer::Reply(Err(QmpError::generic("Parameter 'id' is missing")).into());
         }
         match options::from_cli("Netdev", text) {
             Ok(args) => {

@@ -29,7 +29,7 @@ fn checks_come_in_qemus_order() {
     assert_eq!(c.ok("query-rx-filter", json!({})), json!([]));
     c.refused(
         "human-monitor-command",
-        json!({"command-line": "info name", "cpu-index": 0}),
+        json!({"command-line": "info name", "cpu-index": 1}),
         "Parameter 'cpu-index' expects a CPU number",
     );
 }
