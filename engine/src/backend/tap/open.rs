@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open as open_file};
 use nix::sys::stat::Mode;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 const NET_TUN: &str = "/dev/net/tun";
 
@@ -149,7 +150,7 @@ fn by_name(options: &TapOptions) -> Result<Files, TapError> {
             }
             flags |= ioctl::IFF_MULTI_QUEUE;
         }
-        files.ifname = ioctl::attach(fd.as_fd(), &name, flags).map_err(|errno| TapError::Configure {
+        files.ifname = attach(fd.as_fd(), &name, flags).map_err(|errno| TapError::Configure {
             ifname: String::from_utf8_lossy(&name).into_owned(),
             errno,
         })?;
@@ -158,6 +159,18 @@ fn by_name(options: &TapOptions) -> Result<Files, TapError> {
         files.fds.push(fd);
     }
     Ok(files)
+}
+
+/// Attaches to the interface. A tap that was closed a moment ago stays busy while a child of ours, started meanwhile for a
+/// script, has not reached its `exec`: so busy is asked again for a few milliseconds.
+fn attach(fd: BorrowedFd<'_>, name: &[u8], flags: u32) -> Result<String, Errno> {
+    for _ in 0..5 {
+        match ioctl::attach(fd, name, flags) {
+            Err(Errno::EBUSY) => std::thread::sleep(Duration::from_millis(1)),
+            other => return other,
+        }
+    }
+    ioctl::attach(fd, name, flags)
 }
 
 /// A macvtap's own node where the name is an interface that has one, else the tap device.
