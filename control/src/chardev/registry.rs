@@ -80,7 +80,7 @@ impl Registry {
         backend: &Value,
         fds: &mut dyn FnMut(&str) -> Result<OwnedFd, String>,
     ) -> Result<Opening, ChardevError> {
-        if self.reserved.iter().any(|name| name == id) || self.find(id).is_some() {
+        if self.knows(id) {
             return Err(ChardevError::Exists(id.to_owned()));
         }
         let failed = |why| ChardevError::Failed { id: id.to_owned(), why };
@@ -172,6 +172,12 @@ impl Registry {
         }
         self.devices.remove(&object);
         Ok(())
+    }
+
+    /// Whether the name is taken, or about to be.
+    #[must_use]
+    pub fn knows(&self, id: &str) -> bool {
+        self.reserved.iter().any(|name| name == id) || self.find(id).is_some()
     }
 
     /// The opening of `id` will not be finished: the name is free again.

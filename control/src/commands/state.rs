@@ -64,6 +64,8 @@ pub struct State {
     /// Replies that [`State::run`] met while it waited for its own.
     finished: Vec<(Ticket, Result<Value, QmpError>)>,
     quit: bool,
+    /// `-name`.
+    name: Option<String>,
 }
 
 impl State {
@@ -88,6 +90,7 @@ impl State {
             by_line: HashSet::new(),
             finished: Vec::new(),
             quit: false,
+            name: None,
         })
     }
 
@@ -118,7 +121,7 @@ impl State {
             "remove-fd" => self.fds.remove_fd(&args).into(),
             "query-fdsets" => Ok(self.fds.query()).into(),
             "query-version" => Ok(super::query::version()).into(),
-            "query-name" => Ok(empty()).into(),
+            "query-name" => Ok(self.query_name()).into(),
             "query-status" => Ok(json!({"status": "running", "running": true})).into(),
             "query-commands" => Ok(Schema::get().query_commands().clone()).into(),
             "query-qmp-schema" => Ok(Schema::get().introspect().clone()).into(),
@@ -187,6 +190,15 @@ impl State {
     pub fn shutdown(&mut self) {
         self.net = Net::new();
         self.binding.end();
+    }
+
+    /// Gives the daemon a name, which `query-name` tells.
+    pub fn set_name(&mut self, name: &str) {
+        self.name = Some(name.to_owned());
+    }
+
+    fn query_name(&self) -> Value {
+        self.name.as_ref().map_or_else(empty, |name| json!({"name": name}))
     }
 
     /// Whether `quit` was executed.

@@ -2,8 +2,9 @@
 
 use crate::chardev::{Opened, Registry};
 use crate::commands::{Added, ChardevInfo, Chardevs, FdSource};
+use crate::options::chardev::Chardev;
 use crate::qmp::QmpError;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::any::Any;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -12,10 +13,20 @@ use std::rc::Rc;
 /// The registry, shared with the event loop; both run on the control thread.
 pub(super) struct Shared(pub(super) Rc<RefCell<Registry>>);
 
+/// Options that exclude each other, in QEMU's words.
+fn check(id: &str, backend: &Value) -> Result<(), QmpError> {
+    let args = Map::from_iter([("id".to_owned(), id.into()), ("backend".to_owned(), backend.clone())]);
+    let failed = |e: QmpError| QmpError::generic(format!("Failed to add chardev '{id}': {}", e.desc));
+    Chardev::decode(args).and_then(|chardev| chardev.validate()).map_err(failed)
+}
+
 impl Chardevs for Shared {
     fn add(&mut self, id: &str, backend: &Value, fds: &mut FdSource<'_>) -> Result<Added, QmpError> {
         let mut find = |name: &str| -> Result<OwnedFd, String> { fds.take(id, name).map_err(|e| e.desc) };
         let mut registry = self.0.borrow_mut();
+        if !registry.knows(id) {
+            check(id, backend)?;
+        }
         let opening = registry.begin(id, backend, &mut find)?;
         if opening.is_quick() {
             return Ok(Added::Done(registry.finish(opening.run())?));

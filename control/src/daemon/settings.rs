@@ -71,7 +71,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = String>) -> Result<Action, Fa
             continue;
         }
         if !super::help::knows(&name) {
-            return Err(Fatal::new(format!("{arg}: invalid option (see -help)")));
+            return Err(Fatal::new(format!("{arg}: invalid option")));
         }
         let value = match inline {
             Some(value) => value,
@@ -128,7 +128,7 @@ fn option(settings: &mut Settings, name: &str, value: String) -> Result<Option<S
             let why = "netdevd has no devices yet; netdevs and hub ports are made by -netdev";
             return Err(Fatal::option(name, &value, why));
         }
-        _ => return Err(Fatal::new(format!("-{name}: invalid option (see -help)"))),
+        _ => return Err(Fatal::new(format!("-{name}: invalid option"))),
     }
     Ok(None)
 }
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_or_not_built_says_so() {
-        assert_eq!(error(&["-netdevs", "x"]), "-netdevs: invalid option (see -help)");
+        assert_eq!(error(&["-netdevs", "x"]), "-netdevs: invalid option");
         assert_eq!(error(&["-netdev"]), "-netdev: requires an argument");
         assert!(error(&["-sandbox", "on"]).contains("not built yet"));
         assert!(error(&["-device", "virtio-net"]).contains("no devices yet"));

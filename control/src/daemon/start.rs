@@ -67,6 +67,9 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, Fatal> {
 
 impl Daemon {
     fn make(&mut self, settings: &Settings) -> Result<(), Fatal> {
+        if let Some(name) = &settings.name {
+            self.commands.0.set_name(name);
+        }
         for text in &settings.chardevs {
             let chardev = options::chardev::from_cli(text).map_err(|e| Fatal::option("chardev", text, e))?;
             self.chardev("chardev", text, &chardev)?;
