@@ -176,9 +176,11 @@ fn attach(fd: BorrowedFd<'_>, name: &[u8], flags: u32) -> Result<String, Errno> 
 /// A macvtap's own node where the name is an interface that has one, else the tap device.
 fn device(name: &[u8]) -> Result<OwnedFd, TapError> {
     let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let index = std::str::from_utf8(name).ok().and_then(|n| nix::net::if_::if_nametoindex(n).ok());
-    if let Some(index) = index
+    let name = std::str::from_utf8(name).unwrap_or_default();
+    if let Ok(index) = nix::net::if_::if_nametoindex(name)
         && let Ok(fd) = open_file(format!("/dev/tap{index}").as_str(), flags, Mode::empty())
+        // The node may be that of another network namespace, where the index belongs to someone else.
+        && ioctl::query(fd.as_fd()).is_ok_and(|(_, its_name)| its_name == name)
     {
         return Ok(fd);
     }

@@ -330,6 +330,36 @@ fn a_tap_works_on_in_another_namespace() {
 }
 
 #[test]
+fn a_macvtap_is_opened_by_its_own_node() {
+    let Some(_alone) = namespace() else { return };
+    ip("link add v0 type veth peer name v1");
+    ip("link add link v0 name mt0 type macvtap mode bridge");
+    let node = format!("/dev/tap{}", nix::net::if_::if_nametoindex("mt0").unwrap());
+    if std::fs::File::open(&node).is_err() {
+        return eprintln!("skipped: no {node} (device nodes do not appear by themselves here)");
+    }
+    for name in ["v0", "v1"] {
+        ip(&format!("link set {name} up"));
+    }
+    for mut bench in Bench::all() {
+        let (mut a, mut b) = (tap(&bench, "ta"), tap(&bench, "mt0"));
+        bench.start(&mut a);
+        bench.start(&mut b);
+        let (near, far) = (Wire::open("ta"), Wire::open("v1"));
+        near.send(VnetHdr::NONE, &plain(3, 300));
+        bench.forward(&mut a, &mut b, 1);
+        let there = std::iter::from_fn(|| far.receive()).find(|(_, f)| f[12..14] == [0x88, 0xb5]);
+        assert_eq!(there.unwrap().1, plain(3, 300));
+        far.send(VnetHdr::NONE, &plain(4, 400));
+        bench.forward(&mut b, &mut a, 1);
+        let back = std::iter::from_fn(|| near.receive()).find(|(_, f)| f[12..14] == [0x88, 0xb5]);
+        assert_eq!(back.unwrap().1, plain(4, 400));
+        bench.stop(&mut a);
+        bench.stop(&mut b);
+    }
+}
+
+#[test]
 fn queues_of_a_multiqueue_tap_share_the_interface() {
     let Some(_alone) = namespace() else { return };
     let bench = Bench::new(IoMode::Batched).unwrap();
