@@ -20,6 +20,10 @@ const KEPT_BYTES: usize = 5 << 20;
 /// Segments that are handed on when a refused frame is copied.
 const SEGS: usize = 2 * crate::burst::BURST;
 
+/// Nanoseconds after which a refused write is tried again although the file has not said that there is room: with a limit
+/// of a few bytes the kernel never says so (`sock_writeable` asks for half of it to be free).
+const PATIENCE: u64 = 5_000_000;
+
 /// What a frame's write says about later ones.
 enum Verdict {
     Wait,
@@ -52,6 +56,8 @@ pub(super) struct TapTx {
     limited: bool,
     /// The file has been asked to say when it can be written to.
     waits: bool,
+    /// When it was asked.
+    since: u64,
     /// Tickets of this turn: first and number.
     runs: Vec<(u32, u32)>,
     backlog: Backlog,
@@ -124,6 +130,7 @@ impl TapTx {
             caps,
             limited,
             waits: false,
+            since: 0,
             runs: Vec::with_capacity(RUNS),
             backlog: Backlog::new(KEPT_FRAMES, KEPT_BYTES),
             tally: Tally::default(),
@@ -175,6 +182,7 @@ impl TapTx {
             Err(errno) => match verdict(errno, head.len) {
                 Verdict::Wait => {
                     self.waits = true;
+                    self.since = turn.now;
                     turn.io.want_writable(id);
                     return false;
                 }
@@ -222,7 +230,7 @@ impl TapTx {
 
     /// Whether nothing can be written now. Tries kept frames again first, in order.
     fn is_blocked(&mut self, turn: &mut Turn<'_>, id: FileId) -> bool {
-        if self.waits && turn.io.waits_writable(id) {
+        if self.waits && turn.now.saturating_sub(self.since) < PATIENCE && turn.io.waits_writable(id) {
             return true;
         }
         self.waits = false;
