@@ -40,6 +40,9 @@ pub struct Side {
     marks: u64,
 }
 
+/// The names under which programs report errors of their start.
+const PROGRAMS: &[&str] = &["netdevd", "qemu-system-x86_64"];
+
 /// Longest wait for one reply; the reference answers within milliseconds.
 const REPLY: Duration = Duration::from_secs(5);
 
@@ -195,7 +198,7 @@ impl Side {
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
         let mut child = command.spawn().expect("the program starts");
         // Only an answered command shows that the start is over: a greeting may come before a later option fails.
-        let up = wait::until(REPLY, || match child.try_wait() {
+        let up = wait::until(wait::PATIENCE, || match child.try_wait() {
             Ok(Some(status)) => Some(json!({"exit": status.code()})),
             _ => (socket.exists() && answers(&socket)).then(|| json!("runs")),
         });
@@ -206,9 +209,10 @@ impl Side {
             return json!("runs");
         }
         let said = std::fs::read_to_string(place.path().join("log")).unwrap_or_default();
-        // The first line, without the program's name and without the option that it may repeat; hints may follow.
-        let mut said =
-            said.lines().next().and_then(|line| line.split_once(": ")).map_or("", |(_, text)| text);
+        // The first line under the program's name (log lines have none), without the option that it may repeat.
+        let own = |line: &str| line.split_once(": ").filter(|(name, _)| PROGRAMS.contains(name)).is_some();
+        let said = said.lines().find(|line| own(line)).and_then(|line| line.split_once(": "));
+        let mut said = said.map_or("", |(_, text)| text);
         for pair in words.windows(2) {
             said = said.strip_prefix(&format!("{} {}: ", pair[0], pair[1])).unwrap_or(said);
         }
