@@ -78,7 +78,8 @@ pub fn run(lab: &Lab, rounds: usize, slice: Duration, as_json: bool, check: bool
     } else {
         print!("{}", table(&servers, &rows));
         println!(
-            "\nCommands a second, medians of {rounds} rounds, disturbed slices {disturbed}.\n`echo` is a bare socket that answers every line. "
+            "\nCommands a second, medians of {rounds} rounds, disturbed slices {disturbed}.\n\
+             echo: a bare socket that answers every line."
         );
         println!(
             "A ratio is the median of the rounds' ratios to QEMU; at least {WANT}x is wanted.\n{}",
