@@ -77,10 +77,6 @@ fn parse_udp(text: &str) -> Option<Udp> {
 /// Counters of one interface (`/proc/net/dev`), from the kernel's side: what a tap's user reads is its `tx`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// Frames that came out of the device into the stack.
-    pub rx_frames: u64,
-    /// Frames from the device that the stack refused.
-    pub rx_dropped: u64,
     /// Frames that left the stack through the device.
     pub tx_frames: u64,
     /// Frames that the device's queue had no room for.
@@ -93,12 +89,7 @@ pub fn interfaces(text: &str) -> BTreeMap<String, Interface> {
     rows.map(|(name, values)| {
         let values: Vec<u64> = values.split_whitespace().map(|word| word.parse().unwrap_or(0)).collect();
         let column = |at: usize| values.get(at).copied().unwrap_or(0);
-        let counters = Interface {
-            rx_frames: column(1),
-            rx_dropped: column(3),
-            tx_frames: column(9),
-            tx_dropped: column(11),
-        };
+        let counters = Interface { tx_frames: column(9), tx_dropped: column(11) };
         (name.trim().to_string(), counters)
     })
     .collect()
@@ -117,7 +108,7 @@ mod tests {
     #[test]
     fn interface_counters_come_from_their_columns() {
         let text = "Inter-| head\n face |bytes\n  tap0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n";
-        let want = Interface { rx_frames: 2, rx_dropped: 4, tx_frames: 10, tx_dropped: 12 };
+        let want = Interface { tx_frames: 10, tx_dropped: 12 };
         assert_eq!(interfaces(text).get("tap0"), Some(&want));
     }
 

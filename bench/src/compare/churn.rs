@@ -87,8 +87,9 @@ impl Phase {
         self.after.read - self.before.read
     }
 
-    fn written(&self) -> u64 {
-        self.after.written - self.before.written
+    /// Datagrams, not frames: the peer may have joined several into one.
+    fn arrived(&self) -> u64 {
+        self.after.udp.arrived() - self.before.udp.arrived()
     }
 
     /// What netdevd says itself.
@@ -100,9 +101,9 @@ impl Phase {
         self.engine().map_or(0, |engine| engine.drops.values().sum())
     }
 
-    /// Frames that the kernel saw go in, and neither saw come out nor netdevd named.
+    /// Frames that the kernel saw go in, and that neither reached a socket nor were named by netdevd.
     fn lost(&self) -> i64 {
-        self.read().cast_signed() - self.written().cast_signed() - self.named().cast_signed()
+        self.read().cast_signed() - self.arrived().cast_signed() - self.named().cast_signed()
     }
 
     fn queue_drops(&self) -> u64 {
@@ -112,8 +113,8 @@ impl Phase {
     fn summary(&self) -> Value {
         json!({
             "objects": self.object.name(), "pairs": self.pairs, "seconds": self.seconds, "sent": self.sent,
-            "tap-queue-drops": self.queue_drops(), "in": self.read(), "out": self.written(), "named": self.named(),
-            "lost": self.lost(), "arrived": self.after.udp.arrived() - self.before.udp.arrived(),
+            "tap-queue-drops": self.queue_drops(), "in": self.read(), "out": self.arrived(), "named": self.named(),
+            "lost": self.lost(),
             "netdevd": self.engine().map(|engine| engine.summary()),
         })
     }
@@ -150,14 +151,21 @@ pub fn run(lab: &Lab, peer: &str, pairs: u32, as_json: bool) -> Result<()> {
     } else {
         print!("{}", table(&phases));
         println!(
-            "\n{} carries {RATE} frames/s from one tap to another meanwhile. in, out: the kernel's counts of",
+            "\n{} carries {RATE} frames/s from one tap to another meanwhile. in: frames read from",
             daemon.name()
         );
-        println!("frames read from the first tap and written to the second. lost = in - out - named drops.");
         println!(
-            "queue: frames that the tap's own queue dropped before they could be read.\n{}",
-            path.display()
+            "the first tap; out: datagrams that reached a socket behind the second (both the kernel's counts)."
         );
+        println!(
+            "lost = in - out - named drops. queue: what the tap's own queue dropped before it could be read."
+        );
+        for phase in &phases {
+            if let Some(engine) = phase.engine() {
+                println!("{}'s own account of the {}: {}", daemon.name(), phase.object.name(), engine.line());
+            }
+        }
+        println!("{}", path.display());
     }
     let lost: i64 = phases.iter().map(Phase::lost).sum();
     if lost == 0 { Ok(()) } else { Err(Failure::new(format!("{lost} frames lost without a name"))) }
@@ -205,7 +213,7 @@ fn table(phases: &[Phase]) -> Table {
     table.row(["added and removed", "pairs", "pairs/s", "sent", "queue", "in", "out", "named", "lost"]);
     for phase in phases {
         let rate = f64::from(phase.pairs) / phase.seconds;
-        let counts = [phase.sent, phase.queue_drops(), phase.read(), phase.written(), phase.named()];
+        let counts = [phase.sent, phase.queue_drops(), phase.read(), phase.arrived(), phase.named()];
         let mut cells = vec![phase.object.name().to_string(), phase.pairs.to_string(), format!("{rate:.0}")];
         cells.extend(counts.map(|count| count.to_string()));
         cells.push(phase.lost().to_string());

@@ -3,6 +3,7 @@
 use crate::canary::Canary;
 use crate::failure::{Context, Failure, Result};
 use crate::{placement, proc, sched};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal};
 use std::fs::File;
@@ -166,13 +167,28 @@ impl Lab {
         Ok((busiest - 1.0 / ticks).max(0.0))
     }
 
-    /// Takes the lock that keeps two measurements apart.
+    /// Takes the lock that keeps two measurements apart, waiting for whoever has it.
     ///
     /// # Errors
-    /// When its file cannot be made.
+    /// When its file cannot be made, and on an interrupt.
     pub fn hold(&self) -> Result<Flock<File>> {
-        let file = File::options().create(true).append(true).open(&self.lock).context(self.lock.display())?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context(self.lock.display())
+        let name = self.lock.display();
+        let mut file = File::options().create(true).append(true).open(&self.lock).context(&name)?;
+        let mut told = false;
+        loop {
+            // Signals only set a flag here, so a wait within flock itself could not be interrupted.
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
+                Err((_, errno)) => return Err(errno).context(&name),
+            };
+            if !told {
+                progress(&format!("waiting for {name}: another measurement runs"));
+                told = true;
+            }
+            self.go_on()?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Fails once the user has interrupted the run.

@@ -54,19 +54,22 @@ pub fn run(lab: &Lab, rounds: usize, slice: Duration, as_json: bool, check: bool
         Kind::ALL.into_iter().flat_map(|kind| [(kind, 1), (kind, PIPELINED)]).collect();
     // rates[case][server] holds one value a round.
     let mut rates = vec![vec![Vec::new(); servers.len()]; cases.len()];
+    let mut disturbed = 0;
     for round in 0..rounds {
         for (&(kind, depth), rates) in cases.iter().zip(&mut rates) {
             for (server, rates) in servers.iter().zip(rates) {
                 progress(&format!("round {}/{rounds}: {kind} by {depth} to {}", round + 1, server.name));
                 let measured = lab.slice(Duration::from_millis(5), || server.rate(lab, kind, depth, slice));
-                rates.push(measured.context(server.name)?.value);
+                let measured = measured.context(server.name)?;
+                disturbed += usize::from(!measured.clean());
+                rates.push(measured.value);
             }
         }
     }
     progress_done();
     let rows: Vec<Value> =
         cases.iter().zip(&rates).map(|(&(kind, depth), rates)| row(kind, depth, &servers, rates)).collect();
-    let report = json!({ "what": "compare qmp", "rounds": rounds, "want": WANT, "rows": rows });
+    let report = json!({ "what": "compare qmp", "rounds": rounds, "disturbed": disturbed, "want": WANT, "rows": rows });
     let path = lab.reports.join("qmp.json");
     let text = serde_json::to_string_pretty(&report).context("report")?;
     std::fs::write(&path, &text).context(path.display())?;
@@ -75,7 +78,8 @@ pub fn run(lab: &Lab, rounds: usize, slice: Duration, as_json: bool, check: bool
     } else {
         print!("{}", table(&servers, &rows));
         println!(
-            "\nCommands a second, medians of {rounds} rounds; `echo` is a bare socket that answers every line."
+            "\nCommands a second, medians of {rounds} rounds, disturbed slices {disturbed}.\n\
+             echo: a bare socket that answers every line."
         );
         println!(
             "A ratio is the median of the rounds' ratios to QEMU; at least {WANT}x is wanted.\n{}",

@@ -220,12 +220,14 @@ fn report(
     let disturbed = records.iter().filter(|record| !record.slice.clean()).count();
     let far = records.iter().filter(|record| record.slice.far()).count();
     println!(
-        "\nMedians of {} rounds; a ratio is the median of the rounds' ratios, above 1 better, (least-largest).\n\
-         Slices {}, disturbed by the host or other programs {disturbed}, with the CPUs far apart {far}. CPU {} under test, CPU {} load.",
+        "\nMedians of {} rounds. /qemu, /bridge: how many times better {} is, the median of the rounds' own\n\
+         ratios (least-largest). far: the CPUs share no cache. CPU {} is under test, CPU {} makes the load.\n\
+         Slices {}, disturbed by the host or other programs {disturbed}, far {far}.",
         options.rounds,
-        records.len(),
+        names.first().copied().unwrap_or(""),
         lab.dut_cpu,
         lab.load_cpu,
+        records.len(),
     );
     if !losses.is_empty() {
         println!(
@@ -249,7 +251,7 @@ fn table(names: &[&str], rows: &[Row]) -> Table {
     let others: Vec<&str> = names.iter().skip(1).copied().filter(|name| *name != "veth").collect();
     let mut head = vec![String::new(), "unit".into()];
     head.extend(names.iter().map(ToString::to_string));
-    head.extend(others.iter().map(|name| format!("{ours}/{name}")));
+    head.extend(others.iter().map(|name| format!("/{name}")));
     if ours == "netdevd" {
         head.push("want".into());
     }
