@@ -187,7 +187,7 @@ impl Signals {
     }
 
     /// The next signal that has arrived and the process that sent it.
-    pub fn next(&mut self) -> Option<(Signal, u32)> {
+    pub fn take(&mut self) -> Option<(Signal, u32)> {
         let info = self.0.read_signal().ok().flatten()?;
         Some((Signal::try_from(info.ssi_signo.cast_signed()).ok()?, info.ssi_pid))
     }

@@ -20,7 +20,7 @@ pub(super) struct Device {
 pub(super) enum Kind {
     Null,
     /// Anything with connections.
-    Link(Link),
+    Link(Box<Link>),
 }
 
 /// A chardev that has a connection now and then.
@@ -70,7 +70,7 @@ impl Device {
     pub(super) fn info(&self) -> ChardevInfo {
         let (driver, connected, addr) = match &self.kind {
             Kind::Null => ("chardev-null", None, None),
-            Kind::Link(Link { spec: None, .. }) => ("chardev-stdio", None, None),
+            Kind::Link(link) if link.spec.is_none() => ("chardev-stdio", None, None),
             Kind::Link(link) => {
                 let connected = !matches!(link.state, State::Disconnected);
                 ("chardev-socket", Some(connected), link.spec.as_ref().map(|s| s.address.to_value()))

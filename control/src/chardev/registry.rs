@@ -114,7 +114,8 @@ impl Registry {
         let kind = match made {
             Made::Null => Kind::Null,
             made => {
-                Kind::Link(self.link(object, &spec, made).map_err(|error| failed(error.desc().to_owned()))?)
+                let link = self.link(object, &spec, made);
+                Kind::Link(link.map_err(|error| failed(error.desc().to_owned()))?.into())
             }
         };
         self.devices.insert(object, Device { id: spec.id.clone(), user: None, kind });
@@ -285,7 +286,7 @@ impl Registry {
     }
 
     fn uses_stdio(&self) -> bool {
-        let stdio = |device: &Device| matches!(&device.kind, Kind::Link(Link { spec: None, .. }));
+        let stdio = |device: &Device| matches!(&device.kind, Kind::Link(link) if link.spec.is_none());
         self.devices.values().any(stdio)
     }
 }

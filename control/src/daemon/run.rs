@@ -17,8 +17,8 @@ const FAREWELL: Duration = Duration::from_millis(200);
 
 /// Runs the daemon with these arguments (without the program's name).
 #[must_use]
-pub fn main(args: Vec<String>) -> ExitCode {
-    match begin(&args) {
+pub fn main(args: &[String]) -> ExitCode {
+    match begin(args) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("netdevd: {error}");
@@ -127,7 +127,7 @@ impl Daemon {
 
     /// True: the daemon ends.
     fn signal(&mut self, signals: &mut Signals, logs: &Logs) -> bool {
-        while let Some((signal, sender)) = signals.next() {
+        while let Some((signal, sender)) = signals.take() {
             if signal == Signal::SIGHUP {
                 logs.reopen();
                 continue;

@@ -33,7 +33,7 @@ fn ends(plan: &Plan, slot: usize) -> Vec<(Hop, ClientId)> {
         let node = part.nodes[n as usize];
         match node.hop {
             Hop::Hub { hub, .. } if seen.contains(&hub) => {
-                out.push((Hop::Discard(Discard::Loop), node.client))
+                out.push((Hop::Discard(Discard::Loop), node.client));
             }
             Hop::Hub { hub, except } => {
                 seen.push(hub);
