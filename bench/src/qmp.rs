@@ -2,7 +2,7 @@
 
 use crate::failure::{Context, Failure, Result};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -98,9 +98,13 @@ impl Qmp {
 
     fn read_line(&mut self) -> Result<()> {
         self.line.clear();
-        match self.reader.read_until(b'\n', &mut self.line).context("QMP read")? {
-            0 => Err(Failure::new("the QMP server closed the connection")),
-            _ => Ok(()),
+        match self.reader.read_until(b'\n', &mut self.line) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(Failure::new(format!("no QMP reply within {} s", PATIENCE.as_secs())))
+            }
+            Err(error) => Err(error).context("QMP read"),
+            Ok(0) => Err(Failure::new("the QMP server closed the connection")),
+            Ok(_) => Ok(()),
         }
     }
 }

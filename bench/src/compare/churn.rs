@@ -8,7 +8,6 @@ use crate::compare::peer::{Daemon, Peer, interface};
 use crate::compare::process::Process;
 use crate::compare::table::Table;
 use crate::failure::{Context, Failure, Result};
-use crate::qmp::Qmp;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -131,12 +130,10 @@ pub fn run(lab: &Lab, peer: &str, pairs: u32, as_json: bool) -> Result<()> {
         return Err(Failure::new(why));
     }
     let mut pair = Pair::join(lab, &daemon)?;
-    let socket = pair.running.qmp.clone().ok_or_else(|| Failure::new("no QMP socket"))?;
-    let mut qmp = Qmp::connect(&socket, Duration::from_secs(5))?;
     let mut phases = Vec::new();
     for object in Object::ALL {
         let _lock = lab.hold()?;
-        phases.push(phase(lab, &mut pair, &mut qmp, object, pairs).context(object.name())?);
+        phases.push(phase(lab, &mut pair, object, pairs).context(object.name())?);
     }
     progress_done();
     pair.alive()?;
@@ -171,7 +168,7 @@ pub fn run(lab: &Lab, peer: &str, pairs: u32, as_json: bool) -> Result<()> {
     if lost == 0 { Ok(()) } else { Err(Failure::new(format!("{lost} frames lost without a name"))) }
 }
 
-fn phase(lab: &Lab, pair: &mut Pair, qmp: &mut Qmp, object: Object, pairs: u32) -> Result<Phase> {
+fn phase(lab: &Lab, pair: &mut Pair, object: Object, pairs: u32) -> Result<Phase> {
     let tap = interface(pair.name, "t");
     let [(add, adding), (remove, removing)] = object.commands(&tap, lab.run.path());
     let before = pair.counters()?;
@@ -187,6 +184,7 @@ fn phase(lab: &Lab, pair: &mut Pair, qmp: &mut Qmp, object: Object, pairs: u32) 
     command.args(["--secs", &(PATIENCE.as_secs() + 10).to_string()]);
     let sender = Process::spawn(command, "udpload-churn", lab.run.path())?;
     std::thread::sleep(LEAD);
+    let qmp = pair.qmp.as_mut().ok_or_else(|| Failure::new("no QMP socket"))?;
     let start = Instant::now();
     let mut done = 0;
     while done < pairs && start.elapsed() < PATIENCE {

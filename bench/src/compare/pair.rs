@@ -29,7 +29,8 @@ pub struct Pair {
     iperf: Process,
     /// The peer itself.
     pub running: Running,
-    qmp: Option<Qmp>,
+    /// The connection to its QMP socket; a QMP socket serves one at a time.
+    pub qmp: Option<Qmp>,
     pinglat: String,
     /// Host 1.
     pub a: Namespace,
@@ -72,10 +73,8 @@ impl Pair {
         command.args(["sink", "--at", &format!("0.0.0.0:{SINK_PORT}"), "--flows", &SINK_FLOWS.to_string()]);
         let mut sink = Process::spawn(command, &format!("{name}-sink"), lab.run.path())?;
         sink.wait_for("ready")?;
-        let qmp = match (&running.qmp, name.starts_with("netdevd")) {
-            (Some(path), true) => Some(Qmp::connect(path, Duration::from_secs(5))?),
-            _ => None,
-        };
+        let patience = Duration::from_secs(5);
+        let qmp = running.qmp.as_ref().map(|path| Qmp::connect(path, patience)).transpose()?;
         let mut pair = Self { name, sink, iperf, running, qmp, pinglat: lab.tool("pinglat"), a, b };
         pair.reach()?;
         pair.fill_sink(lab)?;
@@ -154,7 +153,8 @@ impl Pair {
         let counters =
             |of: &BTreeMap<String, Interface>, port: &str| of.get(port).copied().unwrap_or_default();
         let [a, b] = [counters(&here, &self.running.ports[0]), counters(&there, &self.running.ports[1])];
-        let engine = self.qmp.as_mut().map(Engine::read).transpose()?;
+        let counting = self.qmp.as_mut().filter(|_| self.name.starts_with("netdevd"));
+        let engine = counting.map(Engine::read).transpose()?;
         Ok(Counters {
             udp: proc::udp(self.sink.pid())?,
             queue_drops: a.tx_dropped + b.tx_dropped,
