@@ -48,6 +48,8 @@ pub(super) enum State {
     Lent {
         /// As `query-chardev` shows it.
         filename: String,
+        /// Streams that the user has; a monitor takes several.
+        streams: u32,
     },
 }
 
@@ -59,7 +61,7 @@ impl Device {
             Kind::Link(link) => match &link.state {
                 State::Disconnected => format!("disconnected:{}", link.resting),
                 State::Waiting(stream) => stream.filename().to_owned(),
-                State::Lent { filename } => filename.clone(),
+                State::Lent { filename, .. } => filename.clone(),
             },
         }
     }

@@ -213,7 +213,13 @@ impl Registry {
         }
         device.user = Some(user);
         let stream = match &mut device.kind {
-            Kind::Link(link) => link.lend(&self.reactor),
+            Kind::Link(link) => {
+                let stream = link.lend(&self.reactor);
+                if matches!(user, User::Monitor(_)) {
+                    link.listen_again(&self.reactor, object);
+                }
+                stream
+            }
             Kind::Null => None,
         };
         let chardev = ChardevId(object);
@@ -231,6 +237,12 @@ impl Registry {
     /// The user's stream has ended: the next client may come.
     pub fn disconnected(&mut self, chardev: ChardevId) {
         let Some(Device { kind: Kind::Link(link), .. }) = self.devices.get_mut(&chardev.0) else { return };
+        if let State::Lent { streams, .. } = &mut link.state
+            && *streams > 1
+        {
+            *streams -= 1;
+            return;
+        }
         link.state = State::Disconnected;
         link.listen_again(&self.reactor, chardev.0);
         link.connect_again(&self.reactor, chardev.0);
@@ -263,7 +275,7 @@ impl Registry {
                 }
             }
             role => {
-                if let Some(stream) = link.accept(&self.reactor, object, role) {
+                if let Some(stream) = link.accept(&self.reactor, object, role, *user) {
                     link.arrived(&self.reactor, object, *user, stream, connected);
                 }
             }
@@ -298,7 +310,7 @@ impl Link {
             return None;
         };
         reactor.forget(&stream);
-        self.state = State::Lent { filename: stream.filename().to_owned() };
+        self.state = State::Lent { filename: stream.filename().to_owned(), streams: 1 };
         Some(stream)
     }
 
@@ -311,13 +323,16 @@ impl Link {
         stream: Stream,
         connected: &mut Vec<Connected>,
     ) {
-        // One client at a time: the others wait in the backlog.
-        for listener in &self.listeners {
-            reactor.forget(listener);
+        // One client at a time, the others wait in the backlog; but a monitor serves any number at once.
+        if !matches!(user, Some(User::Monitor(_))) {
+            for listener in &self.listeners {
+                reactor.forget(listener);
+            }
         }
         match user {
             Some(user) => {
-                self.state = State::Lent { filename: stream.filename().to_owned() };
+                let streams = if let State::Lent { streams, .. } = self.state { streams + 1 } else { 1 };
+                self.state = State::Lent { filename: stream.filename().to_owned(), streams };
                 connected.push(Connected { chardev: ChardevId(object), user, stream });
             }
             None => {
@@ -327,8 +342,9 @@ impl Link {
         }
     }
 
-    fn accept(&mut self, reactor: &Reactor, object: u32, role: u8) -> Option<Stream> {
-        if !matches!(self.state, State::Disconnected) {
+    fn accept(&mut self, reactor: &Reactor, object: u32, role: u8, user: Option<User>) -> Option<Stream> {
+        let shared = matches!((&self.state, user), (State::Lent { .. }, Some(User::Monitor(_))));
+        if !shared && !matches!(self.state, State::Disconnected) {
             return None;
         }
         let keep_alive = false;
