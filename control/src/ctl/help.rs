@@ -3,7 +3,7 @@
 use super::Failure;
 use super::layout::wrap;
 use crate::schema::Schema;
-use crate::schema::types::{Kind, Marks, Object, TypeId};
+use crate::schema::types::{Command, Kind, Marks, Member, Object, TypeId};
 use std::collections::VecDeque;
 
 /// Help without a command.
@@ -53,11 +53,21 @@ const WIDTH: usize = 80;
 /// Where the words of a member begin.
 const WORDS: usize = 26;
 
-/// The commands, a line each or two.
-pub(super) fn commands() -> String {
+/// The commands, a line each, cut to `columns`.
+pub(super) fn commands(columns: Option<usize>) -> String {
     let mut all: Vec<_> = Schema::get().commands().collect();
     all.sort_by_key(|command| command.name);
-    all.iter().map(|command| entry(command.name, &command.words)).collect()
+    let width = all.iter().map(|command| command.name.len()).max().unwrap_or(0);
+    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(width + 2));
+    let line = |command: &&Command| {
+        let sentence = command.words.split_inclusive(". ").next().unwrap_or_default().trim_end();
+        let sentence = match sentence.chars().count() > room {
+            true => sentence.chars().take(room.saturating_sub(3)).collect::<String>() + "...",
+            false => sentence.to_owned(),
+        };
+        format!("{:width$}  {sentence}\n", command.name)
+    };
+    all.iter().map(line).collect()
 }
 
 /// The arguments of a command; with a kind, those of one netdev, object or chardev type.
@@ -100,7 +110,7 @@ impl<'s> Page<'s> {
             return;
         };
         self.text.push_str("\nArguments, optional ones in brackets:\n");
-        self.members(object);
+        self.members(0, object);
         let kinds: Vec<_> = self.branches(object).collect();
         if let (Some(tag), false) = (self.schema.tag(id), kinds.is_empty()) {
             self.text.push_str(&format!("\nFurther arguments depend on {tag}: netdevctl help {name} TYPE\n"));
@@ -118,8 +128,16 @@ impl<'s> Page<'s> {
         let words = &self.schema.ty(variant).words;
         self.text.push_str(&format!("\n{}\n", wrap(&format!("{kind}: {words}"), 2, WIDTH - 2)));
         self.text.push_str("\nArguments, optional ones in brackets:\n");
-        for object in [self.object(id), self.object(variant)].into_iter().flatten() {
-            self.members(object);
+        let tag = self.schema.tag(id);
+        for member in self.object(id).into_iter().flat_map(|object| &object.members) {
+            let written = match tag == Some(member.name) {
+                true => format!("{}={kind}", member.name),
+                false => self.written(member.name, member.ty),
+            };
+            self.member(0, &written, member);
+        }
+        if let Some(object) = self.object(variant) {
+            self.members(0, object);
         }
         Ok(())
     }
@@ -136,16 +154,26 @@ impl<'s> Page<'s> {
         })
     }
 
-    fn members(&mut self, object: &'s Object) {
+    fn members(&mut self, indent: usize, object: &'s Object) {
         for member in &object.members {
             let written = self.written(member.name, member.ty);
-            let written = if member.optional { format!("[{written}]") } else { written };
-            let mut words = member.words.to_owned() + &origin(&member.marks);
-            if let Some(default) = member.marks.default {
-                words.push_str(&format!(" Default: {default}."));
-            }
-            self.text.push_str(&entry(&written, &words));
+            self.member(indent, &written, member);
         }
+    }
+
+    fn member(&mut self, indent: usize, written: &str, member: &Member) {
+        let written = if member.optional { format!("[{written}]") } else { written.to_owned() };
+        let mut words = member.words.to_owned() + &origin(&member.marks);
+        if let Some(default) = member.marks.default {
+            let default = match default {
+                "true" => "on",
+                "false" => "off",
+                other => other,
+            };
+            words.push_str(&format!(" Default: {default}."));
+        }
+        let written = format!("{:indent$}{written}", "");
+        self.text.push_str(&entry(&written, &words));
     }
 
     /// A member as it is typed: `queues=uint32`, `hostfwd.N.str=string`, `addr.*=SocketAddress`.
@@ -160,8 +188,10 @@ impl<'s> Page<'s> {
             }
             Kind::Builtin(_) | Kind::Enum(_) => {
                 let words = self.schema.type_words(id);
-                if words == ty.name && matches!(ty.kind, Kind::Enum(_)) {
+                // A long choice is told below, like one that has no words of its own.
+                if matches!(ty.kind, Kind::Enum(_)) && (words == ty.name || words.len() > 40) {
                     self.name(id);
+                    return format!("{name}={}", ty.name);
                 }
                 format!("{name}={words}")
             }
@@ -183,12 +213,12 @@ impl<'s> Page<'s> {
             self.text.push_str(&format!("\n{}\n", wrap(head.trim_end(), 2, WIDTH - 2)));
             match &ty.kind {
                 Kind::Object(object) => {
-                    self.members(object);
+                    self.members(0, object);
                     let tag = self.schema.tag(id).unwrap_or_default();
                     for (value, variant) in self.branches(object).collect::<Vec<_>>() {
                         self.text.push_str(&format!("  with {tag}={value}:\n"));
                         if let Some(object) = self.object(variant) {
-                            self.members(object);
+                            self.members(2, object);
                         }
                     }
                 }
@@ -208,7 +238,7 @@ fn entry(name: &str, words: &str) -> String {
     if name.len() + 4 > WORDS {
         return format!("  {name}\n{:WORDS$}{words}\n", "").trim_end().to_owned() + "\n";
     }
-    format!("  {name:<0$}{words}", WORDS - 2).trim_end().to_owned() + "\n"
+    format!("  {name:0$}{words}", WORDS - 2).trim_end().to_owned() + "\n"
 }
 
 /// Where something comes from that not every QEMU 10.0 has.
@@ -227,7 +257,7 @@ mod tests {
 
     #[test]
     fn every_page_fits_80_columns() {
-        let mut pages = vec![USAGE.to_owned(), commands()];
+        let mut pages = vec![USAGE.to_owned(), commands(Some(WIDTH))];
         for c in Schema::get().commands() {
             pages.push(command(c.name, None).unwrap());
         }
@@ -269,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_list_has_every_command() {
-        let text = commands();
-        assert!(Schema::get().commands().all(|c| text.contains(&format!("  {}", c.name))));
+        let text = commands(None);
+        assert!(Schema::get().commands().all(|c| text.contains(&format!("{} ", c.name))));
     }
 }

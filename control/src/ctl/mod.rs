@@ -15,6 +15,7 @@ mod failure;
 mod help;
 mod layout;
 mod number;
+mod order;
 mod render;
 mod request;
 mod run;

@@ -1,6 +1,6 @@
 //! Replies as tables.
 
-use super::layout::Table;
+use super::layout::{Table, wrap};
 use serde_json::{Map, Value};
 
 /// A reply as text for people: nothing for the empty reply, text as it is, objects as lines of name and value, lists
@@ -47,14 +47,13 @@ fn object(map: &Map<String, Value>, columns: Option<usize>) -> String {
 
 /// Lines of name and value.
 fn pairs(flat: &[(String, String)], columns: Option<usize>) -> String {
-    let mut table = Table::new(["", ""]);
-    for (name, value) in flat {
-        table.row([name.as_str(), value]);
-    }
-    // The first line is that of the empty titles.
-    let text = table.text(columns);
-    let rows = text.strip_prefix('\n').unwrap_or(&text);
-    rows.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    let width = flat.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(width + 2).max(16));
+    let line = |(name, value): &(String, String)| {
+        let value = wrap(value, width + 2, room);
+        format!("{name:width$}  {value}").trim_end().to_owned() + "\n"
+    };
+    flat.iter().map(line).collect()
 }
 
 fn objects(list: &[Value], columns: Option<usize>) -> String {
@@ -85,10 +84,10 @@ fn objects(list: &[Value], columns: Option<usize>) -> String {
     rows.iter().map(|row| pairs(row, columns)).collect::<Vec<_>>().join("\n")
 }
 
-/// Members of members get dotted names, as they are typed on the command line.
+/// Members of members get dotted names, as they are typed on the command line; an empty object has none to show.
 fn flatten(name: &str, value: &Value, flat: &mut Vec<(String, String)>) {
     match value {
-        Value::Object(map) if !map.is_empty() => {
+        Value::Object(map) => {
             for (member, value) in map {
                 flatten(&format!("{name}.{member}"), value, flat);
             }
@@ -104,7 +103,6 @@ pub(super) fn cell(value: &Value) -> String {
         Value::Array(list) if list.iter().all(|v| !v.is_object() && !v.is_array()) => {
             list.iter().map(cell).collect::<Vec<_>>().join(",")
         }
-        Value::Object(map) if map.is_empty() => String::new(),
         other => other.to_string(),
     }
 }
@@ -133,7 +131,7 @@ mod tests {
     fn a_list_is_a_table_of_all_names() {
         let list = json!([
             {"id": "a", "up": true, "filters": ["f", "g"]},
-            {"id": "bb", "up": false, "info": {"state": "ready"}},
+            {"id": "bb", "up": false, "info": {"state": "ready", "none": {}}},
         ]);
         assert_eq!(
             render(&list, Some(80)),

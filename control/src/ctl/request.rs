@@ -7,11 +7,20 @@ use crate::qmp::json::Parser;
 use crate::schema::Schema;
 use serde_json::{Map, Value, json};
 
-/// One command as JSON text, from `NAME`, `NAME key=value...`, `NAME '{...}'`, `hmp LINE` or a whole message.
+/// One command, ready to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Request {
+    /// Its name, where it has one.
+    pub(super) command: String,
+    /// The message as JSON text.
+    pub(super) line: String,
+}
+
+/// Reads `NAME`, `NAME key=value...`, `NAME '{...}'`, `hmp LINE` or a whole message.
 ///
 /// # Errors
 /// [`Failure::Usage`]: arguments that the schema refuses, in its words.
-pub(super) fn line(words: &[String]) -> Result<String, Failure> {
+pub(super) fn request(words: &[String]) -> Result<Request, Failure> {
     let Some((name, rest)) = words.split_first() else {
         return Err(Failure::Usage("a command is missing".to_owned()));
     };
@@ -22,18 +31,21 @@ pub(super) fn line(words: &[String]) -> Result<String, Failure> {
         "hmp" => ("human-monitor-command", hmp(rest)?),
         name => (name, arguments(name, rest)?),
     };
-    Ok(match arguments.is_empty() {
+    let message = match arguments.is_empty() {
         true => json!({"execute": name}),
         false => json!({"execute": name, "arguments": arguments}),
-    }
-    .to_string())
+    };
+    Ok(Request { command: name.to_owned(), line: message.to_string() })
 }
 
 /// A message that goes out as it is; the daemon would wait for the rest of an unfinished one for ever.
-fn whole(text: &str, rest: &[String]) -> Result<String, Failure> {
+fn whole(text: &str, rest: &[String]) -> Result<Request, Failure> {
     let mut at = 0;
     match Parser::new().next(text.as_bytes(), &mut at) {
-        Some(Ok(_)) if rest.is_empty() && text[at..].trim().is_empty() => Ok(text.to_owned()),
+        Some(Ok(message)) if rest.is_empty() && text[at..].trim().is_empty() => {
+            let command = message.get("execute").or(message.get("exec-oob")).and_then(Value::as_str);
+            Ok(Request { command: command.unwrap_or_default().to_owned(), line: text.to_owned() })
+        }
         Some(Ok(_)) => Err(Failure::Usage("one JSON message a command; -- separates commands".to_owned())),
         Some(Err(error)) => Err(Failure::Usage(error.to_string())),
         None => Err(Failure::Usage("the JSON message does not end".to_owned())),
@@ -86,12 +98,12 @@ mod tests {
 
     fn sent(words: &[&str]) -> Value {
         let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-        serde_json::from_str(&line(&words).unwrap()).unwrap()
+        serde_json::from_str(&request(&words).unwrap().line).unwrap()
     }
 
     fn refused(words: &[&str]) -> String {
         let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-        line(&words).unwrap_err().to_string()
+        request(&words).unwrap_err().to_string()
     }
 
     #[test]

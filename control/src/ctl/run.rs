@@ -1,8 +1,10 @@
 //! What netdevctl does with what it was asked for.
 
 use super::arguments::{Action, Invocation, Step, parse};
+use super::order::ordered;
+use super::request::{Request, request};
 use super::stats::{Stats, totals};
-use super::{Address, Client, Failure, Screen, address, events, help, render, request, watch};
+use super::{Address, Client, Failure, Screen, address, events, help, render, watch};
 use crate::fds::inherited;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +27,7 @@ pub fn run(
         Action::Help { command: Some(command), kind } => {
             out.write_all(help::command(&command, kind.as_deref())?.as_bytes())?;
         }
-        Action::Commands => out.write_all(help::commands().as_bytes())?,
+        Action::Commands => out.write_all(help::commands(screen.columns).as_bytes())?,
         Action::Version => writeln!(out, "netdevctl {}", env!("CARGO_PKG_VERSION"))?,
         Action::Run(steps) => commands(&steps, connect, json, screen, out)?,
         Action::Events { count } => events::events(&mut connect()?, count, json, out)?,
@@ -54,14 +56,15 @@ fn commands(
     screen: Screen,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let mut lines: Vec<(String, Option<OwnedFd>)> = Vec::with_capacity(steps.len());
+    let mut requests: Vec<(Request, Option<OwnedFd>)> = Vec::with_capacity(steps.len());
     for step in steps {
         let open = |n| inherited(n).map_err(|e| Failure::Usage(format!("--fd {n}: {}", e.desc())));
-        lines.push((request::line(&step.words)?, step.file.map(open).transpose()?));
+        requests.push((request(&step.words)?, step.file.map(open).transpose()?));
     }
     let mut client = connect()?;
-    for (line, file) in &lines {
-        let reply = client.execute(line, file.as_ref().map(AsFd::as_fd))?;
+    for (request, file) in &requests {
+        let reply = client.execute(&request.line, file.as_ref().map(AsFd::as_fd))?;
+        let reply = ordered(&request.command, reply);
         match json {
             true => writeln!(out, "{reply}")?,
             false => out.write_all(render::render(&reply, screen.columns).as_bytes())?,

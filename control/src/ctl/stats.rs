@@ -89,7 +89,7 @@ pub(super) fn totals(stats: &Stats, columns: Option<usize>) -> String {
         text.push_str(&fitting(&|count| ports(stats, count)));
     }
     let dropped = |port: &Port| port.drops.iter().map(|(reason, n)| (reason.clone(), *n)).collect();
-    text + &drops(&stats.ports, dropped, exact, columns)
+    text + &drops("drops", &stats.ports, dropped, exact, columns)
 }
 
 /// Shares are of the time awake: sleep is not counted.
@@ -135,14 +135,15 @@ fn ports(stats: &Stats, count: fn(u64) -> String) -> Table {
     table
 }
 
-/// A table of drops by port and reason, each with its sentence; empty where nothing was dropped.
+/// A table of drops by port and reason, each with its sentence; nothing where nothing was dropped.
 pub(super) fn drops<N>(
+    title: &str,
     ports: &[Port],
     dropped: impl Fn(&Port) -> Vec<(String, N)>,
     shown: impl Fn(N) -> String,
     columns: Option<usize>,
 ) -> String {
-    let mut table = Table::new(["port", "queue", "drops", "reason", "why"]);
+    let mut table = Table::new(["port", "queue", title, "reason", "why"]);
     for port in ports {
         for (reason, n) in dropped(port) {
             let known = DropReason::ALL.into_iter().find(|known| known.name() == reason);
@@ -190,10 +191,8 @@ t0        0    4000000  400000000    1000000  60000000  2000000
 h0        0          0          0          0         0        0
 
 port  queue    drops  reason    why
-t0        0  2000000  leg-full  The backlog of this hub leg was full
-                                (hub-backlog=).
+t0        0  2000000  leg-full  The backlog of this hub leg was full (hub-backlog=).
 "
-            .replace("full\n                                (hub", "full (hub")
         );
     }
 

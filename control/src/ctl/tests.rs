@@ -45,10 +45,11 @@ fn answering(
     mut answer: impl FnMut(&Value) -> Option<String> + Send + 'static,
 ) -> Daemon<Vec<Value>> {
     Daemon::start(move |mut stream| {
-        writeln!(stream, "{greeting}").unwrap();
+        // A client that dislikes the greeting goes at once.
+        let _ = writeln!(stream, "{greeting}");
         let mut seen = Vec::new();
-        for line in BufReader::new(stream.try_clone().unwrap()).lines() {
-            let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
+            let line: Value = serde_json::from_str(&line).unwrap();
             let negotiation = line["execute"] == "qmp_capabilities";
             let reply = if negotiation { Some(DONE.to_owned()) } else { answer(&line) };
             if !negotiation {

@@ -109,7 +109,7 @@ pub(super) fn rates(before: &Stats, after: &Stats, elapsed: Duration, columns: O
             .filter(|(_, rate)| *rate > 0.0)
             .collect()
     };
-    text + &drops(&after.ports, dropped, |rate: f64| short(rate) + "/s", columns)
+    text + &drops("drops/s", &after.ports, dropped, short, columns)
 }
 
 /// Shares are of the time between the looks; what is missing to the whole, the worker slept.
@@ -172,8 +172,8 @@ port  queue  rx frames/s  rx bit/s  tx frames/s  tx bit/s  drops/s
 t0        0         500k      400M         125k     60.0M     250k
 h0        0            0         0            0         0        0
 
-port  queue   drops  reason    why
-t0        0  250k/s  leg-full  The backlog of this hub leg was full (hub-backlog=).
+port  queue  drops/s  reason    why
+t0        0     250k  leg-full  The backlog of this hub leg was full (hub-backlog=).
 "
         );
         assert!(text.lines().take(6).all(|line| line.len() <= 80), "{text}");
