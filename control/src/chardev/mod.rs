@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Types: `null`, `socket` and, for the command line, `stdio`. A chardev has at most one user, and a server socket at
-//! most one client; others wait in the kernel's backlog, as with QEMU. A chardev without a user accepts its client and
+//! most one client, others wait in the kernel's backlog, as with QEMU; but a monitor serves any number at once. A chardev without a user accepts its client and
 //! reads nothing from it. Words and forms are those of QEMU's `chardev/char-socket.c`, `util/qemu-sockets.c`.
 
 pub mod address;

@@ -8,13 +8,10 @@ impl State {
     #[must_use]
     pub fn metrics(&self) -> String {
         let stats = self.binding.plane.stats();
-        let ports: Vec<Port<'_>> = stats
-            .clients
+        let all = self.ports(&stats);
+        let ports: Vec<Port<'_>> = all
             .iter()
-            .filter_map(|c| {
-                let client = self.net.client(c.client?)?;
-                Some(Port { name: &client.name, driver: client.driver(), queues: &c.queues })
-            })
+            .map(|(client, queues)| Port { name: &client.name, driver: client.driver(), queues })
             .collect();
         let captures: Vec<Capture<'_>> = self
             .net

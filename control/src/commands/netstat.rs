@@ -2,11 +2,12 @@
 
 use super::State;
 use super::state::empty;
-use crate::model::ClientId;
+use crate::model::{Client, ClientId};
 use engine::Stats;
 use engine::port::counters::DropReason;
 use engine::{ClientStats, QueueStats, WorkerStats};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Where the counters stood at the last reset.
@@ -60,12 +61,20 @@ impl State {
         let mut stats = self.binding.plane.stats();
         self.baseline.since(&mut stats);
         let mut ports = Vec::new();
-        for ClientStats { client, queues } in &stats.clients {
-            let Some(client) = client.and_then(|id| self.net.client(id)) else { continue };
+        for (client, queues) in self.ports(&stats) {
             ports.extend(queues.iter().enumerate().map(|(index, q)| port_value(&client.name, index, q)));
         }
         let workers: Vec<Value> = stats.workers.iter().enumerate().map(|(i, w)| worker_value(i, w)).collect();
         json!({"tsc-hz": stats.tsc_hz, "workers": workers, "ports": ports})
+    }
+
+    /// Every client with its counters, in creation order. The engine knows only those that frames can reach; the
+    /// others have counted nothing.
+    pub(super) fn ports<'a>(&'a self, stats: &'a Stats) -> Vec<(&'a Client, Cow<'a, [QueueStats]>)> {
+        let known: HashMap<ClientId, &[QueueStats]> =
+            stats.clients.iter().filter_map(|c| Some((c.client?, c.queues.as_slice()))).collect();
+        let counted = |c: &Client| known.get(&c.id).map_or(Cow::Owned(vec![QueueStats::default()]), |q| Cow::Borrowed(*q));
+        self.net.clients().map(|c| (c, counted(c))).collect()
     }
 
     /// The counters start again from zero.

@@ -105,18 +105,6 @@ pub const TABLE: &[Difference] = &[
         ours: Ours::Refuses("File descriptor named 'nope' has not been found"),
     },
     Difference {
-        name: "chardev-tls",
-        reason: "chardevs have no TLS; a clear error says what to use instead",
-        reference_survives: true,
-        ours: Ours::Refuses("tls-creds"),
-    },
-    Difference {
-        name: "cli-hint",
-        reason: "an unknown option is told with a pointer to the help",
-        reference_survives: true,
-        ours: Ours::Refuses("-bogus: invalid option"),
-    },
-    Difference {
         name: "cli-duplicate-id",
         reason: "on the command line QEMU's option parser refuses a second id in words of its own",
         reference_survives: true,
