@@ -73,7 +73,9 @@ impl State {
     pub(super) fn ports<'a>(&'a self, stats: &'a Stats) -> Vec<(&'a Client, Cow<'a, [QueueStats]>)> {
         let known: HashMap<ClientId, &[QueueStats]> =
             stats.clients.iter().filter_map(|c| Some((c.client?, c.queues.as_slice()))).collect();
-        let counted = |c: &Client| known.get(&c.id).map_or(Cow::Owned(vec![QueueStats::default()]), |q| Cow::Borrowed(*q));
+        let counted = |c: &Client| {
+            known.get(&c.id).map_or(Cow::Owned(vec![QueueStats::default()]), |q| Cow::Borrowed(*q))
+        };
         self.net.clients().map(|c| (c, counted(c))).collect()
     }
 

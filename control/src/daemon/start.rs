@@ -68,7 +68,8 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, Fatal> {
 impl Daemon {
     fn make(&mut self, settings: &Settings) -> Result<(), Fatal> {
         if let Some(name) = &settings.name {
-            let opts = options::opts::Opts::parse(name, "guest").map_err(|e| Fatal::option("name", name, e))?;
+            let opts =
+                options::opts::Opts::parse(name, "guest").map_err(|e| Fatal::option("name", name, e))?;
             self.commands.0.set_name(opts.get("guest").unwrap_or_default());
         }
         for text in &settings.chardevs {

@@ -33,6 +33,8 @@ pub struct Server {
     tickets: HashMap<u64, Ticket>,
     buffer: Box<[u8]>,
     events: Vec<Event>,
+    /// Connections that an event has shown to be over.
+    lost: Vec<u32>,
 }
 
 impl Server {
@@ -47,6 +49,7 @@ impl Server {
             tickets: HashMap::new(),
             buffer: vec![0; READ].into_boxed_slice(),
             events: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -143,8 +146,28 @@ impl Server {
                 connection.event(event);
             }
             connection.flush();
-            connection.rearm(&self.reactor, number);
+            if connection.is_over() {
+                self.lost.push(number);
+            } else {
+                connection.rearm(&self.reactor, number);
+            }
         }
+    }
+
+    /// Closes what an event has shown to be over.
+    fn reap(&mut self, registry: &RefCell<Registry>, executor: &mut dyn Executor) {
+        while let Some(number) = self.lost.pop() {
+            if let Some(connection) = self.connections.remove(&number) {
+                Self::close(number, connection, registry, executor);
+            }
+        }
+    }
+
+    fn close(number: u32, connection: Connection, registry: &RefCell<Registry>, executor: &mut dyn Executor) {
+        let chardev = connection.chardev;
+        drop(connection);
+        executor.monitor_closed(u64::from(number));
+        registry.borrow_mut().disconnected(chardev);
     }
 
     /// At the end: sends what is left, for at most `limit`, and closes every connection.
@@ -194,14 +217,12 @@ impl Server {
             }
         }
         if connection.is_over() {
-            let chardev = connection.chardev;
-            drop(connection);
-            executor.monitor_closed(u64::from(number));
-            registry.borrow_mut().disconnected(chardev);
+            Self::close(number, connection, registry, executor);
         } else {
             connection.rearm(&self.reactor, number);
             self.connections.insert(number, connection);
         }
+        self.reap(registry, executor);
     }
 
     /// Executes commands until there are none or one is under way (true), or until the client must first read.
