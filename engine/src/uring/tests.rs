@@ -1,11 +1,15 @@
 //! Both modes on sockets and pipes; needs no privilege.
 
 use super::*;
+use crate::burst::Seg;
 use crate::mem::arena::{Arena, ArenaConfig};
+use crate::wire::vnet_hdr::VnetHdr;
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn arena() -> Arc<Arena> {

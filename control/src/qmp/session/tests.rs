@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::*;
+use super::machine::*;
+use crate::qmp::{Event, QmpError};
+use serde_json::{Map, Value};
 
 /// The few commands that the cases use.
 struct Commands;
