@@ -124,9 +124,9 @@ fn a_turn_allocates_and_frees_nothing() {
     pump(o[0], &[o[1]], 100);
 
     ARMED.store(true, Ordering::Relaxed);
-    pump(o[0], &[o[1]], 5_000);
-    pump(o[2], &[o[3]], 5_000);
-    pump(o[4], &[o[5], o[6]], 2_000);
+    pump(o[0], &[o[1]], 1_000);
+    pump(o[2], &[o[3]], 1_000);
+    pump(o[4], &[o[5], o[6]], 500);
     ARMED.store(false, Ordering::Relaxed);
     assert_eq!(COUNT.load(Ordering::Relaxed), 0, "allocations and releases on worker threads");
 }

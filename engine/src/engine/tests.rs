@@ -67,7 +67,7 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 fn wait(what: &str, mut until: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     while !until() {
         assert!(Instant::now() < end, "{what} did not happen");
         std::thread::yield_now();
@@ -108,7 +108,7 @@ fn a_pair_across_workers_loses_nothing_though_the_receiver_is_slow() {
     let mut w = World::new(2);
     let (_, a) = w.add(0, 256);
     let (b_id, b) = w.add(1, 4);
-    assert_eq!(pump(&a, &b, 20_000), (0..20_000).collect::<Vec<_>>());
+    assert_eq!(pump(&a, &b, 4_000), (0..4_000).collect::<Vec<_>>());
     for reason in DropReason::ALL {
         assert_eq!(w.drops(b_id, reason), 0, "{}", reason.name());
     }
