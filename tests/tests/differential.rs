@@ -41,6 +41,10 @@ fn load() -> Vec<Case> {
         };
         cases.extend(made.unwrap_or_else(|problem| panic!("{problem}")));
     }
+    for entry in differences::TABLE {
+        let used = cases.iter().any(|case| case.flags.differs.as_deref() == Some(entry.name));
+        assert!(used, "no case shows the intended difference {}: {}", entry.name, entry.reason);
+    }
     let wanted = std::env::var("NETDEVD_CASES").unwrap_or_default();
     cases.retain(|case| case.name.contains(&wanted));
     let mut names = BTreeSet::new();
