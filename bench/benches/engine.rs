@@ -8,7 +8,7 @@ use engine::port::Turn;
 use engine::port::lanes::Lanes;
 use engine::switch::{Outlet, Routes, Walk, forward, routes::LaneTable};
 use engine::topology::cell;
-use engine::topology::model::{Client, ClientId, ClientKind, QueueRef, Topology};
+use engine::topology::model::{Client, ClientId, ClientKind, HUB_BACKLOG, QueueRef, Topology};
 use engine::topology::plan::{self, FilterStep, Slots, Target};
 use engine::uring::FdIo;
 use engine::wire::vnet_hdr::VnetHdr;
@@ -31,7 +31,7 @@ fn hub(n: u64) -> (Topology, Slots) {
         };
         let queues = vec![QueueRef { id: i, worker: 0 }];
         topology.clients.push(client(a, ClientKind::Port { queues }, b));
-        topology.clients.push(client(b, ClientKind::HubPort { hub: 0 }, a));
+        topology.clients.push(client(b, ClientKind::HubPort { hub: 0, backlog: HUB_BACKLOG }, a));
         slots.queues.insert(i, i as u32);
     }
     (topology, slots)

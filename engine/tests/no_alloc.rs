@@ -3,7 +3,7 @@
 
 use engine::port::testing::{Outside, port};
 use engine::port::{Caps, Queue};
-use engine::topology::model::{Client, ClientId, ClientKind, QueueRef, Topology};
+use engine::topology::model::{Client, ClientId, ClientKind, HUB_BACKLOG, QueueRef, Topology};
 use engine::wire::vnet_hdr::VnetHdr;
 use engine::{Attachments, Config, Engine};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -71,7 +71,7 @@ fn join(topology: &mut Topology, queue: &Queue, worker: usize, hub: i32) {
         filters: vec![],
     };
     topology.clients.push(client(a, ClientKind::Port { queues: vec![QueueRef { id, worker }] }, b));
-    topology.clients.push(client(b, ClientKind::HubPort { hub }, a));
+    topology.clients.push(client(b, ClientKind::HubPort { hub, backlog: HUB_BACKLOG }, a));
 }
 
 fn pump(from: &Outside, to: &[&Outside], frames: u32) {

@@ -1,5 +1,5 @@
 use super::{Change, ClientId, Direction, FilterOptions, Insert, Kind, Net, NetError, Netdev, QueueRef};
-use engine::topology::model::ClientKind;
+use engine::topology::model::{ClientKind, HUB_BACKLOG};
 use proptest::prelude::*;
 use serde_json::Map;
 
@@ -167,7 +167,7 @@ fn the_engine_is_told_of_links_peers_hubs_and_filter_directions() {
     let topology = net.topology();
     let [tap, port] = &topology.clients[..] else { panic!() };
     assert!(matches!(&tap.kind, ClientKind::Port { queues } if queues.len() == 2));
-    assert_eq!(port.kind, ClientKind::HubPort { hub: 3 });
+    assert_eq!(port.kind, ClientKind::HubPort { hub: 3, backlog: HUB_BACKLOG });
     assert_eq!((tap.peer, port.peer), (Some(port.id), Some(tap.id)));
     assert!(tap.link_up && !port.link_up);
     assert!(port.filters[0].rx && !port.filters[0].tx);

@@ -1,7 +1,7 @@
 //! From the model to what the engine reads.
 
 use super::{Client, Direction, Kind, Net};
-use engine::topology::model::{Client as Place, ClientKind, FilterUse, Topology};
+use engine::topology::model::{Client as Place, ClientKind, FilterUse, HUB_BACKLOG, Topology};
 
 impl Net {
     /// The whole network for the engine: linear in the number of clients and filters.
@@ -15,7 +15,7 @@ impl Net {
             Kind::Netdev(dev) | Kind::Nic(dev) => {
                 (ClientKind::Port { queues: dev.queues.clone() }, dev.connected)
             }
-            Kind::HubPort { hub } => (ClientKind::HubPort { hub: *hub }, true),
+            Kind::HubPort { hub } => (ClientKind::HubPort { hub: *hub, backlog: backlog(client) }, true),
         };
         let filters = client.filters.iter().filter_map(|id| {
             let options = &self.filters.get(id)?.options;
@@ -35,4 +35,10 @@ impl Net {
             filters: filters.collect(),
         }
     }
+}
+
+/// Frames that may wait for the port behind a hub port.
+fn backlog(client: &Client) -> u32 {
+    let asked = client.options.get("hub-backlog").and_then(serde_json::Value::as_u64);
+    asked.map_or(HUB_BACKLOG, |frames| u32::try_from(frames).unwrap_or(u32::MAX))
 }

@@ -6,12 +6,12 @@ use crate::port::Queue;
 use crate::port::backlog::Backlog;
 use crate::port::lanes::Lanes;
 use crate::switch::{Routes, Walk};
-use crate::topology::model::{ClientId, ClientKind, FilterId, Topology};
+use crate::topology::model::{ClientId, ClientKind, FilterId, HUB_BACKLOG, Topology};
 use crate::topology::plan;
 use crate::worker::inbox::{Attach, Change};
 use crate::worker::link::LANE_FRAMES;
-use crate::worker::turn::{HUB_BACKLOG_BYTES, HUB_BACKLOG_FRAMES, MAX_SLOTS};
-use std::collections::HashSet;
+use crate::worker::turn::MAX_SLOTS;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,7 @@ impl Engine {
             }
         }
         self.attach(attach, &mut changes);
+        self.size_backlogs(topology, &mut changes);
         self.name_clients(topology);
 
         let routes = Routes::new(plan::build(topology, &self.slots, workers), &self.lanes);
@@ -130,9 +131,9 @@ impl Engine {
             let lanes = Arc::new(Lanes::new(workers));
             self.slots.queues.insert(queue.id.0, slot);
             self.lanes.queues.insert(queue.id.0, lanes.clone());
-            self.queues.insert(queue.id.0, Place { worker, slot, counters: queue.counters.clone() });
-            let arrivals = LANE_FRAMES as usize * workers.saturating_sub(1);
-            let backlog = Backlog::new(HUB_BACKLOG_FRAMES, HUB_BACKLOG_BYTES).with_arrivals(arrivals);
+            let counters = queue.counters.clone();
+            self.queues.insert(queue.id.0, Place { worker, slot, counters, backlog: HUB_BACKLOG });
+            let backlog = Backlog::sized(HUB_BACKLOG, 0, arrivals(workers));
             changes[worker].attach.push(Attach {
                 slot,
                 queue,
@@ -146,6 +147,31 @@ impl Engine {
             self.slots.filters.insert(id, slot);
             for (change, instance) in changes.iter_mut().zip(instances) {
                 change.add_filters.push((slot, instance));
+            }
+        }
+    }
+
+    /// Gives every queue the backlog that the leg of its hub asks for.
+    fn size_backlogs(&mut self, topology: &Topology, changes: &mut [Change]) {
+        let legs: HashMap<ClientId, u32> = topology
+            .clients
+            .iter()
+            .filter_map(|c| match (&c.kind, c.peer) {
+                (ClientKind::HubPort { backlog, .. }, Some(peer)) => Some((peer, *backlog)),
+                _ => None,
+            })
+            .collect();
+        let workers = self.workers.len();
+        for client in &topology.clients {
+            let ClientKind::Port { queues } = &client.kind else { continue };
+            let asked = legs.get(&client.id).copied().unwrap_or(HUB_BACKLOG);
+            for queue in queues {
+                let Some(place) = self.queues.get_mut(&queue.id) else { continue };
+                let before = std::mem::replace(&mut place.backlog, asked);
+                if before != asked {
+                    let backlog = Backlog::sized(asked, before, arrivals(workers));
+                    changes[place.worker].backlogs.push((place.slot, backlog));
+                }
             }
         }
     }
@@ -182,6 +208,7 @@ impl Engine {
             returns[index] = !change.detach.is_empty() || !change.remove_filters.is_empty();
             mail[index] = returns[index]
                 || !change.attach.is_empty()
+                || !change.backlogs.is_empty()
                 || !change.add_filters.is_empty()
                 || change.walk.hubs() != 0;
             if !mail[index] {
@@ -259,6 +286,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// Frames of other workers that can wait for a queue.
+const fn arrivals(workers: usize) -> usize {
+    LANE_FRAMES as usize * workers.saturating_sub(1)
 }
 
 /// Slots that become free: of queues (worker, slot, name), of filters.

@@ -52,6 +52,8 @@ struct Place {
     worker: usize,
     slot: u32,
     counters: Arc<PortCounters>,
+    /// Frames that wait for it at most.
+    backlog: u32,
 }
 
 /// Slots to give out, lowest first.

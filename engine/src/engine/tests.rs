@@ -3,7 +3,7 @@ use crate::engine::{Attachments, Config};
 use crate::port::Caps;
 use crate::port::counters::DropReason;
 use crate::port::testing::{Outside, port};
-use crate::topology::model::{Client, ClientKind, QueueRef, Topology};
+use crate::topology::model::{Client, ClientKind, HUB_BACKLOG, QueueRef, Topology};
 use crate::wire::vnet_hdr::VnetHdr;
 use crate::worker::idle::Idle;
 use std::time::{Duration, Instant};
@@ -38,10 +38,18 @@ impl World {
         };
         let queues = vec![QueueRef { id: id.0, worker }];
         self.topology.clients.push(client(a, ClientKind::Port { queues }, b));
-        self.topology.clients.push(client(b, ClientKind::HubPort { hub: 0 }, a));
+        self.topology.clients.push(client(b, ClientKind::HubPort { hub: 0, backlog: HUB_BACKLOG }, a));
         let attach = Attachments { queues: vec![(worker, queue)], filters: vec![] };
         self.engine.commit(&self.topology, attach).unwrap();
         (a, outside)
+    }
+
+    /// Sets the backlog of the leg that ends in `client`.
+    fn resize(&mut self, client: ClientId, frames: u32) {
+        for c in self.topology.clients.iter_mut().filter(|c| c.peer == Some(client)) {
+            c.kind = ClientKind::HubPort { hub: 0, backlog: frames };
+        }
+        self.engine.commit(&self.topology, Attachments::default()).unwrap();
     }
 
     fn remove(&mut self, client: ClientId) -> usize {
@@ -151,6 +159,28 @@ fn a_full_leg_keeps_256_frames_drops_the_rest_by_name_and_stops_nobody() {
         got.len() == kept as usize
     });
     assert_eq!(got, (0..kept as u32).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_leg_keeps_as_many_frames_as_its_hub_port_asks_for_and_loses_none_when_that_changes() {
+    let mut w = World::new(1);
+    let (_, a) = w.add(0, 2048);
+    let (slow_id, slow) = w.add(0, 1);
+    let (_, fast) = w.add(0, 2048);
+    w.resize(slow_id, 500);
+    assert_eq!(pump(&a, &fast, 1000).len(), 1000);
+    wait("drops", || w.drops(slow_id, DropReason::LegFull) == 1000 - 501);
+    w.resize(slow_id, 10);
+    let mut got = Vec::new();
+    wait("the backlog", || {
+        while let Some((_, bytes)) = slow.received.pop() {
+            got.push(number(&bytes));
+        }
+        got.len() == 501
+    });
+    assert_eq!(got, (0..501).collect::<Vec<_>>());
+    assert_eq!(pump(&a, &fast, 1000).len(), 1000);
+    wait("drops", || w.drops(slow_id, DropReason::LegFull) == 2 * 1000 - 501 - 11);
 }
 
 #[test]

@@ -5,6 +5,9 @@ use crate::burst::{Burst, Frame, Mask};
 use crate::mem::pool::{Pool, PoolFrame};
 use std::collections::VecDeque;
 
+/// Bytes that each frame of the bound may have on average: 256 frames or 4 MiB, whichever is reached first.
+const BYTES_A_FRAME: usize = 16 << 10;
+
 /// Frames that wait for one receiver, in order.
 #[derive(Debug)]
 pub struct Backlog {
@@ -16,6 +19,14 @@ pub struct Backlog {
 }
 
 impl Backlog {
+    /// An empty backlog for `frames` frames and 16 KiB of memory for each, which can take over one that held `before`.
+    #[must_use]
+    pub fn sized(frames: u32, before: u32, arrivals: usize) -> Self {
+        let mut backlog = Self::new(frames as usize, frames as usize * BYTES_A_FRAME).with_arrivals(arrivals);
+        backlog.frames.reserve_exact(frames.max(before) as usize + arrivals);
+        backlog
+    }
+
     /// An empty backlog with room for `max_frames` frames and `max_bytes` bytes; allocates its ring here.
     #[must_use]
     pub fn new(max_frames: usize, max_bytes: usize) -> Self {
@@ -28,6 +39,13 @@ impl Backlog {
         self.frames.reserve_exact(self.max_frames + frames);
         self.arrivals = frames;
         self
+    }
+
+    /// Takes all frames of `old`, in order, even beyond the own bounds: making a backlog smaller loses nothing.
+    /// Nothing is allocated where [`Backlog::sized`] knew of the old bound.
+    pub fn take_over(&mut self, old: &mut Self) {
+        self.frames.extend(old.frames.drain(..));
+        self.bytes += std::mem::take(&mut old.bytes);
     }
 
     /// Frames waiting.

@@ -8,6 +8,12 @@ pub struct ClientId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FilterId(pub u64);
 
+/// Frames that wait for one leg of a hub at most, where nothing else is asked for.
+pub const HUB_BACKLOG: u32 = 256;
+
+/// The most that may be asked for: the buffers of a worker's pool.
+pub const HUB_BACKLOG_MOST: u32 = 4096;
+
 /// The whole network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
@@ -44,6 +50,8 @@ pub enum ClientKind {
     HubPort {
         /// The hub's number.
         hub: i32,
+        /// Frames that wait at most for the port on this leg while it is busy.
+        backlog: u32,
     },
 }
 

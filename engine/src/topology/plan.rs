@@ -154,7 +154,7 @@ impl<'a> World<'a> {
         let mut numbers: HashMap<i32, usize> = HashMap::new();
         let mut hubs: Vec<Vec<&Client>> = Vec::new();
         for c in topology.clients.iter().rev() {
-            if let ClientKind::HubPort { hub } = c.kind {
+            if let ClientKind::HubPort { hub, .. } = c.kind {
                 let index = *numbers.entry(hub).or_insert_with(|| {
                     hubs.push(Vec::new());
                     hubs.len() - 1

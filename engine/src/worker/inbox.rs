@@ -21,6 +21,8 @@ pub struct Change {
     pub attach: Vec<Attach>,
     /// Slots of queues to stop and hand back.
     pub detach: Vec<u32>,
+    /// Backlogs of another size for queues that stay; the old ones travel back in their place.
+    pub backlogs: Vec<(u32, Backlog)>,
     /// Filters to take over, with their slots. Emptied by the worker.
     pub add_filters: Vec<(u32, Box<dyn Filter>)>,
     /// Slots of filters to hand back.

@@ -22,11 +22,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Queues that one worker can own.
 pub const MAX_SLOTS: usize = 32_768;
 
-/// Frames that wait for one leg of a hub at most, where nothing else is asked for.
-pub const HUB_BACKLOG_FRAMES: usize = 256;
-/// Bytes that wait for one leg of a hub at most.
-pub const HUB_BACKLOG_BYTES: usize = 4 << 20;
-
 /// Sources and backlogs served in one turn at most; more wait for the next.
 const LENDERS: usize = 512;
 
@@ -225,6 +220,12 @@ impl Worker {
             if let Some(place) = self.out.filters.get_mut(slot as usize) {
                 *place = Some(filter);
                 self.out.filters_top = self.out.filters_top.max(slot as usize + 1);
+            }
+        }
+        for (slot, backlog) in &mut change.backlogs {
+            if let Some(Some(tx)) = self.out.tx.get_mut(*slot as usize) {
+                backlog.take_over(&mut tx.backlog);
+                std::mem::swap(backlog, &mut tx.backlog);
             }
         }
         for slot in change.remove_filters.drain(..) {

@@ -12,6 +12,7 @@ use crate::apply::jobs::Product;
 use crate::model::{Change, ClientId, FilterId, Netdev};
 use crate::options::id::well_formed;
 use crate::qmp::error::QmpError;
+use engine::topology::model::HUB_BACKLOG_MOST;
 use engine::{Attachments, Retired};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -54,6 +55,10 @@ impl State {
         let name = args.text("id").to_owned();
         let hub = args.int("hubid").and_then(|id| i32::try_from(id).ok());
         let hub = hub.ok_or_else(|| QmpError::generic("Parameter 'hubid' expects int32_t"))?;
+        if args.uint("hub-backlog").is_some_and(|frames| frames > u64::from(HUB_BACKLOG_MOST)) {
+            let most = format!("Parameter 'hub-backlog' expects a value of at most {HUB_BACKLOG_MOST}");
+            return Err(QmpError::generic(most));
+        }
         let netdev = args.maybe("netdev").map(str::to_owned);
         let link_up = args.flag("link").unwrap_or(true);
         let (id, change) = self.net.add_hubport(&name, hub, netdev.as_deref(), link_up, args)?;

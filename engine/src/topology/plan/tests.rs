@@ -1,4 +1,4 @@
-use super::super::model::FilterUse;
+use super::super::model::{FilterUse, HUB_BACKLOG};
 use super::*;
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ fn hub_world(n: u64, hub: i32) -> (Topology, Slots) {
         let (port, hubport) = (ClientId(i * 2 + 1), ClientId(i * 2 + 2));
         let queues = vec![QueueRef { id: i, worker: 0 }];
         t.clients.push(client(port, ClientKind::Port { queues }, Some(hubport)));
-        t.clients.push(client(hubport, ClientKind::HubPort { hub }, Some(port)));
+        t.clients.push(client(hubport, ClientKind::HubPort { hub, backlog: HUB_BACKLOG }, Some(port)));
         slots.queues.insert(i, i as u32);
     }
     (t, slots)
@@ -70,11 +70,11 @@ fn a_hub_floods_newest_port_first_and_never_back() {
 fn hubs_joined_in_a_ring_deliver_once_and_drop_the_loop() {
     let (mut t, slots) = hub_world(2, 0);
     // The second port moves to hub 1; hubs 0 and 1 are joined by two cables.
-    t.clients[3].kind = ClientKind::HubPort { hub: 1 };
+    t.clients[3].kind = ClientKind::HubPort { hub: 1, backlog: HUB_BACKLOG };
     for cable in 0..2 {
         let (a, b) = (ClientId(100 + cable * 2), ClientId(101 + cable * 2));
-        t.clients.push(client(a, ClientKind::HubPort { hub: 0 }, Some(b)));
-        t.clients.push(client(b, ClientKind::HubPort { hub: 1 }, Some(a)));
+        t.clients.push(client(a, ClientKind::HubPort { hub: 0, backlog: HUB_BACKLOG }, Some(b)));
+        t.clients.push(client(b, ClientKind::HubPort { hub: 1, backlog: HUB_BACKLOG }, Some(a)));
     }
     let plan = build(&t, &slots, 1);
     let all = ends(&plan, 0);
