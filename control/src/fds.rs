@@ -6,6 +6,13 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+/// Takes the descriptors of a received `SCM_RIGHTS` message.
+#[must_use]
+pub(crate) fn from_message(numbers: &[RawFd]) -> Vec<OwnedFd> {
+    // SAFETY: the kernel has just made these for us, and nobody else has been told the numbers.
+    numbers.iter().map(|&number| unsafe { OwnedFd::from_raw_fd(number) }).collect()
+}
+
 /// Takes the file of that number if whoever started the daemon left it open for us.
 ///
 /// Standard input, output and error are duplicated. All files that the daemon opens are close-on-exec, and a file is

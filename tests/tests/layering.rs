@@ -41,7 +41,6 @@ const UNSAFE: &[&str] = &[
     // The time stamp counter.
     "engine/src/worker/clock.rs",
     // The number of a file becomes an owned file.
-    "control/src/chardev/fds.rs",
     "control/src/fds.rs",
     // Packet sockets and taps of the black-box tests; the load tools.
     "tests/src/packet.rs",

@@ -13,7 +13,6 @@ pub mod address;
 pub mod cli;
 mod device;
 mod error;
-pub mod fds;
 mod link;
 mod opening;
 mod registry;

@@ -1,7 +1,7 @@
 //! A connected chardev: bytes in, with the descriptors that came along, and bytes out. Never blocks.
 
 use super::address::{Unix, host_and_port};
-use super::fds;
+use crate::fds;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{

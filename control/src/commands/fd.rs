@@ -112,9 +112,12 @@ impl Fds {
         self.sets.iter().rev().map(set).collect()
     }
 
-    /// A monitor went: its named files are closed.
-    pub(super) fn forget(&mut self, monitor: u64) {
+    /// A monitor went: its named files are closed; with the `last` one all sets.
+    pub(super) fn forget(&mut self, monitor: u64, last: bool) {
         self.named.remove(&monitor);
+        if last {
+            self.sets.clear();
+        }
     }
 
     /// The file that an option such as `fd=` names. A name is that of `getfd` on this monitor, and used up; a number

@@ -181,9 +181,9 @@ impl State {
         self.binding.jobs.fd()
     }
 
-    /// A monitor's connection ended: its named files are closed.
-    pub fn monitor_closed(&mut self, monitor: u64) {
-        self.fds.forget(monitor);
+    /// A monitor's connection ended: its named files are closed, and with the last one the sets, as in QEMU.
+    pub fn monitor_closed(&mut self, monitor: u64, last: bool) {
+        self.fds.forget(monitor, last);
     }
 
     /// The end of the daemon: scripts run, everything closes. Returns within two seconds.

@@ -31,7 +31,7 @@ impl Executor for Commands {
         self.0.completed(events).into_iter().map(|(ticket, result)| (ticket.0, result)).collect()
     }
 
-    fn monitor_closed(&mut self, monitor: u64) {
-        self.0.monitor_closed(monitor);
+    fn monitor_closed(&mut self, monitor: u64, last: bool) {
+        self.0.monitor_closed(monitor, last);
     }
 }

@@ -37,6 +37,6 @@ pub trait Executor {
     /// The replies to commands that were answered [`Answer::Later`].
     fn completed(&mut self, events: &mut Vec<Event>) -> Vec<(u64, Result<Value, QmpError>)>;
 
-    /// The connection has ended.
-    fn monitor_closed(&mut self, monitor: u64);
+    /// The connection has ended; `last`: no other client is left.
+    fn monitor_closed(&mut self, monitor: u64, last: bool);
 }

@@ -158,15 +158,22 @@ impl Server {
     fn reap(&mut self, registry: &RefCell<Registry>, executor: &mut dyn Executor) {
         while let Some(number) = self.lost.pop() {
             if let Some(connection) = self.connections.remove(&number) {
-                Self::close(number, connection, registry, executor);
+                let last = self.connections.is_empty();
+                Self::close(number, connection, last, registry, executor);
             }
         }
     }
 
-    fn close(number: u32, connection: Connection, registry: &RefCell<Registry>, executor: &mut dyn Executor) {
+    fn close(
+        number: u32,
+        connection: Connection,
+        last: bool,
+        registry: &RefCell<Registry>,
+        executor: &mut dyn Executor,
+    ) {
         let chardev = connection.chardev;
         drop(connection);
-        executor.monitor_closed(u64::from(number));
+        executor.monitor_closed(u64::from(number), last);
         registry.borrow_mut().disconnected(chardev);
     }
 
@@ -217,7 +224,8 @@ impl Server {
             }
         }
         if connection.is_over() {
-            Self::close(number, connection, registry, executor);
+            let last = self.connections.is_empty();
+            Self::close(number, connection, last, registry, executor);
         } else {
             connection.rearm(&self.reactor, number);
             self.connections.insert(number, connection);

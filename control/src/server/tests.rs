@@ -75,7 +75,7 @@ impl Executor for Fake {
         std::mem::take(&mut self.done)
     }
 
-    fn monitor_closed(&mut self, monitor: u64) {
+    fn monitor_closed(&mut self, monitor: u64, _last: bool) {
         self.closed.push(monitor);
     }
 }

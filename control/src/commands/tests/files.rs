@@ -70,9 +70,13 @@ fn named_files_belong_to_their_monitor_and_end_with_it() {
     let mut cx = Context { monitor: 2, received: &mut Vec::new(), events: &mut Vec::new() };
     let reply = c.state.run(&mut cx, "closefd", args);
     assert_eq!(reply.unwrap_err().desc, "File descriptor named 'a' not found");
-    c.state.monitor_closed(2);
+    c.hand_over();
+    c.ok("add-fd", json!({"fdset-id": 3}));
+    c.state.monitor_closed(2, false);
+    assert_eq!(c.ok("query-fdsets", json!({})).as_array().map(Vec::len), Some(1));
     assert!(is_open(number));
-    c.state.monitor_closed(1);
+    c.state.monitor_closed(1, true);
+    assert_eq!(c.ok("query-fdsets", json!({})), json!([]));
     c.refused("closefd", json!({"fdname": "a"}), "File descriptor named 'a' not found");
 }
 
