@@ -24,6 +24,8 @@ pub const MAX_FRAME: usize = 4096 + 65536;
 pub struct Seg {
     ptr: NonNull<u8>,
     len: u32,
+    /// Bytes in front of `ptr` that are lent as well and that nobody changes.
+    front: u32,
 }
 
 impl Seg {
@@ -33,7 +35,25 @@ impl Seg {
     /// `ptr..ptr+len` must be mapped and readable until the burst that holds this segment is given back. The bytes
     /// may be changed by others meanwhile; every access is therefore a raw copy.
     pub const unsafe fn new(ptr: NonNull<u8>, len: u32) -> Self {
-        Self { ptr, len }
+        Self { ptr, len, front: 0 }
+    }
+
+    /// The part behind the first `n` bytes, a header, which [`Seg::with_front`] can bring back. Not for a guest's
+    /// memory: who compares the header and then sends it must send what it compared.
+    #[must_use]
+    pub fn behind(&self, n: usize) -> Self {
+        let rest = self.slice(n, self.len());
+        Self { front: (self.len() - rest.len()) as u32, ..rest }
+    }
+
+    /// The same run with the `n` bytes in front of it, if it came from [`Seg::behind`] and has that many there.
+    #[must_use]
+    pub fn with_front(&self, n: usize) -> Option<Self> {
+        if n > self.front as usize {
+            return None;
+        }
+        // SAFETY: `behind` moved `ptr` by at least `n` bytes within the run.
+        Some(Self { ptr: unsafe { self.ptr.sub(n) }, len: self.len + n as u32, front: self.front - n as u32 })
     }
 
     /// Length in bytes.
@@ -60,7 +80,8 @@ impl Seg {
         let from = from.min(self.len());
         let len = len.min(self.len() - from) as u32;
         // SAFETY: from <= self.len, so the sum stays inside (or one past the end of) the validated run.
-        Self { ptr: unsafe { self.ptr.add(from) }, len }
+        let ptr = unsafe { self.ptr.add(from) };
+        Self { ptr, len, front: if from == 0 { self.front } else { 0 } }
     }
 
     /// Copies bytes from offset `from` into `to`; returns how many there were.
@@ -140,7 +161,7 @@ impl Burst {
     /// An empty burst; the only allocation it ever makes.
     #[must_use]
     pub fn new() -> Self {
-        let none = Seg { ptr: NonNull::dangling(), len: 0 };
+        let none = Seg { ptr: NonNull::dangling(), len: 0, front: 0 };
         Self { frames: Box::new([Frame::EMPTY; BURST]), len: 0, segs: Box::new([none; SEGMENTS]), used: 0 }
     }
 

@@ -68,6 +68,7 @@ impl Ring {
         io.submitter().register_probe(&mut probe).map_err(|e| format!("probing io_uring: {e}"))?;
         let needed = [
             ("READ_MULTISHOT (Linux 6.7)", opcode::ReadMulti::CODE),
+            ("WRITE", opcode::Write::CODE),
             ("WRITEV", opcode::Writev::CODE),
             ("POLL_ADD", opcode::PollAdd::CODE),
             ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
@@ -151,11 +152,16 @@ impl Ring {
 
     pub(super) fn send(&mut self, files: &mut Files, sends: &mut Sends, ticket: Ticket) {
         let Some(write) = sends.write(ticket) else { return };
-        let sqe = opcode::Writev::new(Fd(write.fd), write.iovecs, u32::from(write.count))
-            .rw_flags(libc::RWF_NOWAIT)
-            .build()
-            .user_data(user_data(SEND, 0, ticket.0));
-        self.push(files, sends, &sqe);
+        let fd = Fd(write.fd);
+        let sqe = match write.run {
+            Some(run) => opcode::Write::new(fd, run.iov_base.cast(), run.iov_len as u32)
+                .rw_flags(libc::RWF_NOWAIT)
+                .build(),
+            None => opcode::Writev::new(fd, write.iovecs, u32::from(write.count))
+                .rw_flags(libc::RWF_NOWAIT)
+                .build(),
+        };
+        self.push(files, sends, &sqe.user_data(user_data(SEND, 0, ticket.0)));
     }
 
     pub(super) fn want_writable(&mut self, files: &mut Files, sends: &mut Sends, id: FileId) {

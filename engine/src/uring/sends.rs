@@ -1,4 +1,7 @@
 //! A turn's sends: headers and iovecs in scratch memory of fixed size, and each send's result.
+//!
+//! A send is one write of a header and the frame's segments. Where both lie together already (a frame that goes on to a
+//! tap as another tap gave it) it has a single iovec, and the kernel is spared the list.
 
 use crate::burst::Seg;
 use crate::wire::vnet_hdr::VnetHdr;
@@ -71,6 +74,8 @@ pub(super) struct Write {
     pub fd: RawFd,
     pub iovecs: *const libc::iovec,
     pub count: u16,
+    /// The run of bytes, when it is only one.
+    pub run: Option<libc::iovec>,
 }
 
 impl Sends {
@@ -137,8 +142,13 @@ impl Sends {
         let mut iovecs = self.iovecs.get_mut(self.used..)?.iter_mut();
         let mut count = 0;
         if let Some(hdr) = hdr {
+            let encoded = hdr.encode();
+            if let Some(whole) = together(&encoded, segs) {
+                *iovecs.next()? = libc::iovec { iov_base: whole.ptr().cast_mut().cast(), iov_len: whole.len() };
+                return Some((1, (whole.len() - VnetHdr::LEN) as u32));
+            }
             let bytes = self.headers.get_mut(at)?;
-            bytes[..VnetHdr::LEN].copy_from_slice(&hdr.encode());
+            bytes[..VnetHdr::LEN].copy_from_slice(&encoded);
             *iovecs.next()? = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: VnetHdr::LEN };
             count += 1;
         }
@@ -154,8 +164,9 @@ impl Sends {
     /// A send that still has to go to the kernel.
     pub(super) fn write(&self, ticket: Ticket) -> Option<Write> {
         let entry = self.entries.get(ticket.0 as usize).filter(|e| e.result == PENDING)?;
-        let iovecs = self.iovecs.get(entry.first as usize..)?.as_ptr();
-        Some(Write { fd: entry.fd, iovecs, count: entry.count })
+        let iovecs = self.iovecs.get(entry.first as usize..)?;
+        let run = iovecs.first().copied().filter(|_| entry.count == 1);
+        Some(Write { fd: entry.fd, iovecs: iovecs.as_ptr(), count: entry.count, run })
     }
 
     /// The kernel's word on a send.
@@ -211,12 +222,17 @@ impl Sends {
 
     pub(super) fn segs(&self, ticket: Ticket, mut each: impl FnMut(Seg)) {
         let Some(entry) = self.entries.get(ticket.0 as usize) else { return };
-        let from = entry.first as usize + usize::from(entry.with_hdr);
-        let until = (entry.first as usize + usize::from(entry.count)).min(self.iovecs.len());
+        let from = entry.first as usize;
+        let until = (from + usize::from(entry.count)).min(self.iovecs.len());
+        let mut header = if entry.with_hdr { VnetHdr::LEN } else { 0 };
         for iovec in self.iovecs.get(from..until).unwrap_or_default() {
-            if let Some(ptr) = NonNull::new(iovec.iov_base.cast()) {
-                // SAFETY: it was made from a lent segment, and the burst is given back only after the results are read.
-                each(unsafe { Seg::new(ptr, iovec.iov_len as u32) });
+            let Some(ptr) = NonNull::new(iovec.iov_base.cast()) else { continue };
+            // SAFETY: it was made from a lent segment, and the burst is given back only after the results are read.
+            let run = unsafe { Seg::new(ptr, iovec.iov_len as u32) };
+            let part = run.slice(header, run.len());
+            header -= run.len() - part.len();
+            if !part.is_empty() {
+                each(part);
             }
         }
     }
@@ -237,6 +253,16 @@ impl Sends {
         let n = writev(fd, iovecs, count as u16);
         usize::try_from(n).map_err(|_| Errno::from_raw(-n))
     }
+}
+
+/// The header and the only segment as one run, if they lie so.
+#[inline]
+fn together(hdr: &[u8; VnetHdr::LEN], segs: &[Seg]) -> Option<Seg> {
+    let [seg] = segs else { return None };
+    let whole = seg.with_front(VnetHdr::LEN)?;
+    let mut there = [0; VnetHdr::LEN];
+    whole.copy_to(0, &mut there);
+    (there == *hdr).then_some(whole)
 }
 
 /// `writev`, with the negative errno as the kernel's rings have it.

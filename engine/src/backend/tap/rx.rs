@@ -58,7 +58,7 @@ impl TapRx {
         } else {
             (VnetHdr::NONE, 0)
         };
-        let frame = read.slice(from, read.len());
+        let frame = read.behind(from);
         if frame.len() < ETH_HEADER { Err(DropReason::Malformed) } else { Ok((hdr, frame)) }
     }
 
