@@ -193,7 +193,7 @@ impl FdIo {
         let fd = self.files.get(id)?.fd;
         let ticket = self.sends.push(fd, hdr, weight, segs)?;
         if let Engine::Ring(ring) = &mut self.engine {
-            ring.send(&mut self.files, &mut self.sends, ticket);
+            ring.send(&mut self.files, &mut self.sends, id, ticket);
         }
         Some(ticket)
     }

@@ -19,6 +19,8 @@ pub(super) struct File {
     pub buffers: Option<Buffers>,
     /// Why it receives no more; errno 0 is the end of the file.
     pub ended: Option<Errno>,
+    /// It has a slot of its own number in the kernel's table of registered files (io_uring).
+    pub registered: bool,
     /// A multishot read is with the kernel (io_uring); the kernel watches it (batched).
     pub armed: bool,
     /// A poll for room to write is with the kernel.
@@ -40,6 +42,7 @@ impl File {
             fd,
             buffers,
             ended: None,
+            registered: false,
             armed: false,
             polling_out: false,
             closing: false,

@@ -14,6 +14,8 @@ const SQ: u32 = 1024;
 /// Completion entries: all sends of a submission and the received frames of many ports. Beyond it the kernel keeps a list
 /// (slow, never lost) and ends multishot receives, which are armed again.
 const CQ: u32 = 16_384;
+/// Sizes of the table of registered files to try: the kernel wants it below the process's limit of open files.
+const SLOTS: [u32; 2] = [4096, 1024];
 /// Fruitless receives in a row after which a file counts as broken.
 const RETRIES: u8 = 8;
 
@@ -32,6 +34,8 @@ const KIND: u64 = 0xff << 56;
 pub(super) struct Ring {
     io: IoUring,
     waker: RawFd,
+    /// Slots of the kernel's table of registered files; a file beyond them is named by its descriptor.
+    slots: u32,
     /// The ring belongs to the thread that enabled it.
     enabled: bool,
     waker_armed: bool,
@@ -76,7 +80,7 @@ impl Ring {
         match needed.iter().find(|(_, code)| !probe.is_supported(*code)) {
             Some((name, _)) => Err(format!("this kernel's io_uring lacks {name}")),
             None => {
-                Ok(Self { io, waker: waker.as_raw_fd(), enabled: false, waker_armed: false, broken: None })
+                Ok(Self { io, waker: waker.as_raw_fd(), slots: 0, enabled: false, waker_armed: false, broken: None })
             }
         }
     }
@@ -88,6 +92,7 @@ impl Ring {
             if let Err(e) = self.io.submitter().register_enable_rings() {
                 self.broken = Some(errno_of(&e));
             }
+            self.slots = SLOTS.into_iter().find(|&n| self.io.submitter().register_files_sparse(n).is_ok()).unwrap_or(0);
         }
     }
 
@@ -113,7 +118,11 @@ impl Ring {
             b.provide_free();
         }
         let waiting = buffers.as_ref().is_some_and(|b| !b.is_empty());
-        files.insert(id, File::new(fd, buffers));
+        let registered =
+            id.0 < self.slots && self.io.submitter().register_files_update(id.0, &[fd]).is_ok();
+        let mut file = File::new(fd, buffers);
+        file.registered = registered;
+        files.insert(id, file);
         files.list(id);
         if waiting {
             files.mark(id);
@@ -140,6 +149,11 @@ impl Ring {
         self.enter(0);
         self.reap(files, sends);
         let Some(file) = files.get_mut(id).filter(|f| !f.armed && !f.polling_out) else { return false };
+        // The table holds the file open: its owner's close must be the last.
+        if file.registered && self.io.submitter().register_files_update(id.0, &[-1]).is_err() {
+            return false;
+        }
+        file.registered = false;
         if let Some(buffers) = &mut file.buffers {
             if self.io.submitter().unregister_buf_ring(id.0 as u16).is_err() {
                 return false;
@@ -150,9 +164,9 @@ impl Ring {
         true
     }
 
-    pub(super) fn send(&mut self, files: &mut Files, sends: &mut Sends, ticket: Ticket) {
-        let Some(write) = sends.write(ticket) else { return };
-        let fd = Fd(write.fd);
+    pub(super) fn send(&mut self, files: &mut Files, sends: &mut Sends, id: FileId, ticket: Ticket) {
+        let (Some(write), Some(file)) = (sends.write(ticket), files.get(id)) else { return };
+        let (fd, flags) = name(file, id);
         let sqe = match write.run {
             Some(run) => opcode::Write::new(fd, run.iov_base.cast(), run.iov_len as u32)
                 .rw_flags(libc::RWF_NOWAIT)
@@ -161,14 +175,15 @@ impl Ring {
                 .rw_flags(libc::RWF_NOWAIT)
                 .build(),
         };
-        self.push(files, sends, &sqe.user_data(user_data(SEND, 0, ticket.0)));
+        self.push(files, sends, &sqe.flags(flags).user_data(user_data(SEND, 0, ticket.0)));
     }
 
     pub(super) fn want_writable(&mut self, files: &mut Files, sends: &mut Sends, id: FileId) {
         let generation = files.generation(id);
         let Some(file) = files.get_mut(id).filter(|f| !f.polling_out && !f.closing) else { return };
         file.polling_out = true;
-        let sqe = opcode::PollAdd::new(Fd(file.fd), libc::POLLOUT as u32).build();
+        let (fd, flags) = name(file, id);
+        let sqe = opcode::PollAdd::new(fd, libc::POLLOUT as u32).build().flags(flags);
         self.push(files, sends, &sqe.user_data(user_data(WRITABLE, generation, id.0)));
     }
 
@@ -242,7 +257,8 @@ impl Ring {
                 continue;
             }
             file.armed = true;
-            let sqe = opcode::ReadMulti::new(Fd(file.fd), 0, id.0 as u16).offset(u64::MAX).build();
+            let (fd, flags) = name(file, id);
+            let sqe = opcode::ReadMulti::new(fd, 0, id.0 as u16).offset(u64::MAX).build().flags(flags);
             self.push(files, sends, &sqe.user_data(user_data(RECEIVE, generation, id.0)));
         }
     }
@@ -306,6 +322,14 @@ impl Ring {
                 _ => {}
             }
         }
+    }
+}
+
+/// A file as requests name it.
+fn name(file: &File, id: FileId) -> (Fd, squeue::Flags) {
+    match file.registered {
+        true => (Fd(id.0 as i32), squeue::Flags::FIXED_FILE),
+        false => (Fd(file.fd), squeue::Flags::empty()),
     }
 }
 
