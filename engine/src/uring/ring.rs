@@ -79,9 +79,14 @@ impl Ring {
         ];
         match needed.iter().find(|(_, code)| !probe.is_supported(*code)) {
             Some((name, _)) => Err(format!("this kernel's io_uring lacks {name}")),
-            None => {
-                Ok(Self { io, waker: waker.as_raw_fd(), slots: 0, enabled: false, waker_armed: false, broken: None })
-            }
+            None => Ok(Self {
+                io,
+                waker: waker.as_raw_fd(),
+                slots: 0,
+                enabled: false,
+                waker_armed: false,
+                broken: None,
+            }),
         }
     }
 
@@ -92,7 +97,10 @@ impl Ring {
             if let Err(e) = self.io.submitter().register_enable_rings() {
                 self.broken = Some(errno_of(&e));
             }
-            self.slots = SLOTS.into_iter().find(|&n| self.io.submitter().register_files_sparse(n).is_ok()).unwrap_or(0);
+            self.slots = SLOTS
+                .into_iter()
+                .find(|&n| self.io.submitter().register_files_sparse(n).is_ok())
+                .unwrap_or(0);
         }
     }
 
@@ -118,8 +126,7 @@ impl Ring {
             b.provide_free();
         }
         let waiting = buffers.as_ref().is_some_and(|b| !b.is_empty());
-        let registered =
-            id.0 < self.slots && self.io.submitter().register_files_update(id.0, &[fd]).is_ok();
+        let registered = id.0 < self.slots && self.io.submitter().register_files_update(id.0, &[fd]).is_ok();
         let mut file = File::new(fd, buffers);
         file.registered = registered;
         files.insert(id, file);

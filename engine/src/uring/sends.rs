@@ -144,7 +144,8 @@ impl Sends {
         if let Some(hdr) = hdr {
             let encoded = hdr.encode();
             if let Some(whole) = together(&encoded, segs) {
-                *iovecs.next()? = libc::iovec { iov_base: whole.ptr().cast_mut().cast(), iov_len: whole.len() };
+                *iovecs.next()? =
+                    libc::iovec { iov_base: whole.ptr().cast_mut().cast(), iov_len: whole.len() };
                 return Some((1, (whole.len() - VnetHdr::LEN) as u32));
             }
             let bytes = self.headers.get_mut(at)?;
