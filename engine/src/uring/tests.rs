@@ -393,3 +393,26 @@ fn check(io: &FdIo, id: FileId) -> Result<(), TestCaseError> {
     prop_assert_eq!(places.len(), buffers.free() + buffers.len());
     Ok(())
 }
+
+#[test]
+fn a_header_that_lies_in_front_of_its_frame_goes_out_with_it_unless_it_changed() {
+    let hdr = VnetHdr { gso_size: 1400, csum_start: 34, ..VnetHdr::NONE };
+    let changed = VnetHdr { gso_size: 700, ..hdr };
+    let bytes = [&hdr.encode()[..], &[7; 50]].concat();
+    let frame = seg(&bytes).behind(VnetHdr::LEN);
+    assert!(frame.with_front(VnetHdr::LEN + 1).is_none() && frame.slice(1, 9).with_front(1).is_none());
+    for mut io in modes() {
+        let (near, far) = pair(SockType::Datagram);
+        let id = io.register(near.as_fd(), None).unwrap();
+        let sent = [hdr, changed].map(|hdr| io.send(id, Some(&hdr), 1, &[frame]).unwrap());
+        io.submit();
+        for ticket in sent {
+            assert_eq!(io.sent(ticket).unwrap().result, Some(Ok(60)), "{:?}", io.mode());
+            let mut segs = Vec::new();
+            io.sent_segs(ticket, |seg| segs.push((seg.ptr(), seg.len())));
+            assert_eq!(segs, [(frame.ptr(), 50)]);
+        }
+        let expected = [hdr, changed].map(|hdr| [&hdr.encode()[..], &[7; 50]].concat());
+        assert_eq!(read_all(&far), expected, "{:?}", io.mode());
+    }
+}
