@@ -8,6 +8,7 @@ use engine::wire::vnet_hdr::VnetHdr;
 use engine::{Attachments, Config, Engine};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Counts what the two worker threads ask for.
 struct Counting;
@@ -74,8 +75,13 @@ fn join(topology: &mut Topology, queue: &Queue, worker: usize, hub: i32) {
     topology.clients.push(client(b, ClientKind::HubPort { hub, backlog: HUB_BACKLOG }, a));
 }
 
+/// A burst of frames that takes longer will never arrive.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Sends `frames` frames and waits for them at all of `to`.
 fn pump(from: &Outside, to: &[&Outside], frames: u32) {
     let (mut sent, mut got) = (0, 0);
+    let deadline = Instant::now() + LIMIT;
     while got < frames as usize * to.len() {
         // A hub's leg drops what a starved worker does not fetch: few frames are under way at a time.
         let under_way = sent as usize * to.len() - got;
@@ -94,6 +100,7 @@ fn pump(from: &Outside, to: &[&Outside], frames: u32) {
                 let _ = outside.spare.push(bytes);
             }
         }
+        assert!(Instant::now() < deadline, "{got} of {sent} frames (to {} ports) came out", to.len());
         std::thread::yield_now();
     }
 }
