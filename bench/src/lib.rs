@@ -9,6 +9,7 @@ pub mod canary;
 pub mod compare;
 pub mod failure;
 pub mod histogram;
+pub mod link;
 pub mod load;
 pub mod placement;
 pub mod proc;

@@ -1,39 +1,35 @@
 //! `compare link`: the link between workers beside DPDK's `rte_ring`.
 //!
-//! `ring_perf_autotest` ("two physical cores") lets one core enqueue and another dequeue, and prints the TSC cycles of
-//! one enqueue plus one dequeue an element. Here bursts go round a circle of two links, so in each lap each core makes
-//! one push and one pop: the cycles of a lap on one core are the same sum.
+//! `ring_perf_autotest` ("two physical cores") lets one core enqueue and another dequeue, and prints the TSC cycles an
+//! element of both together. [`stream`](crate::link::stream) counts the same of our link; beside it stands the whole way
+//! of a frame ([`lap`](crate::link::lap)), which has no counterpart there. Ours is measured before and after theirs,
+//! since the figures follow the distance of the CPUs, which a host may change meanwhile.
 
 use crate::compare::lab::{Lab, progress, progress_done};
 use crate::compare::stats::Spread;
 use crate::compare::table::{Table, figure, ratio};
 use crate::failure::{Context, Failure, Result};
-use crossbeam::queue::ArrayQueue;
-use engine::mem::arena::{Arena, ArenaConfig};
+use crate::link::{Cost, lap, pools, stream};
 use engine::mem::pool::Pool;
-use engine::worker::clock::ticks;
-use engine::worker::link::{LinkBurst, Links};
 use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use crate::sched;
 
 /// Elements a transfer, as `ring_perf_autotest` has them.
 const BULKS: [usize; 2] = [8, 32];
 
-/// Laps of one measurement: about 10 ms to 100 ms.
-const LAPS: u32 = 200_000;
+/// Bursts of one measurement, as `ring_perf_autotest` has them.
+const BURSTS: u32 = 1 << 15;
 
-/// Bursts in circulation: enough to keep both cores busy.
-const CIRCULATING: usize = 64;
+/// Measurements of which the median counts (a few milliseconds each), before and after `ring_perf_autotest`.
+const TRIES: usize = 15;
 
 /// One round: cycles an element for each of [`BULKS`].
 #[derive(Debug, Clone, Copy)]
 struct Round {
     ours: [f64; 2],
+    whole: [f64; 2],
     single: [f64; 2],
     multi: [f64; 2],
 }
@@ -46,9 +42,7 @@ pub fn run(lab: &Lab, rounds: usize, as_json: bool, check: bool) -> Result<()> {
     if lab.dut_cpu == lab.load_cpu {
         return Err(Failure::new("two CPUs are needed"));
     }
-    let arena = Arena::new(&ArenaConfig::default()).context("arena")?;
-    let mut pools = Pool::set(1, &arena).context("pool")?;
-    let pool = pools.first_mut().ok_or_else(|| Failure::new("no pool"))?;
+    let mut pools = pools()?;
     let mut all = Vec::new();
     let (mut far, mut disturbed) = (0, 0);
     for round in 0..rounds {
@@ -57,12 +51,11 @@ pub fn run(lab: &Lab, rounds: usize, as_json: bool, check: bool) -> Result<()> {
             round + 1
         ));
         let slice = lab.slice(Duration::from_millis(5), || {
-            let mut ours = [0.0; 2];
-            for (value, bulk) in ours.iter_mut().zip(BULKS) {
-                *value = circle(lab, pool, bulk)?;
-            }
+            let before = figures(lab, &mut pools)?;
             let [single, multi] = ring_perf(lab)?;
-            Ok(Round { ours, single, multi })
+            let after = figures(lab, &mut pools)?;
+            let mean = |what: usize| [0, 1].map(|at| f64::midpoint(before[what][at], after[what][at]));
+            Ok(Round { ours: mean(0), whole: mean(1), single, multi })
         })?;
         far += usize::from(slice.far());
         disturbed += usize::from(!slice.clean());
@@ -76,11 +69,13 @@ pub fn run(lab: &Lab, rounds: usize, as_json: bool, check: bool) -> Result<()> {
         "rte_ring SP/SC",
         "rte_ring MP/MC",
         "link better than SP/SC",
+        "link, the frame's whole way",
     ]);
     let (mut rows, mut missed) = (Vec::new(), false);
     for (at, bulk) in BULKS.into_iter().enumerate() {
         let spread = |pick: &dyn Fn(&Round) -> f64| Spread::of(&all.iter().map(pick).collect::<Vec<_>>());
         let ours = spread(&|round| round.ours[at]);
+        let whole = spread(&|round| round.whole[at]);
         let single = spread(&|round| round.single[at]);
         let multi = spread(&|round| round.multi[at]);
         let better = spread(&|round| round.single[at] / round.ours[at]);
@@ -92,10 +87,12 @@ pub fn run(lab: &Lab, rounds: usize, as_json: bool, check: bool) -> Result<()> {
             figure(median(single)),
             figure(median(multi)),
             ratio(median(better)),
+            figure(median(whole)),
         ]);
         let summary = |spread: Option<Spread>| spread.map(|spread| spread.summary());
         rows.push(json!({
-            "bulk": bulk, "link": summary(ours), "rte-ring-sp-sc": summary(single), "rte-ring-mp-mc": summary(multi),
+            "bulk": bulk, "link": summary(ours), "whole-way": summary(whole),
+            "rte-ring-sp-sc": summary(single), "rte-ring-mp-mc": summary(multi),
             "times-better-than-sp-sc": summary(better),
         }));
     }
@@ -108,7 +105,9 @@ pub fn run(lab: &Lab, rounds: usize, as_json: bool, check: bool) -> Result<()> {
     } else {
         print!("{table}");
         println!(
-            "\nTSC cycles of one push and one pop; medians of {rounds} rounds, CPUs far apart in {far}."
+            "\nTSC cycles of sender and receiver together, waiting included; medians of {rounds} rounds, CPUs far apart in \
+             {far}.\nLink and rings: one core enqueues handles, another dequeues them. The whole way: copied into a pool \
+             buffer,\nsent, read, given back and taken in again."
         );
         println!("{}", path.display());
     }
@@ -118,58 +117,17 @@ pub fn run(lab: &Lab, rounds: usize, as_json: bool, check: bool) -> Result<()> {
     }
 }
 
-fn pop(link: &ArrayQueue<LinkBurst>, stop: &AtomicBool) -> Option<LinkBurst> {
-    loop {
-        if let Some(burst) = link.pop() {
-            return Some(burst);
-        }
-        if stop.load(Ordering::Relaxed) {
-            return None;
-        }
-        std::hint::spin_loop();
-    }
-}
-
-/// TSC cycles of a push and a pop, an element, with bursts of `bulk` frames.
-fn circle(lab: &Lab, pool: &mut Pool, bulk: usize) -> Result<f64> {
-    let short = || Failure::new("a pool, burst or link is too small");
-    let links = Links::new(2);
-    let (there, back) = (links.get(0, 1).ok_or_else(short)?, links.get(1, 0).ok_or_else(short)?);
-    for _ in 0..CIRCULATING {
-        let mut burst = LinkBurst::new(0, 0);
-        for _ in 0..bulk {
-            burst.push(pool.take(64).ok_or_else(short)?).map_err(|_| short())?;
-        }
-        back.push(burst).map_err(|_| short())?;
-    }
-    let stop = AtomicBool::new(false);
-    let cycles = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let _ = sched::pin(lab.load_cpu);
-            while let Some(burst) = pop(there, &stop) {
-                let _ = back.push(burst);
-            }
-        });
-        let laps = scope.spawn(|| {
-            let _ = sched::pin(lab.dut_cpu);
-            let start = ticks();
-            for _ in 0..LAPS {
-                if let Some(burst) = pop(back, &stop) {
-                    let _ = there.push(burst);
-                }
-            }
-            let cycles = ticks() - start;
-            stop.store(true, Ordering::Relaxed);
-            cycles
-        });
-        laps.join().map_err(|_| Failure::new("the measuring thread panicked"))
-    })?;
-    for link in [there, back] {
-        while let Some(mut burst) = link.pop() {
-            burst.drain().for_each(|frame| pool.give(frame));
-        }
-    }
-    Ok(cycles as f64 / f64::from(LAPS) / bulk as f64)
+/// Cycles an element for each of [`BULKS`]: of handles, and of the whole way.
+fn figures(lab: &Lab, pools: &mut [Pool; 2]) -> Result<[[f64; 2]; 2]> {
+    let cpus = [lab.dut_cpu, lab.load_cpu];
+    let mut median = |what: fn(&mut [Pool; 2], [usize; 2], usize, u32) -> Result<Cost>, bulk: usize| {
+        let elements = f64::from(BURSTS) * bulk as f64;
+        let tries = (0..TRIES).map(|_| Ok(what(pools, cpus, bulk, BURSTS)?.cycles as f64 / elements));
+        let tries = tries.collect::<Result<Vec<_>>>()?;
+        Ok::<_, Failure>(Spread::of(&tries).map_or(f64::NAN, |spread| spread.median))
+    };
+    let [a, b] = BULKS;
+    Ok([[median(stream, a)?, median(stream, b)?], [median(lap, a)?, median(lap, b)?]])
 }
 
 /// Runs `ring_perf_autotest`; cycles an element for each of [`BULKS`], SP/SC and MP/MC.

@@ -3,16 +3,24 @@
 //! Two sizes: [`SMALL`] for frames of an ordinary MTU, [`LARGE`] for any frame. Free buffers are taken last in, first
 //! out, so the working set stays as small as the traffic allows; buffers lie an odd number of cache lines apart, so that
 //! their first lines spread over all cache sets. Nothing is allocated after construction.
+//!
+//! A frame's length, weight and virtio-net header lie at the front of its buffer, in the line of its first bytes, which
+//! the copy writes anyway. A [`PoolFrame`] is therefore one pointer, and a [`Bundle`] for another worker only numbers.
 
-#![allow(unsafe_code)] // owns frame memory: a slot on no free list belongs to exactly one `PoolFrame`
+#![allow(unsafe_code)] // owns frame memory: a slot on no free list belongs to exactly one `PoolFrame` or `Bundle`
+
+mod frame;
+
+pub use frame::{BUNDLE, Bundle, PoolFrame};
 
 use super::arena::{Arena, ArenaError, CACHE_LINE, Part};
 use crate::burst::{Burst, Frame, MAX_FRAME, Seg};
 use crate::wire::vnet_hdr::VnetHdr;
 use crossbeam::queue::ArrayQueue;
+use frame::Head;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Bytes of a small buffer.
 pub const SMALL: usize = 2048;
@@ -26,10 +34,10 @@ pub const LARGE: usize = MAX_FRAME + 16;
 /// buffer is touched only when all others are out.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSize {
-    /// Buffers of [`SMALL`] bytes.
-    pub small: u32,
-    /// Buffers of [`LARGE`] bytes.
-    pub large: u32,
+    /// Buffers of [`SMALL`] bytes, at most 32,768.
+    pub small: u16,
+    /// Buffers of [`LARGE`] bytes, at most 32,768.
+    pub large: u16,
 }
 
 impl Default for PoolSize {
@@ -39,94 +47,84 @@ impl Default for PoolSize {
 }
 
 /// Set in a slot number of the large class.
-const LARGE_BIT: u32 = 1 << 31;
+const LARGE_BIT: u16 = 1 << 15;
+
+/// Distances between buffers of the two sizes.
+const SMALL_STRIDE: usize = stagger(SMALL + Head::LEN);
+const LARGE_STRIDE: usize = stagger(LARGE + Head::LEN);
 
 /// A worker's pool of frame buffers.
 #[derive(Debug)]
 pub struct Pool {
     small: Class,
     large: Class,
-    /// This pool's number, and that of the first pool of its set; numbers are never used twice.
+    /// This pool's number; numbers are never used twice.
     id: u32,
-    first: u32,
-    /// One queue a pool of the set: buffers that other workers gave back, as long as the pool.
-    returns: Arc<[ArrayQueue<u32>]>,
+    /// What the pools of its set know of each other.
+    set: Arc<Set>,
+    /// Frames of each other pool of the set that were given here and have not gone back yet.
+    foreign: Box<[Bundle]>,
     /// The memory; taken out only in `drop`.
     part: Option<Part>,
 }
 
-/// Buffers of one size.
+/// Pools that give buffers to each other.
+#[derive(Debug)]
+struct Set {
+    /// Number of the first pool.
+    first: u32,
+    members: Box<[Member]>,
+}
+
+/// What other workers must know of a pool.
+#[derive(Debug)]
+struct Member {
+    /// First small and first large buffer.
+    bases: [NonNull<u8>; 2],
+    /// Slots that other workers gave back. As long as the pool: bundles are not empty, so there is always room.
+    returns: ArrayQueue<Bundle>,
+    /// How many there are.
+    returned: AtomicUsize,
+}
+
+// SAFETY: the addresses are only ever used for a slot that its sender handed over in a `Bundle`.
+unsafe impl Send for Member {}
+// SAFETY: as above; the addresses themselves never change.
+unsafe impl Sync for Member {}
+
+impl Member {
+    /// Queues slots for their owner.
+    #[inline]
+    fn take_back(&self, bundle: &mut Bundle) {
+        self.returned.fetch_add(bundle.len(), Ordering::Release);
+        let _ = self.returns.push(std::mem::replace(bundle, Bundle::new(0)));
+    }
+
+    /// The address of a slot that is not free.
+    ///
+    /// # Safety
+    /// The slot must be one of this pool.
+    #[inline]
+    const unsafe fn at(&self, slot: u16) -> NonNull<Head> {
+        let (base, stride) =
+            if slot & LARGE_BIT == 0 { (self.bases[0], SMALL_STRIDE) } else { (self.bases[1], LARGE_STRIDE) };
+        // SAFETY: by contract the slot numbers a buffer, and buffers lie `stride` apart inside the part.
+        unsafe { base.add((slot & !LARGE_BIT) as usize * stride).cast() }
+    }
+}
+
+impl Set {
+    #[inline]
+    fn member(&self, id: u32) -> Option<&Member> {
+        self.members.get(id.wrapping_sub(self.first) as usize)
+    }
+}
+
+/// Free slots of one size.
 #[derive(Debug)]
 struct Class {
-    base: NonNull<u8>,
-    stride: usize,
-    size: usize,
-    count: u32,
-    free: Vec<u32>,
-}
-
-// SAFETY: the class's memory belongs to its pool alone, except the slots that are out as `PoolFrame`s.
-unsafe impl Send for Class {}
-
-/// A copy of a frame in a pool buffer. Not `Clone`; it must go back by [`Pool::give`] (any worker's pool).
-#[derive(Debug)]
-pub struct PoolFrame {
-    /// Offload state of the frame.
-    pub hdr: VnetHdr,
-    /// Frames of the source that it stands for, as [`Frame::weight`].
-    pub weight: u32,
-    len: u32,
-    slot: u32,
-    owner: u32,
-    ptr: NonNull<u8>,
-}
-
-// SAFETY: a pool frame is the only way to its buffer until it is given back.
-unsafe impl Send for PoolFrame {}
-
-impl PoolFrame {
-    /// The bytes as a segment, valid until the frame is given back.
-    #[must_use]
-    pub const fn seg(&self) -> Seg {
-        // SAFETY: the buffer is at least `len` long and stays this frame's until `Pool::give`.
-        unsafe { Seg::new(self.ptr, self.len) }
-    }
-
-    /// Length in bytes.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// Whether it has no byte.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Bytes that fit into the buffer.
-    #[must_use]
-    pub const fn capacity(&self) -> usize {
-        if self.slot & LARGE_BIT == 0 { SMALL } else { LARGE }
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub const fn bytes(&self) -> &[u8] {
-        // SAFETY: pool memory is initialised (mapped zeroed), the first `len` bytes are this frame's alone.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len as usize) }
-    }
-
-    /// The bytes, open to change.
-    pub const fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as `bytes`; the exclusive borrow of the frame is one of its buffer.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len as usize) }
-    }
-
-    /// Changes the length, at most to the capacity. Bytes that come into view hold old contents.
-    pub fn set_len(&mut self, len: usize) {
-        self.len = len.min(self.capacity()) as u32;
-    }
+    count: u16,
+    free: Vec<u16>,
 }
 
 impl Pool {
@@ -144,52 +142,47 @@ impl Pool {
     /// The arena's, when it cannot grow.
     pub fn set_of(workers: usize, size: PoolSize, arena: &Arc<Arena>) -> Result<Vec<Self>, ArenaError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let all = size.small as usize + size.large as usize;
-        let returns: Arc<[_]> = (0..workers).map(|_| ArrayQueue::new(all.max(1))).collect();
+        let (small, large) = (size.small.min(LARGE_BIT), size.large.min(LARGE_BIT));
+        let split = SMALL_STRIDE * small as usize;
+        let bytes = (split + LARGE_STRIDE * large as usize).max(1);
+        let parts = (0..workers).map(|_| arena.take(bytes, CACHE_LINE)).collect::<Result<Vec<_>, _>>()?;
+        let members = parts.iter().map(|part| Member {
+            // SAFETY: the part is at least `split` long.
+            bases: [part.ptr(), unsafe { part.ptr().add(split) }],
+            returns: ArrayQueue::new((small as usize + large as usize).max(1)),
+            returned: AtomicUsize::new(0),
+        });
         let first = NEXT.fetch_add(workers as u32, Ordering::Relaxed);
-        (0..workers as u32).map(|i| Self::one(first + i, first, size, returns.clone(), arena)).collect()
-    }
-
-    fn one(
-        id: u32,
-        first: u32,
-        size: PoolSize,
-        returns: Arc<[ArrayQueue<u32>]>,
-        arena: &Arc<Arena>,
-    ) -> Result<Self, ArenaError> {
-        let (small, large) = (stagger(SMALL), stagger(LARGE));
-        let split = small * size.small as usize;
-        let part = arena.take((split + large * size.large as usize).max(1), CACHE_LINE)?;
-        // SAFETY: the part is at least `split` long.
-        let behind = unsafe { part.ptr().add(split) };
-        Ok(Self {
-            small: Class::new(part.ptr(), small, SMALL, size.small, 0),
-            large: Class::new(behind, large, LARGE, size.large, LARGE_BIT),
+        let set = Arc::new(Set { first, members: members.collect() });
+        let pool = |(part, id)| Self {
+            small: Class::new(small, 0),
+            large: Class::new(large, LARGE_BIT),
             id,
-            first,
-            returns,
+            set: set.clone(),
+            foreign: (0..workers).map(|_| Bundle::new(0)).collect(),
             part: Some(part),
-        })
+        };
+        Ok(parts.into_iter().zip(first..).map(pool).collect())
     }
 
     /// A buffer for a frame of `len` bytes with undefined contents; `None` when none is free or `len` exceeds [`LARGE`].
     #[inline]
     pub fn take(&mut self, len: usize) -> Option<PoolFrame> {
-        let class = if len <= SMALL { &mut self.small } else { &mut self.large };
-        if len > class.size {
+        if len > LARGE {
             return None;
         }
+        let class = if len <= SMALL { &mut self.small } else { &mut self.large };
+        let member = self.set.member(self.id)?;
         let slot = class.free.pop()?;
-        // SAFETY: slots on the free list number this class's buffers, which lie `stride` apart inside the part.
-        let ptr = unsafe { class.base.add((slot & !LARGE_BIT) as usize * class.stride) };
-        Some(PoolFrame { hdr: VnetHdr::NONE, weight: 1, len: len as u32, slot, owner: self.id, ptr })
+        // SAFETY: slots on the free lists number this pool's buffers, and this one is on it no more.
+        Some(unsafe { PoolFrame::new(member.at(slot), len as u32, slot, self.id) })
     }
 
     /// Copies a lent frame; `None` when no buffer is free.
     #[inline]
     pub fn copy(&mut self, burst: &Burst, frame: &Frame) -> Option<PoolFrame> {
         let mut copy = self.gather(frame.hdr, frame.len(), burst.segs(frame))?;
-        copy.weight = frame.weight;
+        copy.set_weight(frame.weight);
         Some(copy)
     }
 
@@ -208,7 +201,7 @@ impl Pool {
         segs: impl Iterator<Item = &'s Seg>,
     ) -> Option<PoolFrame> {
         let mut copy = self.take(len)?;
-        copy.hdr = hdr;
+        copy.set_hdr(hdr);
         let to = copy.bytes_mut();
         let mut done = 0;
         for seg in segs {
@@ -217,27 +210,59 @@ impl Pool {
         Some(copy)
     }
 
-    /// Takes a frame back: into its own free list, or by queue to the worker it came from.
+    /// Takes a frame back: into its own free list, or to be returned to the worker it came from. Frames of others go
+    /// back by the bundle, the last of them with [`Pool::reclaim`].
     #[inline]
     #[allow(clippy::needless_pass_by_value)] // by value: a frame that was given back must not be used again
     pub fn give(&mut self, frame: PoolFrame) {
-        if frame.owner == self.id {
-            let class = if frame.slot & LARGE_BIT == 0 { &mut self.small } else { &mut self.large };
-            class.put(frame.slot);
-        } else if let Some(queue) = self.returns.get(frame.owner.wrapping_sub(self.first) as usize) {
-            // The queue is as long as the pool, so it always has room.
-            let _ = queue.push(frame.slot);
+        let (owner, slot) = frame.name();
+        if owner == self.id {
+            return self.put(slot);
+        }
+        let Some(member) = self.set.member(owner) else { return };
+        if let Some(bundle) = self.foreign.get_mut(owner.wrapping_sub(self.set.first) as usize) {
+            bundle.push_slot(owner, slot);
+            if bundle.is_full() {
+                member.take_back(bundle);
+            }
         }
     }
 
-    /// Takes in what other workers gave back.
+    /// Takes the frames out of a bundle, first to last. A bundle of another set of pools yields none.
+    #[inline]
+    pub fn unpack<'a>(&'a self, bundle: &'a mut Bundle) -> impl Iterator<Item = PoolFrame> + 'a {
+        let (owner, slots) = bundle.take();
+        let member = self.set.member(owner);
+        // SAFETY: slots in a bundle are those of frames that it swallowed, of the pool `owner`, and leave it once.
+        member.into_iter().flat_map(|m| slots.iter().map(|&slot| unsafe { PoolFrame::known(m.at(slot)) }))
+    }
+
+    /// Takes in what other workers gave back, and gives back what is theirs.
     pub fn reclaim(&mut self) {
-        let Some(queue) = self.returns.get((self.id - self.first) as usize) else { return };
-        // As many as there are now: others may push meanwhile.
-        for _ in 0..queue.len() {
-            let Some(slot) = queue.pop() else { return };
-            if slot & LARGE_BIT == 0 { self.small.put(slot) } else { self.large.put(slot) }
+        for (member, bundle) in self.set.members.iter().zip(&mut self.foreign) {
+            if !bundle.is_empty() {
+                member.take_back(bundle);
+            }
         }
+        let set = self.set.clone();
+        let Some(member) = set.member(self.id) else { return };
+        // As many as there are now: others may push meanwhile.
+        for _ in 0..member.returns.len() {
+            let Some(mut bundle) = member.returns.pop() else { return };
+            let (_, slots) = bundle.take();
+            member.returned.fetch_sub(slots.len(), Ordering::Relaxed);
+            slots.iter().for_each(|&slot| self.put(slot));
+        }
+    }
+
+    /// Slots in the return queue.
+    fn returned(&self) -> usize {
+        self.set.member(self.id).map_or(0, |m| m.returned.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn put(&mut self, slot: u16) {
+        if slot & LARGE_BIT == 0 { self.small.put(slot) } else { self.large.put(slot) }
     }
 
     /// Whether less than an eighth of either class is free: filters and backlogs should stop hoarding.
@@ -246,13 +271,12 @@ impl Pool {
         self.small.low() || self.large.low()
     }
 
-    /// Buffers that are out: held by backlogs, links and filters of any worker. 0 after all work is done, or there is a
+    /// Buffers that are out: held by backlogs, links and filters of any worker, or not returned yet. 0 after all work is done, or there is a
     /// leak.
     #[must_use]
     pub fn out(&self) -> usize {
-        let all = (self.small.count + self.large.count) as usize;
-        let back = self.returns.get((self.id - self.first) as usize).map_or(0, ArrayQueue::len);
-        all - self.small.free.len() - self.large.free.len() - back
+        let all = self.small.count as usize + self.large.count as usize;
+        all - self.small.free.len() - self.large.free.len() - self.returned()
     }
 }
 
@@ -267,12 +291,13 @@ impl Drop for Pool {
 }
 
 impl Class {
-    fn new(base: NonNull<u8>, stride: usize, size: usize, count: u32, bit: u32) -> Self {
+    fn new(count: u16, bit: u16) -> Self {
         // The lowest addresses come out first.
-        Self { base, stride, size, count, free: (0..count).rev().map(|i| i | bit).collect() }
+        Self { count, free: (0..count).rev().map(|i| i | bit).collect() }
     }
 
-    fn put(&mut self, slot: u32) {
+    #[inline]
+    fn put(&mut self, slot: u16) {
         debug_assert!(self.free.len() < self.count as usize, "a buffer came back twice");
         self.free.push(slot);
     }

@@ -108,12 +108,10 @@ impl Backlog {
     /// Appends at most `want` frames, oldest first, to `burst`; they stay valid until [`Backlog::done`].
     pub fn lend(&self, want: usize, burst: &mut Burst) {
         for f in self.frames.iter().take(want) {
-            if !burst.push(f.hdr, &[f.seg()]) {
+            if !burst.push(f.hdr(), &[f.seg()]) {
                 return;
             }
-            if let Some(frame) = burst.frames_mut().last_mut() {
-                frame.weight = f.weight;
-            }
+            burst.weigh(f.weight());
         }
     }
 

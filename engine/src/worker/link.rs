@@ -3,12 +3,12 @@
 //! A burst is moved whole, so the cost of the queue is shared by its frames. Room is asked for before frames are read
 //! (lanes count what is under way to each port), so a push does not fail; where it would, the frames stay.
 
-use crate::mem::pool::PoolFrame;
+use crate::mem::pool::{BUNDLE, Bundle, Pool, PoolFrame};
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 
 /// Frames in one link burst at most.
-pub const LINK_BURST: usize = 32;
+pub const LINK_BURST: usize = BUNDLE;
 
 /// Bursts that a link holds.
 const LINK_DEPTH: usize = 256;
@@ -16,67 +16,59 @@ const LINK_DEPTH: usize = 256;
 /// Frames under way from one worker to one port at most.
 pub const LANE_FRAMES: u64 = 256;
 
-/// Frames of one source worker for one queue of another.
+/// Frames of one source worker for one queue of another. Small, since it is moved whole: 80 bytes.
 #[derive(Debug)]
 pub struct LinkBurst {
-    /// Slot of the destination queue.
-    pub slot: u32,
-    /// Frames in use.
-    len: u32,
     /// Name of the destination queue; when the slot has another owner, the burst is dropped as `port-gone`.
     pub queue: u64,
-    frames: [Option<PoolFrame>; LINK_BURST],
+    /// The frames; their tag is the slot of the destination queue.
+    frames: Bundle,
 }
+
+const _: () = assert!(size_of::<LinkBurst>() == 80 && super::turn::MAX_SLOTS <= 1 << 16);
 
 impl LinkBurst {
     /// An empty burst for a queue.
     #[must_use]
     pub const fn new(slot: u32, queue: u64) -> Self {
-        Self { slot, len: 0, queue, frames: [const { None }; LINK_BURST] }
+        Self { queue, frames: Bundle::new(slot as u16) }
     }
 
-    /// Appends a frame; hands it back when the burst is full.
-    ///
-    /// # Errors
-    /// The frame itself.
-    pub fn push(&mut self, frame: PoolFrame) -> Result<(), PoolFrame> {
-        match self.frames.get_mut(self.len as usize) {
-            Some(slot) => {
-                *slot = Some(frame);
-                self.len += 1;
-                Ok(())
-            }
-            None => Err(frame),
-        }
+    /// Slot of the destination queue.
+    #[must_use]
+    pub const fn slot(&self) -> u32 {
+        self.frames.tag as u32
+    }
+
+    /// Appends frames of the sending worker's pool until it is full; returns the first that came from another pool,
+    /// which stays outside.
+    #[inline]
+    pub fn extend(&mut self, frames: &mut impl Iterator<Item = PoolFrame>) -> Option<PoolFrame> {
+        self.frames.extend(frames)
     }
 
     /// Frames in it.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.len as usize
+        self.frames.len()
     }
 
     /// Whether it has none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.frames.is_empty()
     }
 
     /// Whether it takes no more.
     #[must_use]
     pub const fn is_full(&self) -> bool {
-        self.len as usize == LINK_BURST
+        self.frames.is_full()
     }
 
-    /// The frames, first to last.
-    pub fn frames(&self) -> impl Iterator<Item = &PoolFrame> {
-        self.frames.iter().take(self.len as usize).flatten()
-    }
-
-    /// Takes the frames out, first to last.
-    pub fn drain(&mut self) -> impl Iterator<Item = PoolFrame> + '_ {
-        let n = std::mem::take(&mut self.len) as usize;
-        self.frames.iter_mut().take(n).filter_map(Option::take)
+    /// Takes the frames out, first to last; `pool` is any of the engine's.
+    #[inline]
+    pub fn drain<'a>(&'a mut self, pool: &'a Pool) -> impl Iterator<Item = PoolFrame> + 'a {
+        pool.unpack(&mut self.frames)
     }
 }
 

@@ -121,11 +121,23 @@ fn split(mask: Mask, n: usize) -> (Mask, Mask) {
     (Mask(first), Mask(mask.0 & !first))
 }
 
+/// Gives the frames of a burst back that nobody takes.
+fn give_all(pool: &mut Pool, burst: &mut LinkBurst) {
+    let mut frames = [const { None }; LINK_BURST];
+    for (place, frame) in frames.iter_mut().zip(burst.drain(pool)) {
+        *place = Some(frame);
+    }
+    frames.into_iter().flatten().for_each(|frame| pool.give(frame));
+}
+
 impl Outlets {
     /// Frames that `to` would take now, for a source that can reach nobody else.
     pub(super) fn room(&mut self, turn: &mut Turn<'_>, to: Target, lanes: Option<&Lanes>) -> usize {
         if to.worker as usize != self.index {
             let full = self.links.get(self.index, to.worker as usize).is_none_or(|l| l.is_full());
+            if turn.pool.low() {
+                turn.pool.reclaim();
+            }
             if full || turn.pool.low() {
                 return 0;
             }
@@ -167,32 +179,29 @@ impl Outlets {
         let (Some(link), Some(lanes)) = (self.links.get(index, worker), lanes) else { return mask.count() };
         let room = LANE_FRAMES.saturating_sub(lanes.under_way(index)) as usize;
         let (now, rest) = split(mask, room);
-        let mut out = LinkBurst::new(to.slot, to.queue);
-        let (mut sent, mut disposed) = (0u64, 0);
-        for i in now.iter() {
-            let Some(frame) = burst.frames().get(i) else { break };
-            if out.is_empty() && link.is_full() {
+        let mut frames = now.iter().filter_map(|i| burst.frames().get(i));
+        let (mut sent, mut disposed) = (0, 0);
+        while !link.is_full() {
+            let (mut out, before) = (LinkBurst::new(to.slot, to.queue), disposed);
+            let pool = &mut *turn.pool;
+            out.extend(&mut frames.by_ref().filter_map(|frame| {
+                disposed += 1;
+                pool.copy(burst, frame)
+            }));
+            let n = out.len();
+            sent += n;
+            // There is room: this worker is the only producer.
+            if n != 0
+                && let Err(mut back) = link.push(out)
+            {
+                give_all(turn.pool, &mut back);
+            }
+            if disposed == before {
                 break;
             }
-            disposed += 1;
-            match turn.pool.copy(burst, frame) {
-                Some(copy) => {
-                    if let Err(copy) = out.push(copy) {
-                        turn.pool.give(copy);
-                    } else {
-                        sent += 1;
-                    }
-                }
-                None => lanes.count_drop(index, DropReason::NoBuffer, 1),
-            }
-            if out.is_full() {
-                self.push(turn, &mut out, worker);
-            }
         }
-        if !out.is_empty() {
-            self.push(turn, &mut out, worker);
-        }
-        lanes.sent(index, sent);
+        lanes.count_drop(index, DropReason::NoBuffer, (disposed - sent) as u64);
+        lanes.sent(index, sent as u64);
         self.wakers.nudge(worker);
         if whole {
             let left = now.count() - disposed + rest.count();
@@ -200,18 +209,6 @@ impl Outlets {
             return mask.count();
         }
         disposed
-    }
-
-    fn push(&self, turn: &mut Turn<'_>, out: &mut LinkBurst, worker: usize) {
-        let burst = std::mem::replace(out, LinkBurst::new(out.slot, out.queue));
-        if let Some(link) = self.links.get(self.index, worker)
-            && let Err(mut back) = link.push(burst)
-        {
-            // Not reached: room was looked at, and this worker is the only producer.
-            for frame in back.drain() {
-                turn.pool.give(frame);
-            }
-        }
     }
 
     /// Delivers a burst that came over a link. Frames that went are moved to `held`, to be given back after the
@@ -224,34 +221,37 @@ impl Outlets {
         scratch: &mut Burst,
         held: &mut Vec<PoolFrame>,
     ) {
-        let count = frames.len() as u64;
-        let slot = frames.slot;
+        let (count, slot) = (frames.len(), frames.slot());
         let offload = &mut self.offload;
         let owner = self.tx.get_mut(slot as usize).and_then(Option::as_mut).filter(|s| s.id == frames.queue);
         let Some(dest) = owner else {
-            for frame in frames.drain() {
-                turn.pool.give(frame);
-            }
-            return;
+            return give_all(turn.pool, &mut frames);
         };
-        scratch.clear();
-        let mut left = Mask::first(frames.len());
+        let begin = held.len();
+        held.extend(frames.drain(turn.pool));
+        let mut left = Mask::first(count);
         if dest.backlog.is_empty() {
-            for frame in frames.frames() {
-                scratch.push(frame.hdr, &[frame.seg()]);
+            scratch.clear();
+            for frame in held.iter().skip(begin) {
+                scratch.push(frame.hdr(), &[frame.seg()]);
+                scratch.weigh(frame.weight());
             }
             let (now, later) = split(left, dest.tx.room(turn));
             if !now.is_empty() {
                 left = Mask(dest.send(turn, offload, scratch, now).0 | later.0);
             }
         }
+        // Those that stay move to the end, in order.
+        let mut end = held.len();
+        for i in (0..count).rev().filter(|i| left.has(*i)) {
+            end -= 1;
+            held.swap(begin + i, end);
+        }
         let mut waiting = 0;
-        for (i, frame) in frames.drain().enumerate() {
-            if !left.has(i) {
-                held.push(frame);
-            } else if let Err((frame, reason)) = dest.backlog.push_owned(frame) {
+        for frame in held.drain(end..) {
+            if let Err((frame, reason)) = dest.backlog.push_owned(frame) {
+                dest.counters.count_drop(reason, u64::from(frame.weight()));
                 turn.pool.give(frame);
-                dest.counters.count_drop(reason, 1);
             } else {
                 waiting += 1;
             }
@@ -259,7 +259,7 @@ impl Outlets {
         if let Some(owed) = dest.owed.get_mut(from) {
             *owed += waiting;
         }
-        dest.lanes.done(from, count - waiting);
+        dest.lanes.done(from, count as u64 - waiting);
         self.touch(slot);
     }
 
@@ -361,3 +361,6 @@ impl Outlet for Outlets {
         self.index
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,7 +119,7 @@ impl From<&Frame> for Head {
 
 impl From<&PoolFrame> for Head {
     fn from(f: &PoolFrame) -> Self {
-        Self { hdr: f.hdr, weight: f.weight, len: f.len() }
+        Self { hdr: f.hdr(), weight: f.weight(), len: f.len() }
     }
 }
 
@@ -221,7 +221,7 @@ impl TapTx {
         let copy =
             if n > SEGS { None } else { turn.pool.gather_from(sent.hdr, sent.len, segs.iter().flatten()) };
         let Some(mut copy) = copy else { return self.tally.drop(DropReason::NoBuffer, sent.weight) };
-        copy.weight = sent.weight;
+        copy.set_weight(sent.weight);
         if let Err((copy, reason)) = self.backlog.push_owned(copy) {
             turn.pool.give(copy);
             self.tally.drop(reason, sent.weight);

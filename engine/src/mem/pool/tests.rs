@@ -6,7 +6,7 @@ fn arena() -> Arc<Arena> {
     Arena::new(&ArenaConfig { initial: 4 << 20, step: 1 << 20, hugepages: false }).unwrap()
 }
 
-fn pools(n: usize, small: u32, large: u32) -> Vec<Pool> {
+fn pools(n: usize, small: u16, large: u16) -> Vec<Pool> {
     Pool::set_of(n, PoolSize { small, large }, &arena()).unwrap()
 }
 
@@ -23,9 +23,10 @@ fn a_copy_holds_all_segments_and_the_offload_state() {
     let (head, tail) = ([1u8; 14], vec![2u8; 5000]);
     let mut burst = Burst::new();
     lend(&mut burst, &[&head, &tail]);
+    burst.weigh(3);
     let frame = burst.frames()[0];
     let copy = pool.copy(&burst, &frame).unwrap();
-    assert_eq!(copy.hdr.flags, 1);
+    assert_eq!((copy.hdr().flags, copy.weight()), (1, 3));
     assert_eq!(copy.len(), 5014);
     assert_eq!(copy.bytes()[..14], head);
     assert_eq!(copy.bytes()[14..], tail[..]);
@@ -63,6 +64,7 @@ fn buffers_of_another_worker_return_by_its_queue() {
     assert_eq!(a.out(), 6);
     let other = std::thread::spawn(move || {
         frames.into_iter().for_each(|f| b.give(f));
+        b.reclaim();
         b
     });
     let b = other.join().unwrap();
@@ -93,8 +95,8 @@ fn memory_of_frames_that_are_out_survives_the_pool() {
 
 #[test]
 fn strides_are_odd_numbers_of_lines_and_buffers_do_not_overlap() {
-    assert_eq!(stagger(SMALL) / 64 % 2, 1);
-    assert_eq!(stagger(LARGE) / 64 % 2, 1);
+    assert_eq!(SMALL_STRIDE / 64 % 2, 1);
+    assert_eq!(LARGE_STRIDE / 64 % 2, 1);
     let mut pool = pools(1, 16, 4).remove(0);
     let mut all: Vec<_> = (0..16).map(|_| pool.take(SMALL).unwrap()).collect();
     all.extend((0..4).map(|_| pool.take(LARGE).unwrap()));
@@ -103,9 +105,59 @@ fn strides_are_odd_numbers_of_lines_and_buffers_do_not_overlap() {
     assert!(spans.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0));
 }
 
+fn bundle(frames: impl IntoIterator<Item = PoolFrame>) -> Bundle {
+    let mut bundle = Bundle::new(7);
+    assert!(bundle.extend(&mut frames.into_iter()).is_none());
+    bundle
+}
+
+#[test]
+fn a_bundle_carries_frames_of_both_sizes_to_another_worker() {
+    let mut set = pools(2, 4, 2);
+    let (mut b, mut a) = (set.pop().unwrap(), set.pop().unwrap());
+    let frames = [60, 9000, 1500].map(|len| {
+        let mut frame = a.take(len).unwrap();
+        frame.bytes_mut().fill(len as u8);
+        frame.set_weight(len as u32);
+        frame.set_hdr(VnetHdr { gso_size: 9, ..VnetHdr::NONE });
+        frame
+    });
+    let mut sent = bundle(frames);
+    assert_eq!((sent.len(), sent.tag), (3, 7));
+    std::thread::spawn(move || {
+        let got: Vec<_> = b.unpack(&mut sent).collect();
+        assert!(sent.is_empty() && b.unpack(&mut sent).next().is_none(), "each frame comes out once");
+        assert_eq!(got.iter().map(PoolFrame::weight).collect::<Vec<_>>(), [60, 9000, 1500]);
+        for frame in got {
+            assert_eq!((frame.len(), frame.hdr().gso_size), (frame.weight() as usize, 9));
+            assert!(frame.bytes().iter().all(|&b| b == frame.len() as u8));
+            b.give(frame);
+        }
+        b.reclaim();
+    })
+    .join()
+    .unwrap();
+    assert_eq!(a.out(), 0);
+}
+
+#[test]
+fn a_bundle_takes_frames_of_one_pool_and_no_more_than_it_holds() {
+    let mut set = pools(2, 33, 0);
+    let mut full = bundle((0..BUNDLE).map(|_| set[0].take(1).unwrap()));
+    let more = set[0].take(1).unwrap();
+    let mut rest = [more].into_iter();
+    assert!(full.extend(&mut rest).is_none());
+    let mut other = bundle(rest);
+    let strange = other.extend(&mut [set[1].take(1).unwrap()].into_iter()).unwrap();
+    assert!(full.is_full());
+    assert_eq!(other.len(), 1);
+    set[1].give(strange);
+    assert!(pools(1, 33, 0)[0].unpack(&mut other).next().is_none(), "nothing comes out in a foreign set");
+}
+
 proptest! {
-    /// Frames taken from two pools and given to either, in any order: each keeps its own contents while it is out, and
-    /// all buffers come back.
+    /// Frames taken from two pools, bundled or not, and given to either, in any order: each keeps its own contents while
+    /// it is out, and all buffers come back.
     #[test]
     fn every_buffer_has_one_holder(ops in proptest::collection::vec((0usize..2, 1usize..6000, any::<bool>()), 1..200)) {
         let mut set = pools(2, 6, 3);
@@ -113,6 +165,7 @@ proptest! {
         for (i, (who, len, give)) in ops.into_iter().enumerate() {
             if give && !held.is_empty() {
                 let (frame, mark) = held.swap_remove(len % held.len());
+                let frame = if len % 2 == 0 { frame } else { set[who].unpack(&mut bundle([frame])).next().unwrap() };
                 prop_assert!(frame.bytes().iter().all(|&b| b == mark));
                 set[who].give(frame);
             } else {
@@ -122,6 +175,7 @@ proptest! {
                     held.push((frame, i as u8));
                 }
             }
+            set.iter_mut().for_each(Pool::reclaim);
             let out: usize = set.iter().map(Pool::out).sum();
             prop_assert_eq!(out, held.len());
         }
@@ -129,6 +183,7 @@ proptest! {
             prop_assert!(frame.bytes().iter().all(|&b| b == mark));
             set[0].give(frame);
         }
+        set[0].reclaim();
         prop_assert_eq!(set.iter().map(Pool::out).sum::<usize>(), 0);
     }
 }

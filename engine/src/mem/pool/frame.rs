@@ -1,0 +1,231 @@
+//! Handles of pool buffers: one frame, and up to [`BUNDLE`] frames on their way to another worker.
+
+use super::{LARGE, LARGE_BIT, SMALL};
+use crate::burst::Seg;
+use crate::wire::vnet_hdr::VnetHdr;
+use std::ptr::NonNull;
+
+/// Frames in one bundle at most.
+pub const BUNDLE: usize = 32;
+
+/// What lies before the bytes of a frame in its buffer.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Head {
+    hdr: VnetHdr,
+    slot: u16,
+    len: u32,
+    weight: u32,
+    owner: u32,
+}
+
+impl Head {
+    /// Bytes from the start of a buffer to the frame.
+    pub(super) const LEN: usize = size_of::<Self>();
+}
+
+/// A copy of a frame in a pool buffer. Not `Clone`; it must go back by [`Pool::give`](super::Pool::give) (any worker's
+/// pool).
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct PoolFrame(NonNull<Head>);
+
+// SAFETY: a pool frame is the only way to its buffer until it is given back.
+unsafe impl Send for PoolFrame {}
+// SAFETY: a shared reference only reads.
+unsafe impl Sync for PoolFrame {}
+
+impl PoolFrame {
+    /// A frame without offload state in a free buffer.
+    ///
+    /// # Safety
+    /// `at` must be the buffer of slot `slot` of the pool `owner`, which nobody else holds, and hold `len` bytes.
+    #[inline]
+    pub(super) const unsafe fn new(at: NonNull<Head>, len: u32, slot: u16, owner: u32) -> Self {
+        // SAFETY: by contract the buffer is ours; buffers are aligned to cache lines.
+        unsafe { at.write(Head { hdr: VnetHdr::NONE, slot, len, weight: 1, owner }) };
+        Self(at)
+    }
+
+    /// The frame in a buffer.
+    ///
+    /// # Safety
+    /// The buffer must hold a frame, and this must be the only handle of it.
+    #[inline]
+    pub(super) const unsafe fn known(at: NonNull<Head>) -> Self {
+        Self(at)
+    }
+
+    #[inline]
+    const fn head(&self) -> &Head {
+        // SAFETY: the head was written when the buffer was taken and is reached by this handle only.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline]
+    const fn head_mut(&mut self) -> &mut Head {
+        // SAFETY: as `head`; the exclusive borrow of the handle is one of its buffer.
+        unsafe { self.0.as_mut() }
+    }
+
+    #[inline]
+    const fn data(&self) -> NonNull<u8> {
+        // SAFETY: a buffer is `Head::LEN` and its size long.
+        unsafe { self.0.cast::<u8>().add(Head::LEN) }
+    }
+
+    /// The pool that it came from, and its slot there.
+    #[inline]
+    pub(super) const fn name(&self) -> (u32, u16) {
+        (self.head().owner, self.head().slot)
+    }
+
+    /// Offload state of the frame.
+    #[inline]
+    #[must_use]
+    pub const fn hdr(&self) -> VnetHdr {
+        self.head().hdr
+    }
+
+    /// Sets the offload state.
+    #[inline]
+    pub const fn set_hdr(&mut self, hdr: VnetHdr) {
+        self.head_mut().hdr = hdr;
+    }
+
+    /// Frames of the source that it stands for, as [`Frame::weight`](crate::burst::Frame::weight).
+    #[inline]
+    #[must_use]
+    pub const fn weight(&self) -> u32 {
+        self.head().weight
+    }
+
+    /// Sets the weight.
+    #[inline]
+    pub const fn set_weight(&mut self, weight: u32) {
+        self.head_mut().weight = weight;
+    }
+
+    /// The bytes as a segment, valid until the frame is given back.
+    #[inline]
+    #[must_use]
+    pub const fn seg(&self) -> Seg {
+        // SAFETY: the buffer is at least `len` long and stays this frame's until `Pool::give`.
+        unsafe { Seg::new(self.data(), self.head().len) }
+    }
+
+    /// Length in bytes.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.head().len as usize
+    }
+
+    /// Whether it has no byte.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that fit into the buffer.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        if self.head().slot & LARGE_BIT == 0 { SMALL } else { LARGE }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8] {
+        // SAFETY: pool memory is initialised (mapped zeroed), the first `len` bytes are this frame's alone.
+        unsafe { std::slice::from_raw_parts(self.data().as_ptr(), self.len()) }
+    }
+
+    /// The bytes, open to change.
+    #[inline]
+    pub const fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as `bytes`; the exclusive borrow of the frame is one of its buffer.
+        unsafe { std::slice::from_raw_parts_mut(self.data().as_ptr(), self.len()) }
+    }
+
+    /// Changes the length, at most to the capacity. Bytes that come into view hold old contents.
+    pub fn set_len(&mut self, len: usize) {
+        self.head_mut().len = len.min(self.capacity()) as u32;
+    }
+}
+
+/// Up to [`BUNDLE`] frames of one pool, as the numbers of their slots: what crosses between workers. Not `Clone`; the
+/// frames come out by [`Pool::unpack`](super::Pool::unpack) of any pool of the set.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Bundle {
+    owner: u32,
+    /// A number of the sender's that travels along.
+    pub tag: u16,
+    len: u16,
+    slots: [u16; BUNDLE],
+}
+
+impl Bundle {
+    /// An empty bundle.
+    #[must_use]
+    pub const fn new(tag: u16) -> Self {
+        Self { owner: 0, len: 0, tag, slots: [0; BUNDLE] }
+    }
+
+    /// Appends frames of one pool until it is full; returns the first that came from another pool, which stays outside.
+    #[inline]
+    pub fn extend(&mut self, frames: &mut impl Iterator<Item = PoolFrame>) -> Option<PoolFrame> {
+        // The number is kept in a register: a burst is filled in a few dozen cycles.
+        let mut len = self.len as usize;
+        let mut strange = None;
+        while let Some(place) = self.slots.get_mut(len) {
+            let Some(frame) = frames.next() else { break };
+            let (owner, slot) = frame.name();
+            if len != 0 && owner != self.owner {
+                strange = Some(frame);
+                break;
+            }
+            self.owner = owner;
+            *place = slot;
+            len += 1;
+        }
+        self.len = len as u16;
+        strange
+    }
+
+    /// Appends a slot of the pool `owner`, all of whose slots go into bundles of their own; false when it is full.
+    #[inline]
+    pub(super) fn push_slot(&mut self, owner: u32, slot: u16) -> bool {
+        let Some(place) = self.slots.get_mut(self.len as usize) else { return false };
+        *place = slot;
+        self.owner = owner;
+        self.len += 1;
+        true
+    }
+
+    /// Frames in it.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether it takes no more.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.len as usize == BUNDLE
+    }
+
+    /// Empties it: the pool's number and the slots that were in it.
+    #[inline]
+    pub(super) fn take(&mut self) -> (u32, &[u16]) {
+        let len = std::mem::take(&mut self.len) as usize;
+        (self.owner, self.slots.get(..len).unwrap_or_default())
+    }
+}
