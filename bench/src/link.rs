@@ -42,13 +42,17 @@ pub fn pools() -> Result<[Pool; 2]> {
     <[Pool; 2]>::try_from(pools).map_err(|_| Failure::new("not two pools"))
 }
 
+fn ends() -> Result<[Links; 2]> {
+    Links::all(2).try_into().map_err(|_| Failure::new("not two ends"))
+}
+
 /// Cost of moving `bursts` bursts of `bulk` handles from CPU `from` to CPU `to`.
 ///
 /// # Errors
 /// No CPU to pin to, or a `bulk` that no burst holds.
 pub fn stream(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts: u32) -> Result<Cost> {
-    let (links, start) = (Links::new(2), AtomicU32::new(0));
-    let link = links.get(0, 1).ok_or_else(|| Failure::new("no link"))?;
+    let start = AtomicU32::new(0);
+    let [mut there, mut here] = ends()?;
     let [sender, receiver] = pools;
     let frames: Vec<_> = (0..bulk.min(LINK_BURST)).map_while(|_| sender.take(64)).collect();
     if frames.len() != bulk {
@@ -63,26 +67,21 @@ pub fn stream(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts
                     // SAFETY: nobody touches the bytes behind a copy, and only the original is given back.
                     let copy = |handle: &PoolFrame| unsafe { std::ptr::read(handle) };
                     let _ = burst.extend(&mut black_box(handles).iter().map(copy));
-                    while let Err(back) = link.push(burst) {
+                    while !there.push(1, &mut burst) {
                         std::hint::spin_loop();
-                        burst = back;
                     }
                 }
             })
         },
         || {
             clock(to, &start, || {
-                let mut got = [const { None }; LINK_BURST];
+                let (mut burst, mut got) = (LinkBurst::new(0, 0), Vec::with_capacity(LINK_BURST));
                 for _ in 0..bursts {
-                    let mut burst = loop {
-                        match link.pop() {
-                            Some(burst) => break burst,
-                            None => std::hint::spin_loop(),
-                        }
-                    };
-                    for (place, handle) in got.iter_mut().zip(burst.drain(receiver)) {
-                        *place = Some(handle);
+                    while !here.pop(0, &mut burst) {
+                        std::hint::spin_loop();
                     }
+                    got.clear();
+                    burst.unpack(receiver, &mut got);
                     black_box((burst.queue, burst.slot(), &got));
                 }
             })
@@ -97,8 +96,8 @@ pub fn stream(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts
 /// # Errors
 /// No CPU to pin to.
 pub fn lap(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts: u32) -> Result<Cost> {
-    let (links, start) = (Links::new(2), AtomicU32::new(0));
-    let link = links.get(0, 1).ok_or_else(|| Failure::new("no link"))?;
+    let start = AtomicU32::new(0);
+    let [mut there, mut here] = ends()?;
     let [sender, receiver] = pools;
     sides(
         || {
@@ -117,24 +116,20 @@ pub fn lap(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts: u
                     let copies =
                         lent.frames().iter().filter_map(|frame| sender.copy(black_box(&lent), frame));
                     let _ = burst.extend(&mut { copies });
-                    while let Err(back) = link.push(burst) {
+                    while !there.push(1, &mut burst) {
                         std::hint::spin_loop();
-                        burst = back;
                     }
                 }
             })
         },
         || {
             clock(to, &start, || {
-                let mut held = Vec::with_capacity(LINK_BURST);
+                let (mut burst, mut held) = (LinkBurst::new(0, 0), Vec::with_capacity(LINK_BURST));
                 for _ in 0..bursts {
-                    let mut burst = loop {
-                        match link.pop() {
-                            Some(burst) => break burst,
-                            None => std::hint::spin_loop(),
-                        }
-                    };
-                    held.extend(burst.drain(receiver));
+                    while !here.pop(0, &mut burst) {
+                        std::hint::spin_loop();
+                    }
+                    burst.unpack(receiver, &mut held);
                     for frame in held.drain(..) {
                         black_box((frame.hdr(), frame.bytes().first()));
                         receiver.give(frame);

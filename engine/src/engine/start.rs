@@ -78,7 +78,7 @@ impl Engine {
         let arena = Arena::new(&ArenaConfig::default()).map_err(memory)?;
         let pools = Pool::set(cores.len(), &arena).map_err(memory)?;
         let (publisher, readers) = cell::new(Routes::default(), cores.len());
-        let links = Links::new(cores.len());
+        let links = Links::all(cores.len());
         let stop = Arc::new(AtomicBool::new(false));
         let clock = Clock::calibrate();
 
@@ -111,14 +111,15 @@ impl Engine {
             starts.push(parts);
         }
         let wakers = Wakers::new(workers.iter().map(|w| w.waker.clone()).collect());
-        for (index, ((reader, pool), start)) in readers.into_iter().zip(pools).zip(starts).enumerate() {
+        let ends = readers.into_iter().zip(pools).zip(links).zip(starts);
+        for (index, (((reader, pool), links), start)) in ends.enumerate() {
             let Some(handle) = workers.get(index) else { continue };
             let _ = start.send(Start {
                 index,
                 reader,
                 mail: handle.mail.clone(),
                 pool,
-                links: links.clone(),
+                links,
                 wakers: wakers.clone(),
                 counters: handle.counters.clone(),
                 clock,

@@ -5,11 +5,12 @@
 //! their first lines spread over all cache sets. Nothing is allocated after construction.
 //!
 //! A frame's length, weight and virtio-net header lie at the front of its buffer, in the line of its first bytes, which
-//! the copy writes anyway. A [`PoolFrame`] is therefore one pointer, and a [`Bundle`] for another worker only numbers.
+//! the copy writes anyway. A [`PoolFrame`] is therefore one pointer, and a [`Bundle`] for another worker only numbers, which cross by a [`ring`].
 
 #![allow(unsafe_code)] // owns frame memory: a slot on no free list belongs to exactly one `PoolFrame` or `Bundle`
 
 mod frame;
+pub mod ring;
 
 pub use frame::{BUNDLE, Bundle, PoolFrame};
 
@@ -34,10 +35,10 @@ pub const LARGE: usize = MAX_FRAME + 16;
 /// buffer is touched only when all others are out.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSize {
-    /// Buffers of [`SMALL`] bytes, at most 32,768.
-    pub small: u16,
-    /// Buffers of [`LARGE`] bytes, at most 32,768.
-    pub large: u16,
+    /// Buffers of [`SMALL`] bytes.
+    pub small: u32,
+    /// Buffers of [`LARGE`] bytes.
+    pub large: u32,
 }
 
 impl Default for PoolSize {
@@ -45,9 +46,6 @@ impl Default for PoolSize {
         Self { small: 4096, large: 128 }
     }
 }
-
-/// Set in a slot number of the large class.
-const LARGE_BIT: u16 = 1 << 15;
 
 /// Distances between buffers of the two sizes.
 const SMALL_STRIDE: usize = stagger(SMALL + Head::LEN);
@@ -58,6 +56,8 @@ const LARGE_STRIDE: usize = stagger(LARGE + Head::LEN);
 pub struct Pool {
     small: Class,
     large: Class,
+    /// The first slot of the large class.
+    split: u32,
     /// This pool's number; numbers are never used twice.
     id: u32,
     /// What the pools of its set know of each other.
@@ -79,8 +79,8 @@ struct Set {
 /// What other workers must know of a pool.
 #[derive(Debug)]
 struct Member {
-    /// First small and first large buffer.
-    bases: [NonNull<u8>; 2],
+    /// The first buffer.
+    base: NonNull<u8>,
     /// Slots that other workers gave back. As long as the pool: bundles are not empty, so there is always room.
     returns: ArrayQueue<Bundle>,
     /// How many there are.
@@ -100,16 +100,14 @@ impl Member {
         let _ = self.returns.push(std::mem::replace(bundle, Bundle::new(0)));
     }
 
-    /// The address of a slot that is not free.
+    /// The address of a slot: slots are numbers of cache lines, so that all sizes are found alike.
     ///
     /// # Safety
     /// The slot must be one of this pool.
     #[inline]
-    const unsafe fn at(&self, slot: u16) -> NonNull<Head> {
-        let (base, stride) =
-            if slot & LARGE_BIT == 0 { (self.bases[0], SMALL_STRIDE) } else { (self.bases[1], LARGE_STRIDE) };
-        // SAFETY: by contract the slot numbers a buffer, and buffers lie `stride` apart inside the part.
-        unsafe { base.add((slot & !LARGE_BIT) as usize * stride).cast() }
+    const unsafe fn at(&self, slot: u32) -> NonNull<Head> {
+        // SAFETY: by contract the line is one of the part.
+        unsafe { self.base.add(slot as usize * CACHE_LINE).cast() }
     }
 }
 
@@ -123,8 +121,8 @@ impl Set {
 /// Free slots of one size.
 #[derive(Debug)]
 struct Class {
-    count: u16,
-    free: Vec<u16>,
+    count: u32,
+    free: Vec<u32>,
 }
 
 impl Pool {
@@ -142,21 +140,25 @@ impl Pool {
     /// The arena's, when it cannot grow.
     pub fn set_of(workers: usize, size: PoolSize, arena: &Arc<Arena>) -> Result<Vec<Self>, ArenaError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let (small, large) = (size.small.min(LARGE_BIT), size.large.min(LARGE_BIT));
+        let PoolSize { small, large } = size;
         let split = SMALL_STRIDE * small as usize;
         let bytes = (split + LARGE_STRIDE * large as usize).max(1);
+        if bytes / CACHE_LINE > u32::MAX as usize {
+            return Err(ArenaError::Size { bytes, align: CACHE_LINE });
+        }
+        let split = (split / CACHE_LINE) as u32;
         let parts = (0..workers).map(|_| arena.take(bytes, CACHE_LINE)).collect::<Result<Vec<_>, _>>()?;
         let members = parts.iter().map(|part| Member {
-            // SAFETY: the part is at least `split` long.
-            bases: [part.ptr(), unsafe { part.ptr().add(split) }],
+            base: part.ptr(),
             returns: ArrayQueue::new((small as usize + large as usize).max(1)),
             returned: AtomicUsize::new(0),
         });
         let first = NEXT.fetch_add(workers as u32, Ordering::Relaxed);
         let set = Arc::new(Set { first, members: members.collect() });
         let pool = |(part, id)| Self {
-            small: Class::new(small, 0),
-            large: Class::new(large, LARGE_BIT),
+            small: Class::new(small, 0, SMALL_STRIDE),
+            large: Class::new(large, split, LARGE_STRIDE),
+            split,
             id,
             set: set.clone(),
             foreign: (0..workers).map(|_| Bundle::new(0)).collect(),
@@ -168,14 +170,15 @@ impl Pool {
     /// A buffer for a frame of `len` bytes with undefined contents; `None` when none is free or `len` exceeds [`LARGE`].
     #[inline]
     pub fn take(&mut self, len: usize) -> Option<PoolFrame> {
-        if len > LARGE {
+        let (class, capacity) =
+            if len <= SMALL { (&mut self.small, SMALL) } else { (&mut self.large, LARGE) };
+        if len > capacity {
             return None;
         }
-        let class = if len <= SMALL { &mut self.small } else { &mut self.large };
         let member = self.set.member(self.id)?;
         let slot = class.free.pop()?;
         // SAFETY: slots on the free lists number this pool's buffers, and this one is on it no more.
-        Some(unsafe { PoolFrame::new(member.at(slot), len as u32, slot, self.id) })
+        Some(unsafe { PoolFrame::new(member.at(slot), (self.id, slot), len, capacity) })
     }
 
     /// Copies a lent frame; `None` when no buffer is free.
@@ -228,13 +231,24 @@ impl Pool {
         }
     }
 
-    /// Takes the frames out of a bundle, first to last. A bundle of another set of pools yields none.
+    /// Moves the frames of a bundle to the end of `into`, first to last. A bundle of another set of pools yields none.
     #[inline]
-    pub fn unpack<'a>(&'a self, bundle: &'a mut Bundle) -> impl Iterator<Item = PoolFrame> + 'a {
+    pub fn unpack(&self, bundle: &mut Bundle, into: &mut Vec<PoolFrame>) {
         let (owner, slots) = bundle.take();
-        let member = self.set.member(owner);
-        // SAFETY: slots in a bundle are those of frames that it swallowed, of the pool `owner`, and leave it once.
-        member.into_iter().flat_map(|m| slots.iter().map(|&slot| unsafe { PoolFrame::known(m.at(slot)) }))
+        if let Some(member) = self.set.member(owner) {
+            // SAFETY: slots in a bundle are those of frames that it swallowed, of the pool `owner`, and leave it once.
+            into.extend(slots.iter().map(|&slot| unsafe { PoolFrame::known(member.at(slot)) }));
+        }
+    }
+
+    /// Takes back the frames of a bundle that nobody takes.
+    pub fn give_all(&mut self, bundle: &mut Bundle) {
+        let set = self.set.clone();
+        let (owner, slots) = bundle.take();
+        if let Some(member) = set.member(owner) {
+            // SAFETY: as in `unpack`.
+            slots.iter().for_each(|&slot| self.give(unsafe { PoolFrame::known(member.at(slot)) }));
+        }
     }
 
     /// Takes in what other workers gave back, and gives back what is theirs.
@@ -261,8 +275,8 @@ impl Pool {
     }
 
     #[inline]
-    fn put(&mut self, slot: u16) {
-        if slot & LARGE_BIT == 0 { self.small.put(slot) } else { self.large.put(slot) }
+    fn put(&mut self, slot: u32) {
+        if slot < self.split { self.small.put(slot) } else { self.large.put(slot) }
     }
 
     /// Whether less than an eighth of either class is free: filters and backlogs should stop hoarding.
@@ -291,13 +305,14 @@ impl Drop for Pool {
 }
 
 impl Class {
-    fn new(count: u16, bit: u16) -> Self {
+    fn new(count: u32, first: u32, stride: usize) -> Self {
         // The lowest addresses come out first.
-        Self { count, free: (0..count).rev().map(|i| i | bit).collect() }
+        let stride = (stride / CACHE_LINE) as u32;
+        Self { count, free: (0..count).rev().map(|i| first + i * stride).collect() }
     }
 
     #[inline]
-    fn put(&mut self, slot: u16) {
+    fn put(&mut self, slot: u32) {
         debug_assert!(self.free.len() < self.count as usize, "a buffer came back twice");
         self.free.push(slot);
     }

@@ -3,20 +3,19 @@
 //! A burst is moved whole, so the cost of the queue is shared by its frames. Room is asked for before frames are read
 //! (lanes count what is under way to each port), so a push does not fail; where it would, the frames stay.
 
+use crate::mem::pool::ring::{Receiver, Sender, ring};
 use crate::mem::pool::{BUNDLE, Bundle, Pool, PoolFrame};
-use crossbeam::queue::ArrayQueue;
-use std::sync::Arc;
 
 /// Frames in one link burst at most.
 pub const LINK_BURST: usize = BUNDLE;
 
-/// Bursts that a link holds.
-const LINK_DEPTH: usize = 256;
+/// Cache lines of a link; a burst takes one to three. More of them do not fit into the nearest cache beside all else.
+const LINK_LINES: usize = 256;
 
 /// Frames under way from one worker to one port at most.
 pub const LANE_FRAMES: u64 = 256;
 
-/// Frames of one source worker for one queue of another. Small, since it is moved whole: 80 bytes.
+/// Frames of one source worker for one queue of another. Of it only the frames in use are moved.
 #[derive(Debug)]
 pub struct LinkBurst {
     /// Name of the destination queue; when the slot has another owner, the burst is dropped as `port-gone`.
@@ -25,7 +24,7 @@ pub struct LinkBurst {
     frames: Bundle,
 }
 
-const _: () = assert!(size_of::<LinkBurst>() == 80 && super::turn::MAX_SLOTS <= 1 << 16);
+const _: () = assert!(super::turn::MAX_SLOTS <= 1 << 16);
 
 impl LinkBurst {
     /// An empty burst for a queue.
@@ -65,42 +64,75 @@ impl LinkBurst {
         self.frames.is_full()
     }
 
-    /// Takes the frames out, first to last; `pool` is any of the engine's.
+    /// Moves the frames to the end of `into`, first to last; `pool` is any of the engine's.
     #[inline]
-    pub fn drain<'a>(&'a mut self, pool: &'a Pool) -> impl Iterator<Item = PoolFrame> + 'a {
-        pool.unpack(&mut self.frames)
+    pub fn unpack(&mut self, pool: &Pool, into: &mut Vec<PoolFrame>) {
+        pool.unpack(&mut self.frames, into);
+    }
+
+    /// Gives the frames back, since nobody takes them.
+    pub fn give_all(&mut self, pool: &mut Pool) {
+        pool.give_all(&mut self.frames);
     }
 }
 
-/// All links of an engine: `links[from][to]`.
-#[derive(Debug, Clone)]
-pub struct Links(Arc<Vec<Vec<ArrayQueue<LinkBurst>>>>);
+/// A worker's ends of all links.
+#[derive(Debug, Default)]
+pub struct Links {
+    to: Vec<Option<Sender>>,
+    from: Vec<Option<Receiver>>,
+}
 
 impl Links {
-    /// Links between `workers` workers.
+    /// Links between `workers` workers: the ends of each.
     #[must_use]
-    pub fn new(workers: usize) -> Self {
-        let depth = |from, to| if from == to { 1 } else { LINK_DEPTH };
-        Self(Arc::new(
-            (0..workers).map(|f| (0..workers).map(|t| ArrayQueue::new(depth(f, t))).collect()).collect(),
-        ))
+    pub fn all(workers: usize) -> Vec<Self> {
+        let mut all: Vec<_> = (0..workers).map(|_| Self::default()).collect();
+        for to in 0..workers {
+            for from in 0..workers {
+                let (sender, receiver) = (from != to).then(|| ring(LINK_LINES)).unzip();
+                if let Some(links) = all.get_mut(from) {
+                    links.to.push(sender);
+                }
+                if let Some(links) = all.get_mut(to) {
+                    links.from.push(receiver);
+                }
+            }
+        }
+        all
     }
 
-    /// The link from one worker to another.
+    /// Whether the link to a worker would refuse a burst.
     #[must_use]
-    pub fn get(&self, from: usize, to: usize) -> Option<&ArrayQueue<LinkBurst>> {
-        self.0.get(from)?.get(to)
+    pub fn is_full(&self, to: usize) -> bool {
+        self.to.get(to).and_then(Option::as_ref).is_none_or(Sender::is_full)
     }
 
-    /// Whether anything waits for `worker`.
+    /// Sends a burst to a worker and leaves it empty; false, changing nothing, when the link has no room.
+    #[inline]
+    pub fn push(&mut self, to: usize, burst: &mut LinkBurst) -> bool {
+        let link = self.to.get_mut(to).and_then(Option::as_mut);
+        link.is_some_and(|link| link.push(burst.queue, &mut burst.frames))
+    }
+
+    /// Fills `burst`, which should be empty, with the oldest one from a worker; false when there is none.
+    #[inline]
+    pub fn pop(&mut self, from: usize, burst: &mut LinkBurst) -> bool {
+        let link = self.from.get_mut(from).and_then(Option::as_mut);
+        let queue = link.and_then(|link| link.pop(&mut burst.frames));
+        burst.queue = queue.unwrap_or(burst.queue);
+        queue.is_some()
+    }
+
+    /// Whether anything waits.
     #[must_use]
-    pub fn waiting(&self, worker: usize) -> bool {
-        self.0.iter().filter_map(|row| row.get(worker)).any(|l| !l.is_empty())
+    pub fn waiting(&self) -> bool {
+        self.from.iter().flatten().any(|link| !link.is_empty())
     }
 
     /// Workers that the links join.
     #[must_use]
-    pub fn workers(&self) -> usize {
-        self.0.len()
+    pub const fn workers(&self) -> usize {
+        self.from.len()
     }
 }

@@ -121,20 +121,11 @@ fn split(mask: Mask, n: usize) -> (Mask, Mask) {
     (Mask(first), Mask(mask.0 & !first))
 }
 
-/// Gives the frames of a burst back that nobody takes.
-fn give_all(pool: &mut Pool, burst: &mut LinkBurst) {
-    let mut frames = [const { None }; LINK_BURST];
-    for (place, frame) in frames.iter_mut().zip(burst.drain(pool)) {
-        *place = Some(frame);
-    }
-    frames.into_iter().flatten().for_each(|frame| pool.give(frame));
-}
-
 impl Outlets {
     /// Frames that `to` would take now, for a source that can reach nobody else.
     pub(super) fn room(&mut self, turn: &mut Turn<'_>, to: Target, lanes: Option<&Lanes>) -> usize {
         if to.worker as usize != self.index {
-            let full = self.links.get(self.index, to.worker as usize).is_none_or(|l| l.is_full());
+            let full = self.links.is_full(to.worker as usize);
             if turn.pool.low() {
                 turn.pool.reclaim();
             }
@@ -176,25 +167,24 @@ impl Outlets {
         whole: bool,
     ) -> usize {
         let (index, worker) = (self.index, to.worker as usize);
-        let (Some(link), Some(lanes)) = (self.links.get(index, worker), lanes) else { return mask.count() };
+        let Some(lanes) = lanes else { return mask.count() };
         let room = LANE_FRAMES.saturating_sub(lanes.under_way(index)) as usize;
         let (now, rest) = split(mask, room);
         let mut frames = now.iter().filter_map(|i| burst.frames().get(i));
         let (mut sent, mut disposed) = (0, 0);
-        while !link.is_full() {
+        while !self.links.is_full(worker) {
             let (mut out, before) = (LinkBurst::new(to.slot, to.queue), disposed);
             let pool = &mut *turn.pool;
             out.extend(&mut frames.by_ref().filter_map(|frame| {
                 disposed += 1;
                 pool.copy(burst, frame)
             }));
-            let n = out.len();
-            sent += n;
             // There is room: this worker is the only producer.
-            if n != 0
-                && let Err(mut back) = link.push(out)
-            {
-                give_all(turn.pool, &mut back);
+            let n = out.len();
+            if self.links.push(worker, &mut out) {
+                sent += n;
+            } else {
+                out.give_all(turn.pool);
             }
             if disposed == before {
                 break;
@@ -217,7 +207,7 @@ impl Outlets {
         &mut self,
         turn: &mut Turn<'_>,
         from: usize,
-        mut frames: LinkBurst,
+        frames: &mut LinkBurst,
         scratch: &mut Burst,
         held: &mut Vec<PoolFrame>,
     ) {
@@ -225,10 +215,10 @@ impl Outlets {
         let offload = &mut self.offload;
         let owner = self.tx.get_mut(slot as usize).and_then(Option::as_mut).filter(|s| s.id == frames.queue);
         let Some(dest) = owner else {
-            return give_all(turn.pool, &mut frames);
+            return frames.give_all(turn.pool);
         };
         let begin = held.len();
-        held.extend(frames.drain(turn.pool));
+        frames.unpack(turn.pool, held);
         let mut left = Mask::first(count);
         if dest.backlog.is_empty() {
             scratch.clear();

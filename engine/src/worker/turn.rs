@@ -3,7 +3,7 @@
 use super::clock::{Clock, ticks};
 use super::idle::{Idle, PAUSE_AFTER, POLL_FOR, Wakers};
 use super::inbox::{Attach, Change, Mail};
-use super::link::Links;
+use super::link::{LinkBurst, Links};
 use super::outlets::{Outlets, TxSlot};
 use super::regimes::{Regime, WorkerCounters};
 use super::sources::{RxSlot, Sources};
@@ -57,7 +57,7 @@ pub struct WorkerParts {
     pub io: FdIo,
     /// Its frame buffers.
     pub pool: Pool,
-    /// Links between all workers.
+    /// Its ends of the links.
     pub links: Links,
     /// How others are woken.
     pub wakers: Wakers,
@@ -103,12 +103,12 @@ struct Done {
 impl Worker {
     /// A worker that is ready to run.
     #[must_use]
-    pub fn new(parts: WorkerParts) -> Self {
+    pub fn new(mut parts: WorkerParts) -> Self {
         let out = Outlets {
             index: parts.index,
             tx: std::iter::repeat_with(|| None).take(MAX_SLOTS).collect(),
             filters: std::iter::repeat_with(|| None).take(MAX_SLOTS).collect(),
-            links: parts.links.clone(),
+            links: std::mem::take(&mut parts.links),
             wakers: parts.wakers.clone(),
             offload: Offload::new(),
             dirty: Vec::with_capacity(MAX_SLOTS),
@@ -277,14 +277,15 @@ impl Worker {
 
     /// Takes bursts from other workers.
     fn links(out: &mut Outlets, turn: &mut Turn<'_>, scratch: &mut Burst, held: &mut Vec<PoolFrame>) -> u64 {
-        let (index, links) = (out.index, out.links.clone());
-        let mut frames = 0;
-        for from in 0..links.workers() {
-            let Some(link) = links.get(from, index).filter(|_| from != index) else { continue };
-            for _ in 0..LINK_TAKE / links.workers().max(1) {
-                let Some(burst) = link.pop() else { break };
+        let workers = out.links.workers();
+        let (mut burst, mut frames) = (LinkBurst::new(0, 0), 0);
+        for from in 0..workers {
+            for _ in 0..LINK_TAKE / workers.max(1) {
+                if !out.links.pop(from, &mut burst) {
+                    break;
+                }
                 frames += burst.len() as u64;
-                out.arrive(turn, from, burst, scratch, held);
+                out.arrive(turn, from, &mut burst, scratch, held);
             }
         }
         frames
@@ -427,7 +428,7 @@ impl Worker {
         self.parts.io.announce();
         // A blocked receiver signals, but not every kernel queue does: look again after a while.
         let blocked = blocked || !self.out.waiting.is_empty() || !self.sources.active.is_empty();
-        if self.parts.links.waiting(self.parts.index)
+        if self.out.links.waiting()
             || self.parts.stop.load(Ordering::Relaxed)
             || (!blocked && self.anything_waits())
         {

@@ -1,6 +1,5 @@
 //! Handles of pool buffers: one frame, and up to [`BUNDLE`] frames on their way to another worker.
 
-use super::{LARGE, LARGE_BIT, SMALL};
 use crate::burst::Seg;
 use crate::wire::vnet_hdr::VnetHdr;
 use std::ptr::NonNull;
@@ -13,10 +12,11 @@ pub const BUNDLE: usize = 32;
 #[repr(C)]
 pub(super) struct Head {
     hdr: VnetHdr,
-    slot: u16,
+    owner: u32,
+    slot: u32,
     len: u32,
     weight: u32,
-    owner: u32,
+    capacity: u32,
 }
 
 impl Head {
@@ -39,11 +39,18 @@ impl PoolFrame {
     /// A frame without offload state in a free buffer.
     ///
     /// # Safety
-    /// `at` must be the buffer of slot `slot` of the pool `owner`, which nobody else holds, and hold `len` bytes.
+    /// `at` must be the buffer of slot `slot` of the pool `owner`, which nobody else holds, and have room for `capacity`
+    /// bytes, of which the frame uses `len`.
     #[inline]
-    pub(super) const unsafe fn new(at: NonNull<Head>, len: u32, slot: u16, owner: u32) -> Self {
+    pub(super) const unsafe fn new(
+        at: NonNull<Head>,
+        (owner, slot): (u32, u32),
+        len: usize,
+        capacity: usize,
+    ) -> Self {
+        let (len, capacity) = (len as u32, capacity as u32);
         // SAFETY: by contract the buffer is ours; buffers are aligned to cache lines.
-        unsafe { at.write(Head { hdr: VnetHdr::NONE, slot, len, weight: 1, owner }) };
+        unsafe { at.write(Head { hdr: VnetHdr::NONE, owner, slot, len, weight: 1, capacity }) };
         Self(at)
     }
 
@@ -76,7 +83,7 @@ impl PoolFrame {
 
     /// The pool that it came from, and its slot there.
     #[inline]
-    pub(super) const fn name(&self) -> (u32, u16) {
+    pub(super) const fn name(&self) -> (u32, u32) {
         (self.head().owner, self.head().slot)
     }
 
@@ -130,7 +137,7 @@ impl PoolFrame {
     /// Bytes that fit into the buffer.
     #[must_use]
     pub const fn capacity(&self) -> usize {
-        if self.head().slot & LARGE_BIT == 0 { SMALL } else { LARGE }
+        self.head().capacity as usize
     }
 
     /// The bytes.
@@ -156,46 +163,46 @@ impl PoolFrame {
 /// Up to [`BUNDLE`] frames of one pool, as the numbers of their slots: what crosses between workers. Not `Clone`; the
 /// frames come out by [`Pool::unpack`](super::Pool::unpack) of any pool of the set.
 #[derive(Debug)]
-#[repr(C)]
 pub struct Bundle {
-    owner: u32,
+    pub(super) owner: u32,
     /// A number of the sender's that travels along.
     pub tag: u16,
-    len: u16,
-    slots: [u16; BUNDLE],
+    pub(super) len: u16,
+    pub(super) slots: [u32; BUNDLE],
 }
 
 impl Bundle {
     /// An empty bundle.
     #[must_use]
     pub const fn new(tag: u16) -> Self {
-        Self { owner: 0, len: 0, tag, slots: [0; BUNDLE] }
+        Self { owner: 0, tag, len: 0, slots: [0; BUNDLE] }
     }
 
     /// Appends frames of one pool until it is full; returns the first that came from another pool, which stays outside.
     #[inline]
     pub fn extend(&mut self, frames: &mut impl Iterator<Item = PoolFrame>) -> Option<PoolFrame> {
-        // The number is kept in a register: a burst is filled in a few dozen cycles.
-        let mut len = self.len as usize;
+        // All counts in registers: a burst is filled in a few dozen cycles.
+        let (mut owner, mut len) = (self.owner, self.len);
         let mut strange = None;
-        while let Some(place) = self.slots.get_mut(len) {
+        for place in self.slots.iter_mut().skip(len as usize) {
             let Some(frame) = frames.next() else { break };
-            let (owner, slot) = frame.name();
-            if len != 0 && owner != self.owner {
+            let (from, slot) = frame.name();
+            if len != 0 && from != owner {
                 strange = Some(frame);
                 break;
             }
-            self.owner = owner;
+            owner = from;
             *place = slot;
             len += 1;
         }
-        self.len = len as u16;
+        self.owner = owner;
+        self.len = len;
         strange
     }
 
     /// Appends a slot of the pool `owner`, all of whose slots go into bundles of their own; false when it is full.
     #[inline]
-    pub(super) fn push_slot(&mut self, owner: u32, slot: u16) -> bool {
+    pub(super) fn push_slot(&mut self, owner: u32, slot: u32) -> bool {
         let Some(place) = self.slots.get_mut(self.len as usize) else { return false };
         *place = slot;
         self.owner = owner;
@@ -224,7 +231,7 @@ impl Bundle {
 
     /// Empties it: the pool's number and the slots that were in it.
     #[inline]
-    pub(super) fn take(&mut self) -> (u32, &[u16]) {
+    pub(super) fn take(&mut self) -> (u32, &[u32]) {
         let len = std::mem::take(&mut self.len) as usize;
         (self.owner, self.slots.get(..len).unwrap_or_default())
     }

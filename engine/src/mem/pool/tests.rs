@@ -6,7 +6,7 @@ fn arena() -> Arc<Arena> {
     Arena::new(&ArenaConfig { initial: 4 << 20, step: 1 << 20, hugepages: false }).unwrap()
 }
 
-fn pools(n: usize, small: u16, large: u16) -> Vec<Pool> {
+fn pools(n: usize, small: u32, large: u32) -> Vec<Pool> {
     Pool::set_of(n, PoolSize { small, large }, &arena()).unwrap()
 }
 
@@ -111,6 +111,25 @@ fn bundle(frames: impl IntoIterator<Item = PoolFrame>) -> Bundle {
     bundle
 }
 
+fn unpacked(pool: &Pool, bundle: &mut Bundle) -> Vec<PoolFrame> {
+    let mut frames = Vec::new();
+    pool.unpack(bundle, &mut frames);
+    frames
+}
+
+#[test]
+fn a_bundle_filled_in_parts_keeps_the_order() {
+    for cut in 0..=BUNDLE {
+        let mut pool = pools(1, BUNDLE as u32, 0).remove(0);
+        let mut frames: Vec<_> = (0..BUNDLE).map(|_| pool.take(1).unwrap()).collect();
+        let names: Vec<_> = frames.iter().map(PoolFrame::name).collect();
+        let rest = frames.split_off(cut);
+        let mut whole = bundle(frames);
+        assert!(whole.extend(&mut rest.into_iter()).is_none());
+        assert!(unpacked(&pool, &mut whole).iter().map(PoolFrame::name).eq(names));
+    }
+}
+
 #[test]
 fn a_bundle_carries_frames_of_both_sizes_to_another_worker() {
     let mut set = pools(2, 4, 2);
@@ -125,8 +144,8 @@ fn a_bundle_carries_frames_of_both_sizes_to_another_worker() {
     let mut sent = bundle(frames);
     assert_eq!((sent.len(), sent.tag), (3, 7));
     std::thread::spawn(move || {
-        let got: Vec<_> = b.unpack(&mut sent).collect();
-        assert!(sent.is_empty() && b.unpack(&mut sent).next().is_none(), "each frame comes out once");
+        let got = unpacked(&b, &mut sent);
+        assert!(sent.is_empty() && unpacked(&b, &mut sent).is_empty(), "each frame comes out once");
         assert_eq!(got.iter().map(PoolFrame::weight).collect::<Vec<_>>(), [60, 9000, 1500]);
         for frame in got {
             assert_eq!((frame.len(), frame.hdr().gso_size), (frame.weight() as usize, 9));
@@ -152,7 +171,7 @@ fn a_bundle_takes_frames_of_one_pool_and_no_more_than_it_holds() {
     assert!(full.is_full());
     assert_eq!(other.len(), 1);
     set[1].give(strange);
-    assert!(pools(1, 33, 0)[0].unpack(&mut other).next().is_none(), "nothing comes out in a foreign set");
+    assert!(unpacked(&pools(1, 33, 0)[0], &mut other).is_empty(), "nothing comes out in a foreign set");
 }
 
 proptest! {
@@ -165,7 +184,7 @@ proptest! {
         for (i, (who, len, give)) in ops.into_iter().enumerate() {
             if give && !held.is_empty() {
                 let (frame, mark) = held.swap_remove(len % held.len());
-                let frame = if len % 2 == 0 { frame } else { set[who].unpack(&mut bundle([frame])).next().unwrap() };
+                let frame = if len % 2 == 0 { frame } else { unpacked(&set[who], &mut bundle([frame])).remove(0) };
                 prop_assert!(frame.bytes().iter().all(|&b| b == mark));
                 set[who].give(frame);
             } else {

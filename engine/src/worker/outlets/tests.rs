@@ -16,7 +16,7 @@ fn worker(depth: usize) -> (Outlets, Outside, Arc<PortCounters>, Arc<Lanes>) {
         index: 1,
         tx: vec![Some(slot)],
         filters: Vec::new(),
-        links: Links::new(2),
+        links: Links::default(),
         wakers: Wakers::new(Vec::new()),
         offload: Offload::new(),
         dirty: Vec::new(),
@@ -58,7 +58,7 @@ fn frames_keep_their_weight_over_a_link() {
     let (mut scratch, mut held) = (Burst::new(), Vec::new());
     lanes.sent(0, 3);
     let mut turn = Turn { now: 0, io: &mut io, pool: &mut ours };
-    outlets.arrive(&mut turn, 0, sent(&mut theirs, 3), &mut scratch, &mut held);
+    outlets.arrive(&mut turn, 0, &mut sent(&mut theirs, 3), &mut scratch, &mut held);
     outlets.flush(&mut turn);
     outlets.settle(&mut turn);
     assert_eq!(received(&outside), [0, 1, 2]);
@@ -74,7 +74,7 @@ fn what_the_port_does_not_take_waits_in_order_and_keeps_its_weight() {
     lanes.sent(0, 12);
     let mut turn = Turn { now: 0, io: &mut io, pool: &mut ours };
     // Two go, eight wait (four of its own and four arrivals), two are one too many.
-    outlets.arrive(&mut turn, 0, sent(&mut theirs, 12), &mut scratch, &mut held);
+    outlets.arrive(&mut turn, 0, &mut sent(&mut theirs, 12), &mut scratch, &mut held);
     outlets.settle(&mut turn);
     assert_eq!(counters.dropped(DropReason::LegFull), 12 + 13, "dropped with their weight");
     assert_eq!((held.len(), lanes.under_way(0)), (2, 8));
@@ -107,7 +107,7 @@ fn a_burst_for_a_queue_that_is_gone_goes_home() {
     let (mut scratch, mut held) = (Burst::new(), Vec::new());
     outlets.tx[0] = None;
     let mut turn = Turn { now: 0, io: &mut io, pool: &mut ours };
-    outlets.arrive(&mut turn, 0, sent(&mut theirs, 32), &mut scratch, &mut held);
+    outlets.arrive(&mut turn, 0, &mut sent(&mut theirs, 32), &mut scratch, &mut held);
     ours.reclaim();
     assert_eq!((received(&outside).len(), held.len(), theirs.out()), (0, 0, 0));
 }
