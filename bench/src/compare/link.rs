@@ -1,8 +1,8 @@
 //! `compare link`: the link between workers beside DPDK's `rte_ring`.
 //!
 //! `ring_perf_autotest` ("two physical cores") lets one core enqueue and another dequeue, and prints the TSC cycles an
-//! element of both together. [`stream`](crate::link::stream) counts the same of our link; beside it stands the whole way
-//! of a frame ([`lap`](crate::link::lap)), which has no counterpart there. Ours is measured before and after theirs,
+//! element of both together. [`stream`] counts the same of our link; beside it stands the whole way
+//! of a frame ([`lap`]), which has no counterpart there. Ours is measured before and after theirs,
 //! since the figures follow the distance of the CPUs, which a host may change meanwhile.
 
 use crate::compare::lab::{Lab, progress, progress_done};
