@@ -29,11 +29,15 @@ pub struct Seg {
 }
 
 impl Seg {
+    /// Names no byte.
+    pub const EMPTY: Self = Self { ptr: NonNull::dangling(), len: 0, front: 0 };
+
     /// Names `len` bytes at `ptr`.
     ///
     /// # Safety
     /// `ptr..ptr+len` must be mapped and readable until the burst that holds this segment is given back. The bytes
     /// may be changed by others meanwhile; every access is therefore a raw copy.
+    #[inline]
     pub const unsafe fn new(ptr: NonNull<u8>, len: u32) -> Self {
         Self { ptr, len, front: 0 }
     }
@@ -76,6 +80,7 @@ impl Seg {
 
     /// The part from `from` on, at most `len` bytes; empty when `from` lies behind the end.
     #[must_use]
+    #[inline]
     pub fn slice(&self, from: usize, len: usize) -> Self {
         let from = from.min(self.len());
         let len = len.min(self.len() - from) as u32;
@@ -161,8 +166,12 @@ impl Burst {
     /// An empty burst; the only allocation it ever makes.
     #[must_use]
     pub fn new() -> Self {
-        let none = Seg { ptr: NonNull::dangling(), len: 0, front: 0 };
-        Self { frames: Box::new([Frame::EMPTY; BURST]), len: 0, segs: Box::new([none; SEGMENTS]), used: 0 }
+        Self {
+            frames: Box::new([Frame::EMPTY; BURST]),
+            len: 0,
+            segs: Box::new([Seg::EMPTY; SEGMENTS]),
+            used: 0,
+        }
     }
 
     /// Number of frames.
@@ -190,6 +199,7 @@ impl Burst {
     }
 
     /// Appends a frame of these segments. Returns false, changing nothing, when it does not fit.
+    #[inline]
     pub fn push(&mut self, hdr: VnetHdr, segs: &[Seg]) -> bool {
         if !self.has_room(segs.len()) {
             return false;
@@ -206,6 +216,19 @@ impl Burst {
         true
     }
 
+    /// As [`Burst::push`], of a frame of one segment.
+    #[inline]
+    pub fn push_one(&mut self, hdr: VnetHdr, seg: Seg) -> bool {
+        let (Some(frame), Some(slot)) = (self.frames.get_mut(self.len), self.segs.get_mut(self.used)) else {
+            return false;
+        };
+        *slot = seg;
+        *frame = Frame { hdr, len: seg.len, weight: 1, first: self.used as u32, count: 1 };
+        self.used += 1;
+        self.len += 1;
+        true
+    }
+
     /// Sets the weight of the frame pushed last.
     pub fn weigh(&mut self, weight: u32) {
         if let Some(last) = self.len.checked_sub(1).and_then(|i| self.frames.get_mut(i)) {
@@ -215,6 +238,7 @@ impl Burst {
 
     /// The frames, in order of arrival.
     #[must_use]
+    #[inline]
     pub fn frames(&self) -> &[Frame] {
         &self.frames[..self.len]
     }
@@ -226,6 +250,7 @@ impl Burst {
 
     /// The segments of one of this burst's frames.
     #[must_use]
+    #[inline]
     pub fn segs(&self, frame: &Frame) -> &[Seg] {
         &self.segs[frame.first as usize..(frame.first + frame.count) as usize]
     }
@@ -304,6 +329,7 @@ impl Mask {
     }
 
     /// The selected indices, lowest first.
+    #[inline]
     pub fn iter(self) -> impl Iterator<Item = usize> {
         let mut left = self.0;
         std::iter::from_fn(move || {

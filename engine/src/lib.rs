@@ -10,8 +10,8 @@
 //!                                               +--------------------------------------------------+
 //! ```
 //!
-//! Dependencies run one way: `worker` -> `switch`, `filter`, `backend`, `offload` -> `port`, `burst`, `mem`, `wire`,
-//! `uring`; `topology` knows nothing but `std` (and `sync`, which is loom under test). A test holds this.
+//! Dependencies run one way: `worker` -> `switch`, `filter`, `backend`, `offload` -> `port`, `vhost`, `virtq`, `burst`,
+//! `mem`, `wire`, `uring`; `topology` knows nothing but `std` (and `sync`, which is loom under test). A test holds this.
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -26,6 +26,8 @@ pub mod switch;
 pub mod sync;
 pub mod topology;
 pub mod uring;
+pub mod vhost;
+pub mod virtq;
 pub mod wire;
 pub mod worker;
 

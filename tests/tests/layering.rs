@@ -17,10 +17,12 @@ const ENGINE: &[(&str, &[&str])] = &[
     ("topology", &["sync"]),
     ("burst", &["wire"]),
     ("mem", &["burst", "sync", "wire"]),
+    ("vhost", &["mem", "virtq"]),
     ("uring", &["burst", "mem", "sync", "wire"]),
     ("port", &["burst", "mem", "sync", "topology", "uring", "wire"]),
     ("offload", &["burst", "mem", "port", "wire"]),
-    ("backend", &["burst", "mem", "port", "sync", "topology", "uring", "wire"]),
+    ("virtq", &["burst", "mem", "sync"]),
+    ("backend", &["burst", "mem", "port", "sync", "topology", "uring", "virtq", "wire"]),
     ("filter", &["burst", "mem", "port", "sync", "topology", "wire"]),
     ("switch", &["burst", "mem", "port", "sync", "topology", "wire"]),
 ];
@@ -33,6 +35,8 @@ const UNSAFE: &[&str] = &[
     // Memory, rings and raw system calls.
     "engine/src/mem/",
     "engine/src/uring/",
+    "engine/src/virtq/",
+    "engine/src/backend/nic/",
     "engine/src/backend/tap/",
     // A frame's segments are pointers into memory that is lent; heads are such memory, checksums read it.
     "engine/src/burst.rs",
@@ -42,8 +46,9 @@ const UNSAFE: &[&str] = &[
     "engine/src/worker/clock.rs",
     // The number of a file becomes an owned file.
     "control/src/fds.rs",
-    // Packet sockets and taps of the black-box tests; the load tools.
+    // Packet sockets, taps and guests of the black-box tests; the load tools.
     "tests/src/packet.rs",
+    "tests/src/guest.rs",
     "bench/",
 ];
 

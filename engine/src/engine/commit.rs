@@ -4,6 +4,7 @@ use super::{Engine, EngineError, Place};
 use crate::filter::Filter;
 use crate::port::Queue;
 use crate::port::backlog::Backlog;
+use crate::port::counters::{DropReason, PortCounters};
 use crate::port::lanes::Lanes;
 use crate::switch::{Routes, Walk};
 use crate::topology::model::{ClientId, ClientKind, FilterId, HUB_BACKLOG, Topology};
@@ -49,7 +50,7 @@ impl Engine {
         let workers = self.workers.len();
         let mut changes: Vec<Change> = (0..workers).map(|_| Change::default()).collect();
         let removed = self.removed(topology);
-        for (worker, slot, _) in &removed.queues {
+        for (worker, slot, ..) in &removed.queues {
             changes[*worker].detach.push(*slot);
         }
         for slot in &removed.filters {
@@ -69,10 +70,15 @@ impl Engine {
             }
         }
         let retired = self.publish(routes, changes)?;
-        for (worker, slot, queue) in removed.queues {
+        for (worker, slot, queue, counters) in removed.queues {
             self.free_queues[worker].give(slot);
             self.load.remove(worker);
-            self.lanes.queues.remove(&queue);
+            // Whoever keeps the counters of a queue that is gone keeps its drops; no worker writes them any more.
+            if let Some(lanes) = self.lanes.queues.remove(&queue) {
+                for reason in DropReason::ALL {
+                    counters.count_drop(reason, lanes.dropped(reason));
+                }
+            }
         }
         for slot in removed.filters {
             self.free_filters.give(slot);
@@ -108,7 +114,7 @@ impl Engine {
             self.queues.retain(|id, place| {
                 let stays = queues.contains(id);
                 if !stays {
-                    removed.queues.push((place.worker, place.slot, *id));
+                    removed.queues.push((place.worker, place.slot, *id, place.counters.clone()));
                 }
                 stays
             });
@@ -295,6 +301,6 @@ const fn arrivals(workers: usize) -> usize {
 
 /// Slots that become free: of queues (worker, slot, name), of filters.
 struct Removed {
-    queues: Vec<(usize, u32, u64)>,
+    queues: Vec<(usize, u32, u64, Arc<PortCounters>)>,
     filters: Vec<u32>,
 }

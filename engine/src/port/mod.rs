@@ -69,6 +69,17 @@ pub enum Source {
     File(crate::uring::FileId),
 }
 
+/// What keeps a worker that is about to sleep from it, as one of its queues sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doze {
+    /// The outside will wake the worker.
+    Sleep,
+    /// Nobody will: the worker must look again after a while.
+    Nap,
+    /// Something has come: stay awake.
+    Stay,
+}
+
 /// The receiving half of a queue pair: frames that the outside sent.
 pub trait RxQueue: Send {
     /// Called once on the worker that now owns the queue: register the file, arm receives.
@@ -89,6 +100,14 @@ pub trait RxQueue: Send {
 
     /// Whether frames are waiting that need no further event (for the last look before sleep).
     fn pending(&self) -> bool;
+
+    /// The worker is about to sleep: ask the outside for wake-ups, then look once more.
+    fn doze(&mut self) -> Doze {
+        if self.pending() { Doze::Stay } else { Doze::Sleep }
+    }
+
+    /// The worker is awake: no wake-ups, please.
+    fn rise(&mut self) {}
 
     /// Frames that the queue itself had to drop since the last call, by reason (truncated, malformed).
     fn drops(&mut self) -> Option<(DropReason, u64)> {

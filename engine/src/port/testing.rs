@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // lends the bytes of vectors that it holds
 
 use super::counters::PortCounters;
-use super::{Caps, Queue, QueueId, RxQueue, Source, Turn, TxQueue};
+use super::{Caps, Doze, Queue, QueueId, RxQueue, Source, Turn, TxQueue};
 use crate::burst::{Burst, Mask, Seg};
 use crate::wire::vnet_hdr::VnetHdr;
 use crossbeam::queue::ArrayQueue;
@@ -82,6 +82,10 @@ impl RxQueue for TestRx {
 
     fn pending(&self) -> bool {
         !self.lent.is_empty() || !self.from.is_empty()
+    }
+
+    fn doze(&mut self) -> Doze {
+        Doze::Stay // a test's outside wakes nobody
     }
 }
 

@@ -51,6 +51,14 @@ impl Batch {
         Ok(())
     }
 
+    pub(super) fn watch(&mut self, files: &mut Files, id: FileId, fd: BorrowedFd<'_>) -> Result<(), IoError> {
+        let data = u64::from(files.generation(id)) << 32 | u64::from(id.0);
+        let watched = self.epoll.add(fd, EpollEvent::new(interest(true, false), data));
+        watched.map_err(|errno| IoError::Watch { fd: fd.as_raw_fd(), errno })?;
+        files.insert(id, File::watched(fd.as_raw_fd()));
+        Ok(())
+    }
+
     pub(super) fn close(&mut self, files: &mut Files, id: FileId) -> bool {
         let Some(file) = files.get_mut(id).filter(|f| !f.closed) else { return true };
         file.closing = true;
@@ -100,14 +108,15 @@ impl Batch {
             let (id, generation) = (FileId(event.data() as u32), (event.data() >> 32) as u32);
             let flags = event.events();
             let Some(file) = files.of_generation(id, generation).filter(|f| !f.closing) else { continue };
-            if file.polling_out && flags.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLERR) {
+            let (watched, room) = (file.watched, file.polling_out);
+            if room && flags.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLERR) {
                 file.polling_out = false;
                 let mut calm = EpollEvent::new(interest(file.buffers.is_some(), false), event.data());
                 let _ = self.epoll.modify(borrow(file.fd), &mut calm);
                 files.mark(id);
             }
             // Errors and the other end's close show in the read.
-            files.list(id);
+            if watched { files.mark(id) } else { files.list(id) }
         }
     }
 }

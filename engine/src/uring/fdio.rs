@@ -82,6 +82,20 @@ impl FdIo {
         Ok(id)
     }
 
+    /// Takes an eventfd in that wakes the worker when it is written to; nobody reads it. [`FdIo::take_ready`] names it. The file must
+    /// stay open until [`FdIo::close`] has returned true.
+    ///
+    /// # Errors
+    /// The kernel cannot watch the file.
+    pub fn watch(&mut self, fd: BorrowedFd<'_>) -> Result<FileId, IoError> {
+        let id = self.files.vacant().ok_or(IoError::TooMany(files::MAX_FILES))?;
+        match &mut self.engine {
+            Engine::Ring(ring) => ring.watch(&mut self.files, id, fd.as_raw_fd()),
+            Engine::Batch(batch) => batch.watch(&mut self.files, id, fd)?,
+        }
+        Ok(id)
+    }
+
     /// Begins (first call) or goes on with closing: cancels the file's requests and reaps their completions. True when
     /// the kernel holds nothing of it any more; then [`FdIo::remove`] gives its buffers back.
     pub fn close(&mut self, id: FileId) -> bool {

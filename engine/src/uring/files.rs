@@ -23,6 +23,8 @@ pub(super) struct File {
     pub registered: bool,
     /// A multishot read is with the kernel (io_uring); the kernel watches it (batched).
     pub armed: bool,
+    /// It has no frames: its events only wake the worker.
+    pub watched: bool,
     /// A poll for room to write is with the kernel.
     pub polling_out: bool,
     /// Requests of it are being cancelled.
@@ -44,6 +46,7 @@ impl File {
             ended: None,
             registered: false,
             armed: false,
+            watched: false,
             polling_out: false,
             closing: false,
             closed: false,
@@ -51,6 +54,15 @@ impl File {
             retries: 0,
             ready: false,
         }
+    }
+}
+
+impl File {
+    /// A file whose events only wake the worker.
+    pub(super) const fn watched(fd: RawFd) -> Self {
+        let mut file = Self::new(fd, None);
+        file.watched = true;
+        file
     }
 }
 

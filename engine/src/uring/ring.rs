@@ -28,6 +28,7 @@ const SEND: u64 = 2 << 56;
 const WRITABLE: u64 = 3 << 56;
 const WAKE: u64 = 4 << 56;
 const CANCEL: u64 = 5 << 56;
+const EVENT: u64 = 6 << 56;
 const KIND: u64 = 0xff << 56;
 
 /// io_uring of one worker.
@@ -137,6 +138,13 @@ impl Ring {
         Ok(())
     }
 
+    /// The event of a watched file is polled for from the next [`Ring::arm`] on.
+    pub(super) fn watch(&mut self, files: &mut Files, id: FileId, fd: RawFd) {
+        self.enable();
+        files.insert(id, File::watched(fd));
+        files.list(id);
+    }
+
     pub(super) fn close(&mut self, files: &mut Files, sends: &mut Sends, id: FileId) -> bool {
         let generation = files.generation(id);
         let Some(file) = files.get_mut(id) else { return true };
@@ -146,7 +154,8 @@ impl Ring {
         if !file.closing {
             file.closing = true;
             let (armed, polling) = (file.armed, file.polling_out);
-            for (there, kind) in [(armed, RECEIVE), (polling, WRITABLE)] {
+            let received = if file.watched { EVENT } else { RECEIVE };
+            for (there, kind) in [(armed, received), (polling, WRITABLE)] {
                 if there {
                     let cancel = opcode::AsyncCancel::new(user_data(kind, generation, id.0)).build();
                     self.push(files, sends, &cancel.user_data(CANCEL));
@@ -259,6 +268,15 @@ impl Ring {
             let Some(id) = files.next_listed() else { return };
             let generation = files.generation(id);
             let Some(file) = files.get_mut(id) else { continue };
+            if file.watched {
+                if !(file.armed || file.closing) {
+                    file.armed = true;
+                    // Multishot polls report every write, so nobody has to read the eventfd.
+                    let sqe = opcode::PollAdd::new(Fd(file.fd), libc::POLLIN as u32).multi(true).build();
+                    self.push(files, sends, &sqe.user_data(user_data(EVENT, generation, id.0)));
+                }
+                continue;
+            }
             let buffers = file.buffers.as_ref().map_or(0, Buffers::with_kernel);
             if file.armed || file.closing || file.ended.is_some() || buffers == 0 {
                 continue;
@@ -322,6 +340,15 @@ impl Ring {
                 WRITABLE => {
                     if let Some(file) = files.of_generation(FileId(low), generation) {
                         file.polling_out = false;
+                        files.mark(FileId(low));
+                    }
+                }
+                EVENT => {
+                    if let Some(file) = files.of_generation(FileId(low), generation) {
+                        file.armed = cqueue::more(cqe.flags());
+                        if !file.armed && !file.closing {
+                            files.list(FileId(low));
+                        }
                         files.mark(FileId(low));
                     }
                 }

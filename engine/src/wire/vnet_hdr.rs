@@ -18,8 +18,9 @@ pub const GSO_UDP_L4: u8 = 5;
 /// `gso_type` flag: TCP with ECN (CWR set in the first segment).
 pub const GSO_ECN: u8 = 0x80;
 
-/// A virtio-net header as a value, in host byte order.
+/// A virtio-net header as a value, in host byte order; in memory it lies as the short form does, so that it is copied in one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
 pub struct VnetHdr {
     /// [`F_NEEDS_CSUM`], [`F_DATA_VALID`].
     pub flags: u8,

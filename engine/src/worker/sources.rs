@@ -1,7 +1,7 @@
 //! Where a worker's frames come from: its receiving queues, and which of them have something.
 
 use crate::port::counters::PortCounters;
-use crate::port::{RxQueue, Source};
+use crate::port::{Doze, RxQueue, Source};
 use crate::uring::FileId;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -85,13 +85,37 @@ impl Sources {
         }
     }
 
-    /// Puts a slot on the list, once.
+    /// Puts the slot of a file on the list, once. What is looked at every turn anyway must not be served twice in one.
     pub(super) fn activate(&mut self, slot: u32) {
         if let Some(Some(s)) = self.rx.get_mut(slot as usize)
             && !s.active
+            && s.file.is_some()
         {
             s.active = true;
             self.active.push(slot);
+        }
+    }
+
+    /// Asks the rings that are looked at every turn for wake-ups; what the most wakeful of them says.
+    pub(super) fn doze(&mut self) -> Doze {
+        let mut all = Doze::Sleep;
+        for &slot in &self.polled {
+            let Some(Some(s)) = self.rx.get_mut(slot as usize) else { continue };
+            all = match (all, s.rx.doze()) {
+                (Doze::Stay, _) | (_, Doze::Stay) => Doze::Stay,
+                (Doze::Nap, _) | (_, Doze::Nap) => Doze::Nap,
+                _ => Doze::Sleep,
+            };
+        }
+        all
+    }
+
+    /// No more wake-ups from those rings.
+    pub(super) fn rise(&mut self) {
+        for &slot in &self.polled {
+            if let Some(Some(s)) = self.rx.get_mut(slot as usize) {
+                s.rx.rise();
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::burst::{BURST, Burst, Mask};
 use crate::mem::pool::{Pool, PoolFrame};
 use crate::offload::Offload;
 use crate::port::counters::DropReason;
-use crate::port::{Queue, Turn};
+use crate::port::{Doze, Queue, Turn};
 use crate::switch::{Routes, Walk, forward};
 use crate::sync;
 use crate::topology::cell::Reader;
@@ -422,21 +422,23 @@ impl Worker {
         if self.parts.idle == Idle::Poll || now.saturating_sub(self.idle_since) < POLL_FOR {
             return;
         }
-        if !self.sources.polled.is_empty() || !self.parts.reader.sleep() {
+        if !self.parts.reader.sleep() {
             return;
         }
         self.parts.io.announce();
+        let rings = self.sources.doze();
         // A blocked receiver signals, but not every kernel queue does: look again after a while.
         let blocked = blocked || !self.out.waiting.is_empty() || !self.sources.active.is_empty();
         if self.out.links.waiting()
             || self.parts.stop.load(Ordering::Relaxed)
-            || (!blocked && self.anything_waits())
+            || (!blocked && (rings == Doze::Stay || self.anything_waits()))
         {
             self.parts.io.rise();
         } else {
             self.housekeeping(now);
-            self.parts.io.sleep(blocked.then_some(LOOK_AGAIN));
+            self.parts.io.sleep((blocked || rings != Doze::Sleep).then_some(LOOK_AGAIN));
         }
+        self.sources.rise();
         self.parts.reader.wake();
         self.empty_turns = 0;
     }

@@ -1,0 +1,102 @@
+//! Making a nic's queue pairs, on the control thread.
+
+use super::options::Features;
+use super::rx::NicRx;
+use super::tx::NicTx;
+use crate::port::{RxQueue, TxQueue};
+use crate::virtq::packed::PackedDevice;
+use crate::virtq::split::SplitDevice;
+use crate::virtq::{DeviceRing, F_RING_PACKED, Position, RingConfig, RingFault};
+use crossbeam::atomic::AtomicCell;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// What control learns from a ring that a worker runs.
+#[derive(Debug)]
+pub struct Shared {
+    /// Where the ring stood when it was stopped.
+    stopped: AtomicCell<Option<Position>>,
+    /// Why it stopped by itself.
+    fault: AtomicCell<Option<RingFault>>,
+    /// An eventfd that is written to when it does.
+    wake: Arc<OwnedFd>,
+}
+
+impl Shared {
+    fn new(wake: &Arc<OwnedFd>) -> Arc<Self> {
+        Arc::new(Self { stopped: AtomicCell::new(None), fault: AtomicCell::new(None), wake: wake.clone() })
+    }
+
+    /// Where the ring stood when its queue came back.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.stopped.load()
+    }
+
+    /// Why the ring was stopped for cause.
+    #[must_use]
+    pub fn fault(&self) -> Option<RingFault> {
+        self.fault.load()
+    }
+
+    pub(super) fn stop(&self, position: Position) {
+        self.stopped.store(Some(position));
+    }
+
+    pub(super) fn fail(&self, fault: RingFault) {
+        self.fault.store(Some(fault));
+        super::rx::notify(Some(&self.wake));
+    }
+}
+
+/// The two halves of a queue pair and what control keeps of each.
+pub struct Halves {
+    /// What the guest transmits.
+    pub rx: Box<dyn RxQueue>,
+    /// What the guest receives.
+    pub tx: Box<dyn TxQueue>,
+    /// Control's view of the guest's transmit ring.
+    pub rx_shared: Arc<Shared>,
+    /// Control's view of the guest's receive ring.
+    pub tx_shared: Arc<Shared>,
+}
+
+/// A queue pair over the guest's transmit and receive rings, either of which may not run. `wake` is an eventfd that is written to when
+/// one of them is stopped for cause.
+///
+/// # Errors
+/// A configuration that no ring can have.
+pub fn pair(
+    transmit: Option<&RingConfig>,
+    receive: Option<&RingConfig>,
+    wake: &Arc<OwnedFd>,
+) -> Result<Halves, RingFault> {
+    let (rx_shared, tx_shared) = (Shared::new(wake), Shared::new(wake));
+    let packed = [transmit, receive].into_iter().flatten().any(|c| c.features & F_RING_PACKED != 0);
+    let (rx, tx) = if packed {
+        halves::<PackedDevice>(transmit, receive, &rx_shared, &tx_shared)?
+    } else {
+        halves::<SplitDevice>(transmit, receive, &rx_shared, &tx_shared)?
+    };
+    Ok(Halves { rx, tx, rx_shared, tx_shared })
+}
+
+type Boxes = (Box<dyn RxQueue>, Box<dyn TxQueue>);
+
+fn halves<R: DeviceRing>(
+    transmit: Option<&RingConfig>,
+    receive: Option<&RingConfig>,
+    rx_shared: &Arc<Shared>,
+    tx_shared: &Arc<Shared>,
+) -> Result<Boxes, RingFault> {
+    let features = |c: &RingConfig| Features::of(c.features);
+    let rx = match transmit {
+        Some(c) => NicRx::new(Some(R::new(c)?), features(c), c, rx_shared.clone()),
+        None => NicRx::<R>::absent(rx_shared.clone()),
+    };
+    let tx = match receive {
+        Some(c) => NicTx::new(Some(R::new(c)?), features(c), c, tx_shared.clone()),
+        None => NicTx::<R>::absent(tx_shared.clone()),
+    };
+    Ok((Box::new(rx), Box::new(tx)))
+}

@@ -1,0 +1,221 @@
+//! From the guest: lends the frames of its transmit ring where they lie.
+
+#![allow(unsafe_code)] // names guest memory
+
+use super::open::Shared;
+use super::options::Features;
+use crate::burst::{Burst, MAX_FRAME, Seg};
+use crate::mem::guest::GuestMemory;
+use crate::port::counters::DropReason;
+use crate::port::{Doze, RxQueue, Source, Turn};
+use crate::uring::FileId;
+use crate::virtq::{Access, CHAINS, Chain, DeviceRing, Found, RingConfig};
+use crate::wire::vnet_hdr::VnetHdr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// Bytes of an Ethernet header.
+const ETH_HEADER: usize = 14;
+/// Segments of a frame at most, header included, that are lent as they are.
+const SEGS: usize = 64;
+
+/// The receiving half of a nic's queue pair.
+pub(super) struct NicRx<R> {
+    ring: Option<R>,
+    features: Features,
+    found: Found,
+    /// Frames of the last burst: as many chains of `found`, from the first on.
+    lent: usize,
+    malformed: u64,
+    kick: Option<Arc<OwnedFd>>,
+    /// The kick as the worker watches it.
+    file: Option<FileId>,
+    call: Option<Arc<OwnedFd>>,
+    shared: Arc<Shared>,
+    /// Keeps the memory of lent frames mapped.
+    _memory: Option<Arc<GuestMemory>>,
+}
+
+impl<R: DeviceRing> NicRx<R> {
+    pub(super) fn new(ring: Option<R>, features: Features, config: &RingConfig, shared: Arc<Shared>) -> Self {
+        Self {
+            ring,
+            features,
+            found: Found::new(),
+            lent: 0,
+            malformed: 0,
+            kick: config.kick.clone(),
+            file: None,
+            call: config.call.clone(),
+            shared,
+            _memory: Some(config.memory.clone()),
+        }
+    }
+
+    /// A half whose ring does not run.
+    pub(super) fn absent(shared: Arc<Shared>) -> Self {
+        Self {
+            ring: None,
+            features: Features::of(0),
+            found: Found::new(),
+            lent: 0,
+            malformed: 0,
+            kick: None,
+            file: None,
+            call: None,
+            shared,
+            _memory: None,
+        }
+    }
+}
+
+/// The frame of a chain: its header, and its segments behind the header. False when the burst is full, nothing for what is no frame.
+#[inline(always)]
+fn frame(found: &Found, chain: &Chain, header: usize, burst: &mut Burst) -> Option<bool> {
+    let len = (chain.len as usize).checked_sub(header)?;
+    if !(ETH_HEADER..=MAX_FRAME).contains(&len) {
+        return None;
+    }
+    let segs = found.segs(chain);
+    let [one] = segs else { return several(segs, header, burst) };
+    // SAFETY: the chain's one segment is lent, and has a header and more.
+    let bytes = unsafe { one.ptr().cast::<[u8; VnetHdr::LEN]>().read_unaligned() };
+    Some(burst.push_one(VnetHdr::decode(&bytes), one.slice(header, len)))
+}
+
+/// A frame of several segments.
+#[inline(never)]
+fn several(segs: &[Seg], header: usize, burst: &mut Burst) -> Option<bool> {
+    match segs {
+        // Most drivers put the header into a descriptor of its own.
+        [first, rest @ ..] if first.len() == header => {
+            let mut bytes = [0; VnetHdr::LEN];
+            first.copy_to(0, &mut bytes);
+            Some(burst.push(VnetHdr::decode(&bytes), rest))
+        }
+        segs => scattered(segs, header, burst),
+    }
+}
+
+/// A frame whose header ends in the middle of a segment.
+#[cold]
+fn scattered(segs: &[Seg], header: usize, burst: &mut Burst) -> Option<bool> {
+    let mut bytes = [0; 12];
+    let (mut done, mut count) = (0, 0);
+    let mut body = [Seg::EMPTY; SEGS];
+    for seg in segs {
+        let taken = seg.copy_to(0, bytes.get_mut(done..header)?);
+        done += taken;
+        let rest = seg.slice(taken, seg.len());
+        if !rest.is_empty() {
+            *body.get_mut(count)? = rest;
+            count += 1;
+        }
+    }
+    let short: &[u8; VnetHdr::LEN] = bytes.first_chunk()?;
+    Some(burst.push(VnetHdr::decode(short), body.get(..count)?))
+}
+
+impl<R: DeviceRing> RxQueue for NicRx<R> {
+    fn start(&mut self, turn: &mut Turn<'_>) {
+        // A kick that cannot be watched is one that nobody hears: the ring is looked at by timer then.
+        self.file = self.kick.as_ref().and_then(|kick| turn.io.watch(kick.as_fd()).ok());
+    }
+
+    fn rx(&mut self, _turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
+        self.lent = 0;
+        self.found.clear();
+        let Some(ring) = &mut self.ring else { return };
+        let looked = ring.look(want.min(CHAINS), Access::Read, &mut self.found);
+        if let Err(fault) = looked
+            && self.found.chains().is_empty()
+        {
+            self.shared.fail(fault);
+            self.shared.stop(ring.position());
+            self.ring = None;
+            return;
+        }
+        let header = self.features.header;
+        for chain in self.found.chains() {
+            match frame(&self.found, chain, header, burst) {
+                Some(true) => self.lent += 1,
+                Some(false) => break,
+                // Only the oldest can be taken out: behind others it waits for the next burst.
+                None if self.lent > 0 => break,
+                None => {
+                    ring.give(chain, 0);
+                    self.malformed += 1;
+                    if ring.publish() {
+                        notify(self.call.as_deref());
+                    }
+                    break;
+                }
+            }
+        }
+        if !self.features.offloads {
+            for frame in burst.frames_mut() {
+                frame.hdr = VnetHdr::NONE;
+            }
+        }
+    }
+
+    fn release(&mut self, _turn: &mut Turn<'_>, taken: usize) {
+        let Some(ring) = &mut self.ring else { return };
+        ring.give_all(self.found.chains().iter().take(taken.min(self.lent)).map(|chain| (chain, 0)));
+        self.lent = 0;
+        if ring.publish() {
+            notify(self.call.as_deref());
+        }
+    }
+
+    fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
+        if let Some(file) = self.file {
+            if !turn.io.close(file) {
+                return false;
+            }
+            turn.io.remove(file);
+            self.file = None;
+        }
+        if let Some(ring) = self.ring.take() {
+            self.shared.stop(ring.position());
+        }
+        true
+    }
+
+    fn source(&self) -> Source {
+        Source::Polled
+    }
+
+    fn pending(&self) -> bool {
+        false
+    }
+
+    fn doze(&mut self) -> Doze {
+        let Some(ring) = &mut self.ring else { return Doze::Sleep };
+        ring.want_kicks(true);
+        match ring.available(1) {
+            Ok(0) if self.file.is_some() => Doze::Sleep,
+            Ok(0) => Doze::Nap,
+            // A fault is found, and named, in the next turn.
+            _ => Doze::Stay,
+        }
+    }
+
+    fn rise(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.want_kicks(false);
+        }
+    }
+
+    fn drops(&mut self) -> Option<(DropReason, u64)> {
+        let n = std::mem::take(&mut self.malformed);
+        (n > 0).then_some((DropReason::Malformed, n))
+    }
+}
+
+/// Tells the driver. An eventfd that is full has told it already.
+pub(super) fn notify(call: Option<&OwnedFd>) {
+    if let Some(call) = call {
+        let _ = nix::unistd::write(call, &1u64.to_ne_bytes());
+    }
+}

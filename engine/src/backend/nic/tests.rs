@@ -1,0 +1,318 @@
+use super::{Halves, NetFeatures, pair};
+use crate::burst::Burst;
+use crate::mem::arena::{Arena, ArenaConfig};
+use crate::mem::pool::{Pool, PoolSize};
+use crate::port::Turn;
+use crate::port::counters::{DropReason, PortCounters};
+use crate::uring::{FdIo, IoMode};
+use crate::virtq::packed::PackedDriver;
+use crate::virtq::split::SplitDriver;
+use crate::virtq::testing::{Format, Rig};
+use crate::virtq::{DriverRing, DriverSeg, F_RING_PACKED, F_VERSION_1, RingFault};
+use nix::sys::eventfd::EventFd;
+use proptest::prelude::*;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+const HEADER: usize = 12;
+const MERGEABLE: u64 = NetFeatures::MRG_RXBUF;
+
+/// What a worker has.
+struct World {
+    io: FdIo,
+    pool: Pool,
+    burst: Burst,
+    counters: PortCounters,
+}
+
+impl World {
+    fn new() -> Self {
+        let arena = Arena::new(&ArenaConfig { initial: 1 << 20, step: 1 << 20, hugepages: false }).unwrap();
+        let pool = Pool::set_of(1, PoolSize { small: 4, large: 2 }, &arena).unwrap().remove(0);
+        let (io, _) = FdIo::new(Some(IoMode::Batched)).unwrap();
+        Self { io, pool, burst: Burst::new(), counters: PortCounters::default() }
+    }
+
+    /// One turn from one nic to the other: frames read, and frames that went.
+    fn hop(&mut self, from: &mut Halves, to: &mut Halves) -> (usize, usize) {
+        let mut turn = Turn { now: 0, io: &mut self.io, pool: &mut self.pool };
+        let room = to.tx.room(&mut turn);
+        self.burst.clear();
+        from.rx.rx(&mut turn, room.min(64), &mut self.burst);
+        let all = self.burst.all();
+        let gone = if all.is_empty() { 0 } else { to.tx.tx(&mut turn, &self.burst, all) };
+        to.tx.flush(&mut turn);
+        to.tx.settle(&mut turn, &self.counters);
+        from.rx.release(&mut turn, gone);
+        (self.burst.len(), gone)
+    }
+}
+
+/// A guest's ring, with the driver's side and one place for each buffer.
+struct Ring<V> {
+    rig: Rig,
+    driver: V,
+    stride: usize,
+}
+
+impl<V: DriverRing> Ring<V> {
+    fn new(format: Format, size: u16, features: u64, stride: usize) -> Self {
+        let packed = if format == Format::Packed { F_RING_PACKED } else { 0 };
+        let rig =
+            Rig::new(format, size, F_VERSION_1 | features | packed, usize::from(size) * stride).unwrap();
+        let driver = V::new(&rig.config).unwrap();
+        Self { rig, driver, stride }
+    }
+
+    /// Makes a frame available in pieces of these sizes, its header in front of all.
+    fn send(&mut self, token: u32, frame: &[u8], pieces: &[usize]) {
+        let mut bytes = vec![0; HEADER];
+        bytes.extend_from_slice(frame);
+        let at = self.rig.buffer(token as usize * self.stride);
+        self.rig.write(at, &bytes);
+        let (mut segs, mut from) = (Vec::new(), 0);
+        for piece in pieces.iter().copied().chain([usize::MAX]) {
+            let len = piece.min(bytes.len() - from);
+            if len > 0 {
+                segs.push(DriverSeg { addr: at + from as u64, len: len as u32 });
+            }
+            from += len;
+        }
+        assert!(self.driver.add(&segs, segs.len(), token));
+        self.driver.publish();
+    }
+
+    /// Posts a receive buffer of `len` bytes.
+    fn post(&mut self, token: u32, len: usize) {
+        let addr = self.rig.buffer(token as usize * self.stride);
+        assert!(self.driver.add(&[DriverSeg { addr, len: len as u32 }], 0, token));
+        self.driver.publish();
+    }
+
+    fn bytes(&self, token: u32, len: usize) -> Vec<u8> {
+        let at = self.rig.buffer(token as usize * self.stride);
+        (0..len)
+            .map(|i| {
+                let word = self.rig.read_u16(at + (i & !1) as u64).to_le_bytes();
+                word[i & 1]
+            })
+            .collect()
+    }
+
+    /// Takes one received frame: its bytes, and the buffers that it filled.
+    fn receive(&mut self) -> Option<(Vec<u8>, Vec<u32>)> {
+        let (token, written) = self.driver.used().unwrap()?;
+        let mut bytes = self.bytes(token, written as usize);
+        let mut tokens = vec![token];
+        for _ in 1..u16::from_le_bytes([bytes[10], bytes[11]]) {
+            let (token, written) =
+                self.driver.used().unwrap().expect("all buffers of a frame are used at once");
+            bytes.extend(self.bytes(token, written as usize));
+            tokens.push(token);
+        }
+        bytes.drain(..HEADER);
+        Some((bytes, tokens))
+    }
+}
+
+fn wake() -> Arc<OwnedFd> {
+    Arc::new(EventFd::new().unwrap().into())
+}
+
+fn frame(len: usize, mark: u8) -> Vec<u8> {
+    (0..len).map(|i| (i as u8).wrapping_mul(7).wrapping_add(mark)).collect()
+}
+
+/// A guest that sends and a guest that receives.
+struct Two<V> {
+    world: World,
+    sender: Ring<V>,
+    receiver: Ring<V>,
+    from: Halves,
+    to: Halves,
+}
+
+impl<V: DriverRing> Two<V> {
+    fn new(format: Format, size: u16, features: u64, buffer: usize) -> Self {
+        let sender = Ring::new(format, size, features, 70_000);
+        let receiver = Ring::new(format, size, features, buffer.next_multiple_of(64));
+        let from = pair(Some(&sender.rig.config), None, &wake()).unwrap();
+        let to = pair(None, Some(&receiver.rig.config), &wake()).unwrap();
+        Self { world: World::new(), sender, receiver, from, to }
+    }
+
+    fn hop(&mut self) -> (usize, usize) {
+        self.world.hop(&mut self.from, &mut self.to)
+    }
+}
+
+fn frames_arrive_as_they_were_sent<V: DriverRing>(format: Format) {
+    let lengths = [14, 15, 60, 64, 65, 128, 129, 1500, 2036, 2037, 9000, 65_000];
+    for pieces in [vec![], vec![HEADER], vec![5], vec![HEADER, 20, 20], vec![HEADER + 14, 1]] {
+        let mut two = Two::<V>::new(format, 64, MERGEABLE, 2048);
+        for (token, &len) in lengths.iter().enumerate() {
+            two.sender.send(token as u32, &frame(len, token as u8), &pieces);
+        }
+        for token in 0..64 {
+            two.receiver.post(token, 2048);
+        }
+        let mut got = 0;
+        while got < lengths.len() {
+            two.hop();
+            let Some((bytes, tokens)) = two.receiver.receive() else { panic!("frame {got} of {lengths:?}") };
+            assert_eq!(bytes, frame(lengths[got], got as u8), "{} bytes in {pieces:?}", lengths[got]);
+            assert_eq!(tokens.len(), (lengths[got] + HEADER).div_ceil(2048));
+            got += 1;
+        }
+        let mut back = 0;
+        while two.sender.driver.used().unwrap().is_some() {
+            back += 1;
+        }
+        assert_eq!(back, lengths.len(), "every buffer comes back to the sender");
+    }
+}
+
+#[test]
+fn frames_arrive_as_they_were_sent_through_split_rings() {
+    frames_arrive_as_they_were_sent::<SplitDriver>(Format::Split);
+}
+
+#[test]
+fn frames_arrive_as_they_were_sent_through_packed_rings() {
+    frames_arrive_as_they_were_sent::<PackedDriver>(Format::Packed);
+}
+
+#[test]
+fn a_full_receiver_stops_the_sender_and_nothing_is_lost() {
+    let mut two = Two::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 2048);
+    for token in 0..8 {
+        two.sender.send(token, &frame(100, token as u8), &[]);
+    }
+    two.receiver.post(0, 2048);
+    two.receiver.post(1, 2048);
+    assert_eq!(two.hop(), (2, 2));
+    assert_eq!(two.hop(), (0, 0));
+    for token in 2..8 {
+        two.receiver.post(token, 2048);
+    }
+    assert_eq!(two.hop(), (6, 6));
+    for mark in 0..8 {
+        assert_eq!(two.receiver.receive().unwrap().0, frame(100, mark));
+    }
+}
+
+#[test]
+fn a_large_frame_waits_for_enough_buffers() {
+    let mut two = Two::<SplitDriver>::new(Format::Split, 64, MERGEABLE, 2048);
+    two.sender.send(0, &frame(9000, 1), &[]);
+    for token in 0..4 {
+        two.receiver.post(token, 2048);
+    }
+    assert_eq!(two.hop(), (1, 0));
+    two.receiver.post(4, 2048);
+    assert_eq!(two.hop(), (1, 1));
+    assert_eq!(two.receiver.receive().unwrap(), (frame(9000, 1), vec![0, 1, 2, 3, 4]));
+}
+
+#[test]
+fn a_frame_that_can_never_fit_is_dropped_by_name() {
+    // Not mergeable: one buffer must hold it.
+    let mut two = Two::<SplitDriver>::new(Format::Split, 8, 0, 2048);
+    two.sender.send(0, &frame(3000, 1), &[]);
+    two.sender.send(1, &frame(60, 2), &[]);
+    two.receiver.post(0, 2048);
+    two.receiver.post(1, 2048);
+    assert_eq!(two.hop(), (2, 2));
+    assert_eq!(two.receiver.receive().unwrap().0, frame(60, 2));
+    assert_eq!(two.world.counters.dropped(DropReason::TooLong), 1);
+    // Mergeable, and longer than all buffers of the ring together.
+    let mut two = Two::<SplitDriver>::new(Format::Split, 2, MERGEABLE, 2048);
+    two.sender.send(0, &frame(5000, 1), &[]);
+    two.receiver.post(0, 2048);
+    two.receiver.post(1, 2048);
+    assert_eq!(two.hop(), (1, 1));
+    assert_eq!(two.world.counters.dropped(DropReason::TooLong), 1);
+}
+
+#[test]
+fn a_frame_too_short_for_ethernet_is_consumed_and_named() {
+    let mut two = Two::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 2048);
+    two.sender.send(0, &[1, 2, 3], &[]);
+    two.sender.send(1, &frame(60, 9), &[]);
+    two.receiver.post(0, 2048);
+    assert_eq!(two.hop(), (0, 0));
+    assert_eq!(two.from.rx.drops(), Some((DropReason::Malformed, 1)));
+    assert_eq!(two.hop(), (1, 1));
+    assert_eq!(two.receiver.receive().unwrap().0, frame(60, 9));
+}
+
+#[test]
+fn a_hostile_ring_stops_with_its_reason_and_wakes_control() {
+    let sender = Ring::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 2048);
+    let wake = wake();
+    let mut from = pair(Some(&sender.rig.config), None, &wake).unwrap();
+    // The available index jumps: two bytes behind the start of the available ring.
+    let avail = sender.rig.guest(sender.rig.config.avail.as_ptr());
+    sender.rig.write(avail + 2, &100u16.to_le_bytes());
+    let mut world = World::new();
+    let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
+    world.burst.clear();
+    from.rx.rx(&mut turn, 64, &mut world.burst);
+    assert_eq!(from.rx_shared.fault(), Some(RingFault::Jump { from: 0, to: 100, size: 8 }));
+    assert!(from.rx_shared.position().is_some());
+    let mut count = [0; 8];
+    assert_eq!(nix::unistd::read(&*wake, &mut count), Ok(8));
+    from.rx.rx(&mut turn, 64, &mut world.burst);
+    assert!(world.burst.is_empty());
+}
+
+#[test]
+fn frames_for_a_ring_that_does_not_run_are_dropped_by_name() {
+    let sender = Ring::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 70_000);
+    let mut from = pair(Some(&sender.rig.config), None, &wake()).unwrap();
+    let mut to = pair(None, None, &wake()).unwrap();
+    let mut sender = sender;
+    sender.send(0, &frame(60, 0), &[]);
+    let mut world = World::new();
+    assert_eq!(world.hop(&mut from, &mut to), (1, 1));
+    assert_eq!(world.counters.dropped(DropReason::NotConnected), 1);
+}
+
+proptest! {
+    /// Whatever the sizes of frames, pieces and buffers, what arrives is what was sent, in order.
+    #[test]
+    fn any_frames_through_any_buffers(
+        frames in proptest::collection::vec((14usize..9000, 1usize..3000), 1..32),
+        buffer in 300usize..5000,
+        packed: bool,
+    ) {
+        fn run<V: DriverRing>(format: Format, frames: &[(usize, usize)], buffer: usize) {
+            let mut two = Two::<V>::new(format, 64, MERGEABLE, buffer);
+            for (token, &(len, piece)) in frames.iter().enumerate() {
+                let cut = [HEADER + len.min(piece)];
+                two.sender.send(token as u32, &frame(len, token as u8), &cut);
+            }
+            let mut free: Vec<u32> = (0..64).collect();
+            let mut got = 0;
+            let sent = frames.len().min(32);
+            while got < sent {
+                while let Some(token) = free.pop() {
+                    two.receiver.post(token, buffer);
+                }
+                two.hop();
+                let before = got;
+                while let Some((bytes, tokens)) = two.receiver.receive() {
+                    assert_eq!(bytes, frame(frames[got].0, got as u8));
+                    free.extend(tokens);
+                    got += 1;
+                }
+                assert!(got > before, "it goes on: {got} of {sent}");
+            }
+        }
+        if packed {
+            run::<PackedDriver>(Format::Packed, &frames, buffer);
+        } else {
+            run::<SplitDriver>(Format::Split, &frames, buffer);
+        }
+    }
+}

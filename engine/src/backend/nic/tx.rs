@@ -1,0 +1,298 @@
+//! To the guest: one copy into the buffers of its receive ring.
+
+#![allow(unsafe_code)] // writes guest memory
+
+use super::copy::{Writer, copy};
+use super::open::Shared;
+use super::options::Features;
+use super::rx::notify;
+use crate::burst::{BURST, Burst, Frame, Mask};
+use crate::mem::guest::GuestMemory;
+use crate::port::counters::{DropReason, PortCounters};
+use crate::port::{Caps, Turn, TxQueue};
+use crate::virtq::{Access, CHAINS, Chain, DeviceRing, Found, RingConfig, RingFault};
+use crate::wire::vnet_hdr::VnetHdr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// The transmitting half of a nic's queue pair.
+pub(super) struct NicTx<R> {
+    ring: Option<R>,
+    features: Features,
+    found: Found,
+    /// Entries of the ring.
+    size: u16,
+    frames: u64,
+    bytes: u64,
+    too_long: u64,
+    /// Frames for a ring that does not run.
+    stopped: u64,
+    call: Option<Arc<OwnedFd>>,
+    shared: Arc<Shared>,
+    memory: Option<Arc<GuestMemory>>,
+}
+
+/// What became of a frame.
+enum Put {
+    /// It took this many chains.
+    Done(usize),
+    /// The buffers found do not suffice.
+    Short,
+    /// No buffer of this guest can ever hold it.
+    Never,
+}
+
+impl<R: DeviceRing> NicTx<R> {
+    pub(super) fn new(ring: Option<R>, features: Features, config: &RingConfig, shared: Arc<Shared>) -> Self {
+        let mut this = Self::absent(shared);
+        this.ring = ring;
+        this.features = features;
+        this.size = config.size;
+        this.call = config.call.clone();
+        this.memory = Some(config.memory.clone());
+        this
+    }
+
+    /// A half whose ring does not run: frames for it are dropped by name.
+    pub(super) fn absent(shared: Arc<Shared>) -> Self {
+        Self {
+            ring: None,
+            features: Features::of(0),
+            found: Found::new(),
+            size: 0,
+            frames: 0,
+            bytes: 0,
+            too_long: 0,
+            stopped: 0,
+            call: None,
+            shared,
+            memory: None,
+        }
+    }
+}
+
+impl<R: DeviceRing> NicTx<R> {
+    /// Gives the frames from the `skip`th selected one on to as many chains each as it needs; how many went.
+    #[inline(never)]
+    fn put_rest(&mut self, burst: &Burst, mask: Mask, skip: usize, looked: Result<(), RingFault>) -> usize {
+        let mut looked = looked;
+        let mut taken = 0;
+        for frame in mask.iter().skip(skip).filter_map(|i| burst.frames().get(i)) {
+            let Some(ring) = &mut self.ring else { break };
+            // All that there is, from where the last frame ended: a frame of 64 KiB takes dozens of chains.
+            if looked.is_ok() {
+                self.found.clear();
+                looked = ring.look(CHAINS, Access::Write, &mut self.found);
+            }
+            match put_any(&self.found, &self.features, burst, frame) {
+                Put::Done(chains) => {
+                    let mut left = self.features.header + frame.len();
+                    for chain in self.found.chains().iter().take(chains) {
+                        let written = left.min(chain.len as usize);
+                        left -= written;
+                        ring.give(chain, written as u32);
+                    }
+                    self.log(0, chains);
+                    self.frames += u64::from(frame.weight);
+                    self.bytes += frame.len() as u64;
+                }
+                Put::Short if looked.is_err() => {
+                    let Err(fault) = looked else { break };
+                    self.fail(fault);
+                    break; // from the next look on they are dropped by name
+                }
+                // The ring is as full of buffers as it can be: it will never hold this frame.
+                Put::Short if self.found.chains().len() >= CHAINS.min(usize::from(self.size)) => {
+                    self.too_long += 1;
+                }
+                Put::Short => break,
+                Put::Never => {
+                    self.too_long += 1;
+                }
+            }
+            taken += 1;
+        }
+        taken
+    }
+
+    /// Marks what was written to chains of the last look in the dirty log, if there is one.
+    #[inline]
+    fn log(&self, from: usize, count: usize) {
+        if let Some(memory) = self.memory.as_deref().filter(|memory| memory.logs()) {
+            log(memory, &self.found, from, count);
+        }
+    }
+
+    /// The ring makes no sense: it ends here.
+    #[cold]
+    fn fail(&mut self, fault: RingFault) {
+        if let Some(ring) = self.ring.take() {
+            self.shared.stop(ring.position());
+        }
+        self.shared.fail(fault);
+    }
+}
+
+/// Marks the buffers of chains in the dirty log.
+#[cold]
+fn log(memory: &GuestMemory, found: &Found, from: usize, count: usize) {
+    for chain in found.chains().iter().skip(from).take(count) {
+        for seg in found.segs(chain) {
+            if let Some(guest) = memory.guest_of(seg.ptr()) {
+                memory.mark(guest, seg.len() as u64);
+            }
+        }
+    }
+}
+
+/// The fast form: one chain of one segment that holds header and frame.
+#[inline(always)]
+fn put_one(found: &Found, chain: &Chain, header: usize, burst: &Burst, frame: &Frame) -> bool {
+    let ([to], [from]) = (found.segs(chain), burst.segs(frame)) else { return false };
+    if to.len() < header + from.len() {
+        return false;
+    }
+    // SAFETY: the segment is writable guest memory of at least header + frame bytes (looked at with Access::Write); the frame
+    // is lent. A guest that lends itself its own buffers gets what it asked for: raw copies, no references.
+    unsafe {
+        let to = to.ptr().cast_mut();
+        to.cast::<[u8; VnetHdr::LEN]>().write_unaligned(frame.hdr.encode());
+        if header > VnetHdr::LEN {
+            to.add(VnetHdr::LEN).cast::<[u8; 2]>().write_unaligned([1, 0]); // num_buffers
+        }
+        copy(from.ptr(), to.add(header), from.len());
+    }
+    true
+}
+
+/// The fast form for as many frames as it fits, each in the next chain: how many.
+#[inline(never)]
+fn put_run(found: &Found, header: usize, burst: &Burst, mask: Mask) -> usize {
+    let frames = burst.frames();
+    let mut n = 0;
+    for (i, chain) in mask.iter().zip(found.chains()) {
+        match frames.get(i) {
+            Some(frame) if put_one(found, chain, header, burst, frame) => n += 1,
+            _ => break,
+        }
+    }
+    n
+}
+
+/// Gives a frame to the first chains of `found`.
+#[cold]
+fn put_any(found: &Found, features: &Features, burst: &Burst, frame: &Frame) -> Put {
+    let need = features.header + frame.len();
+    let mut chains = 0;
+    let mut room = 0;
+    for chain in found.chains() {
+        chains += 1;
+        room += chain.len as usize;
+        if room >= need || !features.mergeable {
+            break;
+        }
+    }
+    if room < need {
+        return if !features.mergeable && chains == 1 { Put::Never } else { Put::Short };
+    }
+    let mut head = [0u8; 12];
+    head[..VnetHdr::LEN].copy_from_slice(&frame.hdr.encode());
+    head[10..].copy_from_slice(&(chains as u16).to_le_bytes());
+    let mut left = need;
+    let mut source = burst.segs(frame).iter();
+    let mut current = (head.as_ptr(), features.header);
+    for chain in found.chains().iter().take(chains) {
+        let mut writer = Writer::new(found.segs(chain));
+        while left > 0 {
+            if current.1 == 0 {
+                let Some(seg) = source.next() else { break };
+                current = (seg.ptr(), seg.len());
+                continue;
+            }
+            // SAFETY: as `put_one`: writable guest memory, lent bytes or our own header.
+            let n = unsafe { writer.put(current.0, current.1) };
+            // SAFETY: n is at most what was left of the run.
+            current = (unsafe { current.0.add(n) }, current.1 - n);
+            left -= n;
+            if current.1 > 0 {
+                break; // the chain is full
+            }
+        }
+    }
+    Put::Done(chains)
+}
+
+impl<R: DeviceRing> TxQueue for NicTx<R> {
+    fn start(&mut self, _turn: &mut Turn<'_>) {}
+
+    fn caps(&self) -> Caps {
+        self.features.caps
+    }
+
+    #[inline]
+    fn room(&mut self, _turn: &mut Turn<'_>) -> usize {
+        let Some(ring) = &mut self.ring else { return usize::MAX };
+        match ring.available(BURST) {
+            Ok(n) => n,
+            Err(fault) => {
+                self.fail(fault);
+                usize::MAX
+            }
+        }
+    }
+
+    fn tx(&mut self, _turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
+        let Some(ring) = &mut self.ring else {
+            self.stopped += mask.count() as u64;
+            return mask.count();
+        };
+        self.found.clear();
+        let looked = ring.look(mask.count().min(CHAINS), Access::Write, &mut self.found);
+        let header = self.features.header;
+        let taken = put_run(&self.found, header, burst, mask);
+        let (mut frames, mut bytes) = (0, 0);
+        let lent = burst.frames();
+        ring.give_all(self.found.chains().iter().zip(mask.iter()).take(taken).map(|(chain, i)| {
+            let (len, weight) = lent.get(i).map_or((0, 0), |frame| (frame.len, frame.weight));
+            frames += u64::from(weight);
+            bytes += u64::from(len);
+            (chain, header as u32 + len)
+        }));
+        self.frames += frames;
+        self.bytes += bytes;
+        self.log(0, taken);
+        if taken == mask.count() {
+            return taken;
+        }
+        let looked = if taken == 0 { looked } else { Ok(()) }; // what was behind a fault is looked at again
+        taken + self.put_rest(burst, mask, taken, looked)
+    }
+
+    fn flush(&mut self, _turn: &mut Turn<'_>) {
+        if let Some(ring) = &mut self.ring
+            && ring.publish()
+        {
+            notify(self.call.as_deref());
+        }
+    }
+
+    fn settle(&mut self, _turn: &mut Turn<'_>, counters: &PortCounters) {
+        if self.frames > 0 {
+            counters.tx.frames.add(std::mem::take(&mut self.frames));
+            counters.tx.bytes.add(std::mem::take(&mut self.bytes));
+        }
+        if self.stopped > 0 {
+            counters.count_drop(DropReason::NotConnected, std::mem::take(&mut self.stopped));
+        }
+        if self.too_long > 0 {
+            counters.count_drop(DropReason::TooLong, std::mem::take(&mut self.too_long));
+        }
+    }
+
+    fn stop(&mut self, _turn: &mut Turn<'_>) -> bool {
+        if let Some(ring) = self.ring.take() {
+            self.shared.stop(ring.position());
+        }
+        true
+    }
+}

@@ -1,0 +1,316 @@
+//! The device's side of a split ring.
+
+#![allow(unsafe_code)] // makes segments of checked guest memory
+
+use super::super::notify::passed;
+use super::super::{
+    Access, CHAIN_SEGMENTS, CHAINS, Chain, DESC_INDIRECT, DESC_NEXT, DESC_WRITE, DeviceRing, F_EVENT_IDX,
+    F_INDIRECT_DESC, Found, Position, RingConfig, RingFault,
+};
+use super::layout::{Desc, Layout, NO_NOTIFY, SHOW, TAKE};
+use crate::burst::Seg;
+use crate::mem::guest::GuestMemory;
+use crate::virtq::found::Building;
+use crate::virtq::index::Index;
+use crate::virtq::indirect::indirect;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+/// The device's side of a split ring.
+#[derive(Debug)]
+pub struct SplitDevice {
+    ring: Layout,
+    memory: Arc<GuestMemory>,
+    /// The region of the last buffer.
+    hint: usize,
+    /// The next available entry to take.
+    next: Index,
+    /// The available index as last read.
+    seen: Index,
+    /// The used index, with what is not yet published.
+    used: Index,
+    /// The used index as the driver sees it.
+    published: Index,
+    event_idx: bool,
+    indirect: bool,
+    log: Option<u64>,
+}
+
+// SAFETY: the ring's memory is mapped as long as `memory`, and this side of it has one owner.
+unsafe impl Send for SplitDevice {}
+
+impl SplitDevice {
+    /// The bytes of one descriptor, checked.
+    #[inline]
+    fn seg(&mut self, desc: &Desc, access: Access) -> Result<Seg, RingFault> {
+        if (desc.flags & DESC_WRITE != 0) != (access == Access::Write) {
+            return Err(RingFault::Direction);
+        }
+        if desc.len == 0 {
+            return Err(RingFault::Empty);
+        }
+        let Some(ptr) = self.memory.at(desc.addr, desc.len, &mut self.hint) else {
+            return Err(RingFault::Address { addr: desc.addr, len: desc.len });
+        };
+        // SAFETY: the range lies in one mapped region; the memory outlives every use of the ring.
+        Ok(unsafe { Seg::new(ptr, desc.len) })
+    }
+
+    /// A chain of several descriptors, or of an indirect table.
+    fn chain(&mut self, head: u16, first: Desc, access: Access, found: &mut Found) -> Result<(), RingFault> {
+        let mut built = found.begin();
+        let mut desc = first;
+        let mut at = head;
+        for _ in 0..CHAIN_SEGMENTS {
+            if desc.flags & DESC_INDIRECT != 0 {
+                if desc.flags & DESC_NEXT != 0 || !self.indirect {
+                    return Err(RingFault::Indirect);
+                }
+                self.table(&desc, access, found, &mut built)?;
+                found.end(head, 1, &built);
+                return Ok(());
+            }
+            if !found.grow(&mut built, self.seg(&desc, access)?) {
+                return Err(RingFault::Chain);
+            }
+            if desc.flags & DESC_NEXT == 0 {
+                found.end(head, 1, &built);
+                return Ok(());
+            }
+            at = desc.next;
+            if at > self.ring.mask {
+                break;
+            }
+            desc = self.ring.desc(at);
+        }
+        if at > self.ring.mask {
+            Err(RingFault::Descriptor(at, u32::from(self.size())))
+        } else {
+            Err(RingFault::Chain)
+        }
+    }
+
+    /// The segments of an indirect table.
+    fn table(
+        &mut self,
+        desc: &Desc,
+        access: Access,
+        found: &mut Found,
+        built: &mut Building,
+    ) -> Result<(), RingFault> {
+        let count = desc.len / 16;
+        if count == 0 || !desc.len.is_multiple_of(16) {
+            return Err(RingFault::Indirect);
+        }
+        let Some(table) = self.memory.at(desc.addr, desc.len, &mut self.hint) else {
+            return Err(RingFault::Address { addr: desc.addr, len: desc.len });
+        };
+        let mut at = 0u32;
+        for _ in 0..CHAIN_SEGMENTS {
+            // SAFETY: `at` is below the number of descriptors in the checked range.
+            let (addr, rest) = unsafe { indirect(table, at) };
+            let desc = Desc::of(addr, rest);
+            if desc.flags & DESC_INDIRECT != 0 {
+                return Err(RingFault::Indirect);
+            }
+            if !found.grow(built, self.seg(&desc, access)?) {
+                return Err(RingFault::Chain);
+            }
+            if desc.flags & DESC_NEXT == 0 {
+                return Ok(());
+            }
+            at = u32::from(desc.next);
+            if at >= count {
+                return Err(RingFault::Descriptor(desc.next, count));
+            }
+        }
+        Err(RingFault::Chain)
+    }
+
+    /// Entries of the ring.
+    #[inline]
+    const fn size(&self) -> u16 {
+        self.ring.mask + 1 // at most 32768
+    }
+
+    /// Reads the available index; how many chains are untaken. An index that moved back, or further than the ring holds, is refused and
+    /// forgotten, so that the next look refuses it again.
+    #[inline]
+    fn refresh(&mut self) -> Result<u16, RingFault> {
+        let to = Index::new(self.ring.avail_idx().load(TAKE));
+        let (known, count) = (self.seen.since(self.next), to.since(self.next));
+        if count > self.size() || count < known {
+            return Err(RingFault::Jump { from: self.seen.get(), to: to.get(), size: self.size() });
+        }
+        self.seen = to;
+        Ok(count)
+    }
+
+    /// Appends chains of one descriptor each, up to the first that is not plain: how many there were.
+    #[inline]
+    fn plain(
+        &mut self,
+        heads: Option<&[u16]>,
+        descs: Option<&[Desc]>,
+        access: Access,
+        found: &mut Found,
+    ) -> usize {
+        let (memory, mut hint, mask) = (&*self.memory, self.hint, self.ring.mask);
+        let flags = if access == Access::Write { DESC_WRITE } else { 0 };
+        let mut chains = heads.unwrap_or_default().iter().zip(descs.unwrap_or_default());
+        let n = found.fill(chains.len(), |_| {
+            let (&head, desc) = chains.next()?;
+            let plain = desc.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE) == flags;
+            if !plain || desc.len == 0 || head > mask {
+                return None;
+            }
+            let ptr = memory.at(desc.addr, desc.len, &mut hint)?;
+            // SAFETY: as `seg`.
+            Some((head, unsafe { Seg::new(ptr, desc.len) }))
+        });
+        self.hint = hint;
+        n
+    }
+
+    /// Appends a chain of any form.
+    #[inline(never)]
+    fn any(&mut self, head: u16, desc: Desc, access: Access, found: &mut Found) -> Result<(), RingFault> {
+        if head > self.ring.mask {
+            return Err(RingFault::Descriptor(head, u32::from(self.size())));
+        }
+        self.chain(head, desc, access, found)
+    }
+}
+
+impl DeviceRing for SplitDevice {
+    fn new(config: &RingConfig) -> Result<Self, RingFault> {
+        if !config.size.is_power_of_two() || config.size > 32768 {
+            return Err(RingFault::Size(config.size));
+        }
+        config.aligned(16, 2, 4)?;
+        // SAFETY: a ring's configuration says that its parts have room for its size, and holds the memory mapped.
+        let ring = unsafe { Layout::new(config.desc, config.avail, config.used, config.size - 1) };
+        let Position { avail, used, .. } = config.position;
+        let mut this = Self {
+            ring,
+            memory: config.memory.clone(),
+            hint: 0,
+            next: Index::new(avail),
+            seen: Index::new(avail),
+            used: Index::new(used),
+            published: Index::new(used),
+            event_idx: config.features & F_EVENT_IDX != 0,
+            indirect: config.features & F_INDIRECT_DESC != 0,
+            log: config.used_log,
+        };
+        this.want_kicks(false);
+        Ok(this)
+    }
+
+    #[inline]
+    fn available(&mut self, want: usize) -> Result<usize, RingFault> {
+        let known = self.seen.since(self.next);
+        // The line of the index is read only when what is known does not suffice.
+        if usize::from(known) >= want {
+            return Ok(usize::from(known));
+        }
+        self.refresh().map(usize::from)
+    }
+
+    fn look(&mut self, want: usize, access: Access, found: &mut Found) -> Result<(), RingFault> {
+        let held = found.chains().len();
+        let want = want.min(CHAINS - held);
+        // What was known before the index jumped is still good.
+        let (there, jump) = match self.available(held + want) {
+            Ok(there) => (there, None),
+            Err(jump) => (usize::from(self.seen.since(self.next)), Some(jump)),
+        };
+        let n = there.saturating_sub(held).min(want);
+        let from = self.next.plus(held as u16).get();
+        let mut heads = [0u16; CHAINS];
+        for (i, head) in heads.iter_mut().take(n).enumerate() {
+            *head = self.ring.avail_entry(from.wrapping_add(i as u16)).load(Ordering::Relaxed);
+        }
+        let mut descs = [Desc { addr: 0, len: 0, flags: 0, next: 0 }; CHAINS];
+        for (desc, head) in descs.iter_mut().zip(&heads).take(n) {
+            *desc = self.ring.desc(*head); // masked here, checked below
+        }
+        let mut done = 0;
+        while done < n {
+            done += self.plain(heads.get(done..n), descs.get(done..n), access, found);
+            if let (Some(&head), Some(desc)) = (heads.get(done), descs.get(done))
+                && done < n
+            {
+                if !found.has_room() {
+                    return Ok(());
+                }
+                self.any(head, *desc, access, found)?;
+                done += 1;
+            }
+        }
+        jump.map_or(Ok(()), Err)
+    }
+
+    #[inline]
+    fn give(&mut self, chain: &Chain, written: u32) {
+        self.give_all(std::iter::once((chain, written)));
+    }
+
+    #[inline]
+    fn give_all<'c>(&mut self, chains: impl Iterator<Item = (&'c Chain, u32)>) {
+        // The ring's memory could be this value as far as the compiler knows: what changes is kept outside of it.
+        let (ring, from) = (self.ring, self.used);
+        let mut used = from;
+        for (chain, written) in chains {
+            ring.set_used(used.get(), chain.id, written);
+            used = used.plus(1);
+        }
+        self.used = used;
+        self.next = self.next.plus(used.since(from));
+    }
+
+    #[inline]
+    fn publish(&mut self) -> bool {
+        if self.used == self.published {
+            return false;
+        }
+        self.ring.used_idx().store(self.used.get(), SHOW);
+        if self.log.is_some() {
+            self.log_used();
+        }
+        // The driver enables calls, fences, and looks at the index; we show the index, fence, and look whether it wants one.
+        fence(Ordering::SeqCst);
+        let old = std::mem::replace(&mut self.published, self.used);
+        if self.event_idx {
+            passed(self.ring.used_event().load(Ordering::Relaxed), self.used.get(), old.get())
+        } else {
+            self.ring.avail_flags().load(Ordering::Relaxed) & NO_NOTIFY == 0
+        }
+    }
+
+    fn want_kicks(&mut self, on: bool) {
+        if self.event_idx {
+            // Switched off by not moving: the index passes it at most once in 65536 buffers.
+            if on {
+                self.ring.avail_event().store(self.seen.get(), Ordering::Relaxed);
+            }
+        } else {
+            self.ring.used_flags().store(if on { 0 } else { NO_NOTIFY }, Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    fn position(&self) -> Position {
+        Position { avail: self.next.get(), used: self.used.get(), ..Position::START }
+    }
+}
+
+impl SplitDevice {
+    /// Marks the used ring's pages as dirty.
+    #[cold]
+    fn log_used(&self) {
+        if let Some(at) = self.log {
+            self.memory.mark(at, super::used_bytes(self.size()));
+        }
+    }
+}
