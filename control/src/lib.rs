@@ -12,6 +12,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod fds;
 pub mod model;
+pub mod nic;
 pub mod observe;
 pub mod options;
 pub mod qmp;

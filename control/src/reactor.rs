@@ -41,6 +41,8 @@ pub enum Part {
     Monitor,
     /// The metrics responder.
     Metrics,
+    /// Connections of guests' VMMs.
+    Nic,
 }
 
 impl Token {
@@ -61,6 +63,7 @@ impl Token {
             2 => Part::Chardev,
             3 => Part::Monitor,
             4 => Part::Metrics,
+            5 => Part::Nic,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -271,7 +274,8 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for part in [Part::Signals, Part::Completion, Part::Chardev, Part::Monitor, Part::Metrics] {
+        for part in [Part::Signals, Part::Completion, Part::Chardev, Part::Monitor, Part::Metrics, Part::Nic]
+        {
             let token = Token::new(part, u32::MAX - 1, 200);
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

@@ -6,6 +6,7 @@ use crate::model::{ClientId, FilterId, Net, QueueRef};
 use crate::qmp::error::QmpError;
 use engine::filter::dump::DumpFile;
 use engine::port::Queue;
+use engine::port::counters::PortCounters;
 use engine::topology::model::Topology;
 use engine::{Attachments, Retired};
 use std::collections::HashMap;
@@ -61,6 +62,14 @@ impl Binding {
             attach.queues.push((worker, Queue { id, rx, tx, counters: Arc::default(), fd }));
         }
         (refs, attach)
+    }
+
+    /// Gives one queue pair, whose counters exist already, a worker and a name.
+    pub fn place_one(&mut self, pair: Pair, counters: Arc<PortCounters>) -> (QueueRef, Attachments) {
+        let Pair { rx, tx, fd } = pair;
+        let (worker, id) = (self.plane.place(), self.plane.queue_id());
+        let queues = vec![(worker, Queue { id, rx, tx, counters, fd })];
+        (QueueRef { id: id.0, worker }, Attachments { queues, filters: Vec::new() })
     }
 
     /// Notes a script that is owed when the client goes.

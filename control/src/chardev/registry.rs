@@ -226,6 +226,12 @@ impl Registry {
         Ok((chardev, stream.map(|stream| Connected { chardev, user, stream })))
     }
 
+    /// The number of the chardev of that name.
+    #[must_use]
+    pub fn id(&self, id: &str) -> Option<ChardevId> {
+        self.find(id).map(ChardevId)
+    }
+
     /// Ends a use; a connection in use is over with it.
     pub fn release(&mut self, chardev: ChardevId) {
         if let Some(device) = self.devices.get_mut(&chardev.0) {

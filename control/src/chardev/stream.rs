@@ -5,9 +5,10 @@ use crate::fds;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockaddrLike, SockaddrStorage, getsockname, recvmsg, send,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrLike, SockaddrStorage, getsockname,
+    recvmsg, send, sendmsg,
 };
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -182,6 +183,23 @@ impl Stream {
             Some(output) => nix::unistd::write(output, bytes),
         };
         match result {
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            result => result,
+        }
+    }
+}
+
+impl Stream {
+    /// As [`Stream::send`], with a file on the first byte (unix sockets only).
+    ///
+    /// # Errors
+    /// The kernel's: the connection is of no more use.
+    pub fn send_with(&mut self, bytes: &[u8], fd: Option<&OwnedFd>) -> nix::Result<usize> {
+        let Some(fd) = fd else { return self.send(bytes) };
+        let numbers = [fd.as_raw_fd()];
+        let files = [ControlMessage::ScmRights(&numbers)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        match sendmsg::<()>(self.input.as_raw_fd(), &[IoSlice::new(bytes)], &files, flags, None) {
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
             result => result,
         }

@@ -8,6 +8,7 @@ use super::state::empty;
 use super::{Outcome, State};
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
+use crate::chardev::Stream;
 use crate::model::qom::ChardevNode;
 use crate::qmp::error::QmpError;
 use serde_json::{Map, Value, json};
@@ -49,7 +50,12 @@ pub struct FdSource<'a> {
     monitor: u64,
 }
 
-impl FdSource<'_> {
+impl<'a> FdSource<'a> {
+    /// The files of a monitor.
+    pub(super) const fn new(fds: &'a mut Fds, monitor: u64) -> Self {
+        Self { fds, monitor }
+    }
+
     /// The file of that name (`getfd`) or number.
     ///
     /// # Errors
@@ -61,6 +67,18 @@ impl FdSource<'_> {
 
 /// All chardevs.
 pub trait Chardevs {
+    /// Makes a nic the user of a chardev; where somebody is at the other end already, gives the stream at once.
+    ///
+    /// # Errors
+    /// Unknown, or in use.
+    fn claim(&mut self, id: &str, nic: u32) -> Result<Option<Stream>, QmpError>;
+
+    /// A user's stream has ended: the next client may come.
+    fn disconnected(&mut self, id: &str);
+
+    /// Ends a use.
+    fn release(&mut self, id: &str);
+
     /// `chardev-add`; `backend` has passed the schema.
     ///
     /// # Errors

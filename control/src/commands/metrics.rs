@@ -7,7 +7,7 @@ impl State {
     /// All counters since the start, as OpenMetrics text.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let stats = self.binding.plane.stats();
+        let stats = self.stats();
         let all = self.ports(&stats);
         let ports: Vec<Port<'_>> = all
             .iter()

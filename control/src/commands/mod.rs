@@ -11,6 +11,7 @@ mod link;
 mod metrics;
 mod netdev;
 mod netstat;
+mod nic;
 mod object;
 mod pending;
 mod qom;

@@ -58,7 +58,7 @@ impl State {
     /// ports: they only drop.
     #[must_use]
     pub fn query_net_stats(&self) -> Value {
-        let mut stats = self.binding.plane.stats();
+        let mut stats = self.stats();
         self.baseline.since(&mut stats);
         let mut ports = Vec::new();
         for (client, queues) in self.ports(&stats) {
@@ -81,7 +81,7 @@ impl State {
 
     /// The counters start again from zero.
     pub(super) fn reset_net_stats(&mut self) -> Value {
-        self.baseline = Baseline::of(self.binding.plane.stats());
+        self.baseline = Baseline::of(self.stats());
         empty()
     }
 }

@@ -25,6 +25,11 @@ impl State {
         }
     }
 
+    /// Whether there is an object at that absolute path.
+    pub(super) fn is_object(&self, path: &str) -> bool {
+        self.with_node(path, |_, _| Ok(())).is_ok()
+    }
+
     pub(super) fn qom_list(&self, args: &Map<String, Value>) -> Result<Value, QmpError> {
         let path = args.text("path");
         let chardevs = self.chardev_nodes();

@@ -27,7 +27,7 @@ impl State {
     }
 
     fn troubles(&self) -> Troubles {
-        let clients = self.binding.plane.stats().clients.into_iter();
+        let clients = self.stats().clients.into_iter();
         let first = |c: engine::ClientStats| {
             let errno = c.queues.iter().map(|q| q.trouble).find(|errno| *errno != 0)?;
             Some((c.client?, errno))
@@ -37,7 +37,7 @@ impl State {
 
     fn describe(&self, client: &Client, troubles: &Troubles) -> Value {
         // The options as they were given; `link` among them was only the first state.
-        let mut entry = client.options.clone();
+        let mut entry = if client.is_nic() { self.describe_nic(client) } else { client.options.clone() };
         entry.insert("id".into(), client.name.clone().into());
         entry.insert("type".into(), client.driver().into());
         entry.insert("link".into(), client.link_up.into());
@@ -46,7 +46,21 @@ impl State {
         }
         let transport = match &client.kind {
             Kind::HubPort { .. } => json!({"state": "ready", "info": ""}),
-            Kind::Netdev(dev) | Kind::Nic(dev) => self.transport(dev, troubles.get(&client.id).copied()),
+            Kind::Netdev(dev) => {
+                let trouble = troubles
+                    .get(&client.id)
+                    .map(|errno| strerror(&std::io::Error::from_raw_os_error(*errno)).to_string());
+                let state = match (&trouble, dev.connected) {
+                    (Some(_), _) => "failed",
+                    (None, true) => "ready",
+                    (None, false) => "closed",
+                };
+                self.transport(dev, state, trouble)
+            }
+            Kind::Nic(dev) => {
+                let (state, trouble) = self.nic_state(client.id);
+                self.transport(dev, state, trouble)
+            }
         };
         entry.insert("transport".into(), transport);
         let filters = client.filters.iter().filter_map(|id| self.net.filter(*id));
@@ -54,16 +68,12 @@ impl State {
         Value::Object(entry)
     }
 
-    fn transport(&self, dev: &Netdev, trouble: Option<i32>) -> Value {
-        let state = match (trouble, dev.connected) {
-            (Some(_), _) => "failed",
-            (None, true) => "ready",
-            (None, false) => "closed",
-        };
+    fn transport(&self, dev: &Netdev, state: &str, error: Option<String>) -> Value {
         let mut entry = Map::new();
         entry.insert("state".into(), state.into());
         entry.insert("info".into(), dev.info.first().cloned().unwrap_or_default().into());
-        let worker = dev.queues.first().map(|queue| queue.worker);
+        // A nic's rings need no system call.
+        let worker = dev.queues.first().filter(|_| dev.driver != "nic").map(|queue| queue.worker);
         if let Some(mode) = worker.and_then(|worker| self.binding.plane.io_mode(worker)) {
             let mode = match mode {
                 IoMode::Uring => "io-uring",
@@ -71,8 +81,11 @@ impl State {
             };
             entry.insert("io".into(), mode.into());
         }
-        if let Some(errno) = trouble {
-            entry.insert("error".into(), strerror(&std::io::Error::from_raw_os_error(errno)).into());
+        if dev.driver == "nic" && state == "ready" {
+            entry.insert("io".into(), "ring".into());
+        }
+        if let Some(error) = error {
+            entry.insert("error".into(), error.into());
         }
         Value::Object(entry)
     }

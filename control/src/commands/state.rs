@@ -6,14 +6,17 @@ use super::netstat::Baseline;
 use super::pending::Pending;
 use crate::apply::{Backends, Binding, DataPlane, Ticket};
 use crate::model::Net;
+use crate::nic::Nics;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::events::Event;
+use crate::reactor::Reactor;
 use crate::schema::Schema;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -52,6 +55,7 @@ pub struct State {
     pub(super) net: Net,
     pub(super) binding: Binding,
     pub(super) chardevs: Box<dyn Chardevs>,
+    pub(super) nics: Nics,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
     /// Ids of objects that are being made.
@@ -59,6 +63,8 @@ pub struct State {
     pub(super) pending: HashMap<Ticket, Pending>,
     /// Commands of the human monitor whose answer is text.
     pub(super) human: HashSet<Ticket>,
+    /// Events that are told behind the reply of the command that caused them.
+    pub(super) after_reply: Vec<Event>,
     /// Ids of netdevs that the human monitor added.
     pub(super) by_line: HashSet<String>,
     /// Replies that [`State::run`] met while it waited for its own.
@@ -77,16 +83,19 @@ impl State {
         plane: Box<dyn DataPlane>,
         backends: Arc<dyn Backends>,
         chardevs: Box<dyn Chardevs>,
+        reactor: Rc<Reactor>,
     ) -> io::Result<Self> {
         Ok(Self {
             net: Net::new(),
             binding: Binding::new(plane, backends)?,
             chardevs,
+            nics: Nics::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),
             new_objects: HashSet::new(),
             pending: HashMap::new(),
             human: HashSet::new(),
+            after_reply: Vec::new(),
             by_line: HashSet::new(),
             finished: Vec::new(),
             quit: false,
@@ -97,9 +106,12 @@ impl State {
     /// Runs a command whose name exists and whose arguments the schema has checked.
     pub fn execute(&mut self, cx: &mut Context<'_>, command: &str, args: Map<String, Value>) -> Outcome {
         match command {
-            "netdev_add" => self.netdev_add(cx.monitor, args),
-            "netdev_del" => self.netdev_del(&args),
-            "set_link" => self.set_link(&args).into(),
+            "device_add" => self.device_add(args, cx.events).into(),
+            "device_del" => self.device_del(&args).into(),
+            "nic-set-netdev" => self.nic_set_netdev(&args, cx.events).into(),
+            "netdev_add" => self.netdev_add(cx.monitor, args, cx.events),
+            "netdev_del" => self.netdev_del(&args, cx.events),
+            "set_link" => self.set_link(&args, cx.events).into(),
             "query-netdev" => self.query_netdev(&args).into(),
             "query-net-stats" => Ok(self.query_net_stats()).into(),
             "query-net-stats-reset" => Ok(self.reset_net_stats()).into(),
@@ -223,7 +235,7 @@ impl State {
 }
 
 /// Now, as events carry it: seconds and microseconds since the epoch, or -1 both.
-fn timestamp() -> (i64, i64) {
+pub(super) fn timestamp() -> (i64, i64) {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or((-1, -1), |now| (now.as_secs().cast_signed(), i64::from(now.subsec_micros())))

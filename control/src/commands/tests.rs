@@ -10,19 +10,34 @@ use super::chardev::{Added, ChardevInfo, Chardevs, FdSource};
 use super::{Context, Outcome, State, Ticket};
 use crate::apply::fake::{FakeBackends, FakePlane, Log};
 use crate::apply::{Backends, DataPlane};
+use crate::chardev::Stream;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::events::Event;
+use crate::reactor::Reactor;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value, json};
 use std::any::Any;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
-/// Null chardevs only.
+/// Chardevs that nobody ever connects to: those whose id begins with `s` are sockets, the others null.
 #[derive(Default)]
-struct FakeChardevs(Vec<String>);
+struct FakeChardevs(Vec<String>, Vec<String>);
 
 impl Chardevs for FakeChardevs {
+    fn claim(&mut self, id: &str, _nic: u32) -> Result<Option<Stream>, QmpError> {
+        let known = self.0.iter().any(|c| c == id);
+        self.1.push(id.to_owned());
+        known.then_some(None).ok_or_else(|| QmpError::generic(format!("Chardev '{id}' not found")))
+    }
+
+    fn disconnected(&mut self, _id: &str) {}
+
+    fn release(&mut self, id: &str) {
+        self.1.retain(|c| c != id);
+    }
+
     fn add(&mut self, id: &str, _backend: &Value, _fds: &mut FdSource<'_>) -> Result<Added, QmpError> {
         self.0.push(id.to_owned());
         match id {
@@ -51,25 +66,25 @@ impl Chardevs for FakeChardevs {
         let info = |id: &String| ChardevInfo {
             label: id.clone(),
             filename: "null".into(),
-            frontend_open: false,
-            driver: "chardev-null",
+            frontend_open: self.1.contains(id),
+            driver: if id.starts_with('s') { "chardev-socket" } else { "chardev-null" },
             connected: None,
-            addr: None,
+            addr: id.starts_with('s').then(|| json!({"type": "unix", "path": "/s"})),
         };
         self.0.iter().map(info).collect()
     }
 }
 
 /// A state over fakes, and a client of it.
-struct Client {
-    state: State,
-    log: Arc<Log>,
+pub(super) struct Client {
+    pub(super) state: State,
+    pub(super) log: Arc<Log>,
     received: Vec<OwnedFd>,
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
 }
 
 impl Client {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let log = Arc::new(Log::default());
         let plane = Box::new(FakePlane::new(log.clone()));
         let backends = Arc::new(FakeBackends(log.clone()));
@@ -77,7 +92,8 @@ impl Client {
     }
 
     fn over(plane: Box<dyn DataPlane>, backends: Arc<dyn Backends>, log: Arc<Log>) -> Self {
-        let state = State::new(plane, backends, Box::new(FakeChardevs::default())).unwrap();
+        let reactor = Rc::new(Reactor::new().unwrap());
+        let state = State::new(plane, backends, Box::new(FakeChardevs::default()), reactor).unwrap();
         Self { state, log, received: Vec::new(), events: Vec::new() }
     }
 
@@ -107,20 +123,20 @@ impl Client {
     }
 
     #[track_caller]
-    fn ok(&mut self, command: &str, args: Value) -> Value {
+    pub(super) fn ok(&mut self, command: &str, args: Value) -> Value {
         self.run(command, args).unwrap_or_else(|e| panic!("{command}: {e}"))
     }
 
     /// The command is refused with `GenericError` and this text.
     #[track_caller]
-    fn refused(&mut self, command: &str, args: Value, desc: &str) {
+    pub(super) fn refused(&mut self, command: &str, args: Value, desc: &str) {
         let error = self.run(command, args.clone()).expect_err(&format!("{command} {args}"));
         assert_eq!((error.class, error.desc.as_str()), (ErrorClass::GenericError, desc), "{command} {args}");
     }
 
     /// The command is refused with `DeviceNotFound` and this text.
     #[track_caller]
-    fn missing(&mut self, command: &str, args: Value, desc: &str) {
+    pub(super) fn missing(&mut self, command: &str, args: Value, desc: &str) {
         let error = self.run(command, args.clone()).expect_err(&format!("{command} {args}"));
         assert_eq!(
             (error.class, error.desc.as_str()),
@@ -131,15 +147,15 @@ impl Client {
 
     /// The text that a line of the human monitor gives.
     #[track_caller]
-    fn line(&mut self, line: &str) -> String {
+    pub(super) fn line(&mut self, line: &str) -> String {
         self.ok("human-monitor-command", json!({"command-line": line})).as_str().unwrap().to_owned()
     }
 
-    fn port(&mut self, id: &str, hub: i32) {
+    pub(super) fn port(&mut self, id: &str, hub: i32) {
         self.ok("netdev_add", json!({"type": "hubport", "id": id, "hubid": hub}));
     }
 
-    fn tap(&mut self, id: &str) {
+    pub(super) fn tap(&mut self, id: &str) {
         self.ok(
             "netdev_add",
             json!({"type": "tap", "id": id, "ifname": id, "script": "no", "downscript": "no"}),

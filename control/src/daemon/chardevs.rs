@@ -1,6 +1,6 @@
 //! The commands' view of the chardevs.
 
-use crate::chardev::{Opened, Registry};
+use crate::chardev::{Opened, Registry, Stream, User};
 use crate::commands::{Added, ChardevInfo, Chardevs, FdSource};
 use crate::options::chardev::Chardev;
 use crate::qmp::QmpError;
@@ -21,6 +21,26 @@ fn check(id: &str, backend: &Value) -> Result<(), QmpError> {
 }
 
 impl Chardevs for Shared {
+    fn claim(&mut self, id: &str, nic: u32) -> Result<Option<Stream>, QmpError> {
+        let claimed = self.0.borrow_mut().claim(id, User::Other(u64::from(nic)));
+        let (_, connected) = claimed.map_err(|e| QmpError::generic(e.to_string()))?;
+        Ok(connected.map(|connected| connected.stream))
+    }
+
+    fn disconnected(&mut self, id: &str) {
+        let mut registry = self.0.borrow_mut();
+        if let Some(chardev) = registry.id(id) {
+            registry.disconnected(chardev);
+        }
+    }
+
+    fn release(&mut self, id: &str) {
+        let mut registry = self.0.borrow_mut();
+        if let Some(chardev) = registry.id(id) {
+            registry.release(chardev);
+        }
+    }
+
     fn add(&mut self, id: &str, backend: &Value, fds: &mut FdSource<'_>) -> Result<Added, QmpError> {
         let mut find = |name: &str| -> Result<OwnedFd, String> { fds.take(id, name).map_err(|e| e.desc) };
         let mut registry = self.0.borrow_mut();

@@ -6,6 +6,7 @@ use super::pidfile::Pidfile;
 use super::settings::{Action, Settings, parse};
 use super::start::{Daemon, start};
 use super::{Fatal, detach};
+use crate::chardev::User;
 use crate::qmp::Event;
 use crate::reactor::{Interest, Part, Ready, Signals, Token};
 use nix::sys::signal::Signal;
@@ -118,8 +119,20 @@ impl Daemon {
                 let mut connected = Vec::new();
                 self.registry.borrow_mut().ready(event, &mut connected);
                 for one in connected {
-                    self.server.connected(one, &self.registry, &mut self.commands);
+                    match one.user {
+                        User::Monitor(_) => self.server.connected(one, &self.registry, &mut self.commands),
+                        User::Other(nic) => {
+                            let mut events = Vec::new();
+                            self.commands.0.nic_connected(nic as u32, one.stream, &mut events);
+                            self.server.tell(&events);
+                        }
+                    }
                 }
+            }
+            Part::Nic => {
+                let mut events = Vec::new();
+                self.commands.0.nic_ready(event, &mut events);
+                self.server.tell(&events);
             }
             Part::Signals | Part::Metrics => {}
         }

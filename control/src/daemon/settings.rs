@@ -11,6 +11,8 @@ pub(super) struct Settings {
     pub(super) chardevs: Vec<String>,
     /// `-netdev`, in order.
     pub(super) netdevs: Vec<String>,
+    /// `-device`, in order.
+    pub(super) devices: Vec<String>,
     /// `-object`, in order.
     pub(super) objects: Vec<String>,
     /// `-mon`, in order.
@@ -124,8 +126,12 @@ fn option(settings: &mut Settings, name: &str, value: String) -> Result<Option<S
             "off" => {}
             _ => return Err(Fatal::option(name, &value, "the sandbox is not built yet; leave it 'off'")),
         },
-        "device" | "nic" => {
-            let why = "netdevd has no devices yet; netdevs and hub ports are made by -netdev";
+        "device" => match crate::options::device::help(&value) {
+            Some(text) => return Ok(Some(text)),
+            None => settings.devices.push(value),
+        },
+        "nic" => {
+            let why = "not built: make a netdev by -netdev and a nic on it by -device, or by -netdev nic";
             return Err(Fatal::option(name, &value, why));
         }
         _ => return Err(Fatal::new(format!("-{name}: invalid option"))),
@@ -184,7 +190,7 @@ mod tests {
         assert_eq!(error(&["-netdevs", "x"]), "-netdevs: invalid option");
         assert_eq!(error(&["-netdev"]), "-netdev: requires an argument");
         assert!(error(&["-sandbox", "on"]).contains("not built yet"));
-        assert!(error(&["-device", "virtio-net"]).contains("no devices yet"));
+        assert!(error(&["-nic", "tap"]).contains("not built"));
         assert!(error(&["file"]).contains("not an option"));
     }
 }

@@ -57,8 +57,8 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, Fatal> {
     let registry = Registry::new(reactor.clone()).map_err(|e| system(&e.desc()))?;
     let registry = Rc::new(RefCell::new(registry));
     let backends: Arc<dyn Backends> = Arc::new(SystemBackends::new(engine.arena()));
-    let state =
-        State::new(Box::new(engine), backends, Box::new(Shared(registry.clone()))).map_err(|e| system(&e))?;
+    let state = State::new(Box::new(engine), backends, Box::new(Shared(registry.clone())), reactor.clone())
+        .map_err(|e| system(&e))?;
     let server = Server::new(reactor.clone());
     let mut daemon = Daemon { reactor, registry, server, commands: Commands(state), warnings };
     daemon.make(settings)?;
@@ -78,6 +78,9 @@ impl Daemon {
         }
         for text in &settings.netdevs {
             self.command("netdev", text, "netdev_add", options::from_cli("Netdev", text))?;
+        }
+        for text in &settings.devices {
+            self.command("device", text, "device_add", options::device::from_cli(text))?;
         }
         for text in &settings.objects {
             self.command("object", text, "object-add", options::from_cli("ObjectOptions", text))?;

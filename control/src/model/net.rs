@@ -256,6 +256,41 @@ impl Net {
         Some(Removed { client, filters, change })
     }
 
+    /// Joins a nic to the netdev of that name, or to nothing. Its link is up then, if it was only down for want of a peer.
+    ///
+    /// # Errors
+    /// The netdev is unknown or in use.
+    pub fn set_peer(&mut self, nic: ClientId, netdev: Option<&str>) -> Result<(), NetError> {
+        let before = self.clients.get(&nic).and_then(|client| client.peer);
+        let named = netdev.and_then(|name| self.netdev(name)).map(|client| client.id);
+        let peer = match netdev {
+            Some(_) if named.is_some() && named == before => return Ok(()),
+            Some(name) => Some(self.check_peer(name)?),
+            None => None,
+        };
+        self.join(nic, peer);
+        if before.is_none()
+            && peer.is_some()
+            && let Some(client) = self.clients.get_mut(&nic)
+        {
+            client.link_up = true;
+        }
+        Ok(())
+    }
+
+    /// Joins a client to another one without a peer, or to none; its peer so far is left alone.
+    pub fn join(&mut self, id: ClientId, peer: Option<ClientId>) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut client.peer, peer);
+        for (other, peer) in [(before, None), (peer, Some(id))] {
+            let Some(other) = other else { continue };
+            self.note_joined(other, peer.is_some());
+            if let Some(other) = self.clients.get_mut(&other) {
+                other.peer = peer;
+            }
+        }
+    }
+
     /// The netdev of that name, if it has no peer yet.
     fn check_peer(&self, name: &str) -> Result<ClientId, NetError> {
         let client =

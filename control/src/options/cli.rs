@@ -50,7 +50,11 @@ pub fn arguments<'w>(
 ) -> Result<Map<String, Value>, QmpError> {
     let schema = Schema::get();
     let unknown = || QmpError::generic(format!("The command {command} has not been found"));
-    let id = schema.command(command).ok_or_else(unknown)?.args;
+    let found = schema.command(command).ok_or_else(unknown)?;
+    let id = found.args;
+    if found.marks.open {
+        return super::device::from_strings(keyval::parse_words(words)?);
+    }
     let value = Value::Object(keyval::parse_words(words)?);
     check(schema, id, &value, Dialect::Keyval)?;
     match typed(schema, id, value, Dialect::Keyval) {

@@ -8,6 +8,7 @@
 pub mod address;
 pub mod chardev;
 mod cli;
+pub mod device;
 pub mod id;
 mod json;
 pub mod keyval;

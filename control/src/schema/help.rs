@@ -54,9 +54,18 @@ impl Schema {
     #[must_use]
     pub fn type_help(&self, type_name: &str, kind: &str) -> Option<String> {
         let variant = self.variant_named(self.type_named(type_name)?, kind)?;
-        let ty = self.ty(variant);
-        let mut text = format!("{kind}: {}\n\n{kind} options:\n", ty.words);
-        for member in &self.object(variant).members {
+        Some(self.options_help(kind, variant))
+    }
+
+    /// The members of an object type, a line each, as the options of `kind`.
+    #[must_use]
+    pub fn struct_help(&self, kind: &str, type_name: &str) -> Option<String> {
+        Some(self.options_help(kind, self.type_named(type_name)?))
+    }
+
+    fn options_help(&self, kind: &str, id: TypeId) -> String {
+        let mut text = format!("{kind}: {}\n\n{kind} options:\n", self.ty(id).words);
+        for member in &self.object(id).members {
             let name = format!("{}=<{}>", member.name, self.type_words(member.ty));
             let _ = write!(text, "  {name:<30} {}", member.words);
             match member.marks.default {
@@ -68,7 +77,7 @@ impl Schema {
             }
             text.push('\n');
         }
-        Some(text)
+        text
     }
 
     /// A type in words: `string`, `on|off`, `uint32`, `native|skb`, `list of string`.

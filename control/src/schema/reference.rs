@@ -12,6 +12,7 @@ pub fn page(schema: &Schema) -> String {
     page.out.push_str(HEAD);
     page.union("Netdevs", "Netdev", "netdev_add", "-netdev");
     page.union("Objects", "ObjectOptions", "object-add", "-object");
+    page.devices();
     page.chardevs();
     page.commands();
     page.events();
@@ -56,6 +57,15 @@ impl<'s> Page<'s> {
             self.line(&format!("\n### {}{}\n\n{}\n", value.name, origin(&value.marks), ty.words));
             self.table(self.schema.object(variant));
         }
+    }
+
+    /// The one device there is, and its properties.
+    fn devices(&mut self) {
+        let Some(id) = self.schema.type_named("VirtioNetProperties") else { return };
+        let ty = self.schema.ty(id);
+        let head = "Made by `device_add` or `-device`, with `driver`, `id` and these properties.";
+        self.line(&format!("\n## Devices\n\n{head}\n\n### virtio-net-pci\n\n{}\n", ty.words));
+        self.table(self.schema.object(id));
     }
 
     /// Chardevs have their options one level down, below `data`.

@@ -53,9 +53,12 @@ fn introspection_agrees_with_qemu_where_both_have_something() {
     let extra: Vec<_> = extra.iter().map(|d| d.at.as_str()).collect();
     for at in &extra {
         let known = at.contains(".keep-alive-")
-            || ["netdev_add.link", "netdev_add(type=hubport).hub-backlog"].contains(at)
+            || ["netdev_add.link", "netdev_add(type=hubport).hub-backlog", "netdev_add(type=nic).queues"]
+                .contains(at)
+            || *at == "netdev_add(type=nic).link-down"
             || ["netdev_add.type.af-xdp", "netdev_add.type.passt"].contains(at)
-            || ["query-netdev", "query-net-stats", "query-net-stats-reset", "qom-list-get"].contains(at);
+            || ["query-netdev", "query-net-stats", "query-net-stats-reset", "qom-list-get"].contains(at)
+            || ["nic-set-netdev", "NIC_STOPPED"].contains(at);
         assert!(known, "only ours: {at}");
     }
     assert!(extra.contains(&"netdev_add.link"));

@@ -136,6 +136,8 @@ fn marks(mut text: &'static str) -> (Marks, &'static str) {
             marks.origin = Some(origin);
         } else if word == "oob" {
             marks.oob = true;
+        } else if word == "open" {
+            marks.open = true;
         } else {
             break;
         }

@@ -15,6 +15,8 @@ pub struct Marks {
     pub origin: Option<&'static str>,
     /// The command may run out of band.
     pub oob: bool,
+    /// The command has further members, which the schema does not know: it checks its arguments itself.
+    pub open: bool,
 }
 
 /// A basic type.

@@ -47,15 +47,21 @@ impl State {
         let peer = client.peer.and_then(|id| self.net.client(id));
         match (&client.kind, peer) {
             (Kind::HubPort { .. }, _) => {}
+            // The hub shows the first queue.
+            (Kind::Nic(_), Some(peer)) if matches!(peer.kind, Kind::HubPort { .. }) => {
+                for queue in 1..self.queues(client) {
+                    self.describe_queue(out, client, queue);
+                }
+            }
             (Kind::Nic(_), Some(peer)) => {
-                for queue in 0..client.queues().len().max(1) {
+                for queue in 0..self.queues(client) {
                     self.describe_queue(out, client, queue);
                     out.push_str(" \\ ");
                     self.describe_queue(out, peer, queue);
                 }
             }
             (Kind::Nic(_) | Kind::Netdev(_), None) => {
-                for queue in 0..client.queues().len().max(1) {
+                for queue in 0..self.queues(client) {
                     self.describe_queue(out, client, queue);
                 }
             }
@@ -66,6 +72,12 @@ impl State {
             }
             (Kind::Netdev(_), Some(_)) => {}
         }
+    }
+
+    /// Lines that a client has: a nic's queues are there whether they run or not.
+    fn queues(&self, client: &Client) -> usize {
+        let pairs = self.nics.of(client.id).map(|nic| usize::from(nic.state.properties.pairs));
+        pairs.unwrap_or(client.queues().len()).max(1)
     }
 
     /// One line for a queue of a client, and the client's filters.

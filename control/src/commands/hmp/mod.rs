@@ -10,6 +10,7 @@ use super::args::Args;
 use super::{Context, Outcome, State};
 use crate::options::{self, id::well_formed, opts::Opts};
 use crate::qmp::error::QmpError;
+use crate::qmp::events::Event;
 use crate::schema::{self, Dialect, Schema};
 use line::{Parsed, Words};
 use serde_json::{Map, Value};
@@ -74,13 +75,15 @@ impl State {
                 Some(text) => text,
                 None => format!("unknown command: '{first}'\n"),
             }),
-            "netdev_add" => self.netdev_add_line(cx.monitor, first, words.whole()),
-            "netdev_del" => Answer::Reply(self.netdev_del(&object([("id", first.into())]))),
+            "netdev_add" => self.netdev_add_line(cx, first, words.whole()),
+            "device_add" => self.device_add_line(first, words.whole(), cx.events),
+            "device_del" => Answer::Reply(self.device_del(&object([("id", first.into())])).into()),
+            "netdev_del" => Answer::Reply(self.netdev_del(&object([("id", first.into())]), cx.events)),
             "object_add" => self.object_add_line(first),
             "object_del" => Answer::Reply(self.object_del(&object([("id", first.into())]))),
             "set_link" => {
                 let args = object([("name", first.into()), ("up", words.flag(1).into())]);
-                Answer::Reply(self.set_link(&args).into())
+                Answer::Reply(self.set_link(&args, cx.events).into())
             }
             "chardev-remove" => Answer::Reply(self.chardev_remove(&object([("id", first.into())])).into()),
             "getfd" => {
@@ -97,7 +100,7 @@ impl State {
 
     /// QEMU keeps the options of a netdev added here in a list of their own, which refuses a bad or repeated id before
     /// the command proper sees it; what it says goes to the log, and the monitor gets a pointer to the help.
-    fn netdev_add_line(&mut self, monitor: u64, text: &str, line: &str) -> Answer {
+    fn netdev_add_line(&mut self, cx: &mut Context<'_>, text: &str, line: &str) -> Answer {
         let refused = Answer::Text(format!("Try \"help {line}\" for more information\n"));
         let Ok(opts) = Opts::parse(text, "type") else { return refused };
         if opts.id().is_some_and(|id| self.by_line.contains(id) && self.net.check_free(id).is_err()) {
@@ -114,7 +117,7 @@ impl State {
         match options::from_cli("Netdev", text) {
             Ok(args) => {
                 let name = args.text("id").to_owned();
-                let outcome = self.netdev_add(monitor, args);
+                let outcome = self.netdev_add(cx.monitor, args, cx.events);
                 if !matches!(outcome, Outcome::Done(Err(_))) {
                     self.by_line.insert(name);
                 }
@@ -122,6 +125,16 @@ impl State {
             }
             Err(error) => Answer::Reply(Err(error).into()),
         }
+    }
+
+    fn device_add_line(&mut self, text: &str, line: &str, events: &mut Vec<Event>) -> Answer {
+        if Opts::parse(text, "driver").is_err() {
+            return Answer::Text(format!("Try \"help {line}\" for more information\n"));
+        }
+        if let Some(help) = options::device::help(text) {
+            return Answer::Text(help);
+        }
+        Answer::Reply(options::device::from_cli(text).and_then(|args| self.device_add(args, events)).into())
     }
 
     fn object_add_line(&mut self, text: &str) -> Answer {

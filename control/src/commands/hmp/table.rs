@@ -41,6 +41,8 @@ const fn entry(
 pub(super) const COMMANDS: &[Entry] = &[
     entry(&["chardev-remove"], &[Word::Text], "id", "remove a chardev that nobody uses"),
     entry(&["closefd"], &[Word::Text], "name", "close a file descriptor that getfd kept"),
+    entry(&["device_add"], &[Word::Options], "driver[,property=value...]", "make a device: a nic"),
+    entry(&["device_del"], &[Word::Text], "id", "remove a device"),
     entry(&["getfd"], &[Word::Text], "name", "keep the file descriptor that came with the command"),
     entry(&["help", "?"], &[Word::Maybe], "[command]", "tell the commands, or one of them"),
     entry(&["info"], &[Word::Maybe], "[subject]", "tell the state of something"),

@@ -12,6 +12,7 @@ use crate::apply::jobs::Product;
 use crate::model::{Change, ClientId, FilterId, Netdev};
 use crate::options::id::well_formed;
 use crate::qmp::error::QmpError;
+use crate::qmp::events::Event;
 use engine::topology::model::HUB_BACKLOG_MOST;
 use engine::{Attachments, Retired};
 use serde_json::{Map, Value};
@@ -32,13 +33,18 @@ pub(super) struct Opening {
 
 impl State {
     /// Checks in QEMU's order: identifier, backend built, name free, then the backend's own rules.
-    pub(super) fn netdev_add(&mut self, monitor: u64, args: Map<String, Value>) -> Outcome {
+    pub(super) fn netdev_add(
+        &mut self,
+        monitor: u64,
+        args: Map<String, Value>,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
         let name = args.text("id");
         if !well_formed(name) {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(driver, "hubport" | "tap") {
+        if !matches!(driver, "hubport" | "nic" | "tap") {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -47,6 +53,7 @@ impl State {
         }
         match driver {
             "hubport" => self.add_hubport(args).into(),
+            "nic" => self.add_nic(monitor, args, events).into(),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -136,7 +143,12 @@ impl State {
     }
 
     /// Removes a netdev with its filters; the reply comes when its files are closed and its script has run.
-    pub(super) fn netdev_del(&mut self, args: &Map<String, Value>) -> Outcome {
+    pub(super) fn netdev_del(&mut self, args: &Map<String, Value>, events: &mut Vec<Event>) -> Outcome {
+        if self.net.netdev(args.text("id")).is_none()
+            && let Some(removed) = self.del_nic(args.text("id"))
+        {
+            return removed.into();
+        }
         let removed = match self.net.remove(args.text("id")) {
             Ok(removed) => removed,
             Err(error) => return Err(error.into()).into(),
@@ -148,6 +160,7 @@ impl State {
             Ok(retired) => retired,
             Err(error) => return Err(error).into(),
         };
+        self.settle_links(events);
         if removed.client.queues().is_empty() && removed.filters.is_empty() {
             return Ok(empty()).into();
         }

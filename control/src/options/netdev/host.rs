@@ -179,4 +179,10 @@ pub struct NicOptions {
     /// Number of MSI-X vectors; 0 turns MSI-X off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vectors: Option<u32>,
+    /// Queue pairs at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u32>,
+    /// What tells the guest that its link is down: `signal` or `disconnect`.
+    #[serde(rename = "link-down", skip_serializing_if = "Option::is_none")]
+    pub link_down: Option<String>,
 }

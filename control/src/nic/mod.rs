@@ -1,0 +1,20 @@
+//! Nics: virtio-net devices that guests drive over vhost-user sockets.
+//!
+//! ```text
+//!  chardev (listens, accepts) -> Connection (bytes, files) -> engine::vhost::Session (protocol)
+//!                                                                  |
+//!                                           Plug (queue pairs <-> workers, by a commit each)
+//! ```
+//!
+//! A nic exists without a guest: frames for it are then dropped as `not-connected`. A guest may leave and another come.
+//! Nothing here waits for a VMM: a message that stopped half-way stays half-way.
+
+mod connection;
+mod features;
+mod nics;
+mod plug;
+mod view;
+
+pub use features::{MOST_PAIRS, NicProperties};
+pub use nics::{Happened, Made, Nic, NicState, Nics, Standing};
+pub use view::RingView;

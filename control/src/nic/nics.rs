@@ -1,0 +1,330 @@
+//! All nics: their chardevs, connections and sessions.
+
+use super::connection::{Connection, Read};
+use super::features::NicProperties;
+use super::plug::{Plug, QueuePair};
+use crate::apply::Binding;
+use crate::chardev::Stream;
+use crate::model::{ClientId, Net};
+use crate::reactor::{Interest, Part, Reactor, Ready, Token, Wake};
+use engine::backend::nic::NetFeatures;
+use engine::vhost::{Session, config_changed};
+use nix::sys::socket::{MsgFlags, send};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The object number of the wake-up that workers use.
+const WAKE: u32 = u32::MAX;
+
+/// What a nic is, apart from its connection.
+#[derive(Debug)]
+pub struct NicState {
+    /// What it is made of.
+    pub properties: NicProperties,
+    /// Feature bits that the guest accepted.
+    pub accepted: Option<u64>,
+    /// Why a ring was stopped for cause: its number and the reason.
+    pub stopped: Option<(usize, String)>,
+    /// Queue pairs.
+    pub(super) pairs: Vec<QueuePair>,
+    /// Written to by a worker that stops a ring.
+    pub(super) wake: Arc<OwnedFd>,
+    /// The guest's driver agreed to the standby feature, and nobody was told yet.
+    pub(super) standby: bool,
+}
+
+/// Where a nic comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The id that its maker gave; `netdev_add` always has one.
+    pub id: Option<String>,
+    /// Its object path.
+    pub path: String,
+    /// `netdev_add type=nic` made it, so `netdev_del` removes it too.
+    pub by_netdev_add: bool,
+}
+
+/// One nic.
+#[derive(Debug)]
+pub struct Nic {
+    /// Its name.
+    pub name: String,
+    /// The chardev where its guest's VMM connects.
+    pub chardev: String,
+    /// Where it comes from.
+    pub made: Made,
+    /// What it is.
+    pub state: NicState,
+    /// Its client in the model.
+    pub client: ClientId,
+    /// The link as the guest last could hear of it.
+    link_up: bool,
+    link: Option<(Connection, Session)>,
+}
+
+/// Something happened that clients are told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happened {
+    /// A VMM has connected: nic, chardev.
+    Connected(String, String),
+    /// It has gone, or was sent away: nic, chardev.
+    Disconnected(String, String),
+    /// A ring was stopped for cause: nic, ring, reason.
+    Stopped(String, usize, String),
+    /// The guest's driver agreed to the standby feature: nic.
+    Standby(String),
+}
+
+/// How a nic's connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// Nobody is connected.
+    Alone,
+    /// A VMM is connected and no ring runs.
+    Connecting,
+    /// A ring runs.
+    Running,
+    /// A ring was stopped for cause.
+    Failed(usize, &'a str),
+}
+
+/// All nics.
+pub struct Nics {
+    reactor: Rc<Reactor>,
+    nics: BTreeMap<u32, Nic>,
+    next: u32,
+    wake: Arc<OwnedFd>,
+}
+
+impl Nics {
+    /// No nic yet.
+    ///
+    /// # Errors
+    /// The kernel's, when no descriptor is left.
+    pub fn new(reactor: Rc<Reactor>) -> io::Result<Self> {
+        let wake = Wake::new()?;
+        let wake = Arc::new(wake.as_fd().try_clone_to_owned()?);
+        reactor.watch(wake.as_fd(), Token::new(Part::Nic, WAKE, 0), Interest::READ)?;
+        Ok(Self { reactor, nics: BTreeMap::new(), next: 0, wake })
+    }
+
+    /// Adds a nic; its number is what its chardev's connections come for.
+    pub fn add(
+        &mut self,
+        name: &str,
+        chardev: &str,
+        made: Made,
+        client: ClientId,
+        properties: NicProperties,
+    ) -> u32 {
+        let number = self.next;
+        self.next += 1;
+        let pairs = std::iter::repeat_with(QueuePair::default).take(usize::from(properties.pairs)).collect();
+        let wake = self.wake.clone();
+        let state = NicState { properties, accepted: None, stopped: None, pairs, wake, standby: false };
+        let (name, chardev) = (name.to_owned(), chardev.to_owned());
+        self.nics.insert(number, Nic { name, chardev, made, state, client, link_up: true, link: None });
+        number
+    }
+
+    /// All of them, oldest first.
+    pub fn all(&self) -> impl Iterator<Item = &Nic> {
+        self.nics.values()
+    }
+
+    /// The nic of a client.
+    #[must_use]
+    pub fn of(&self, client: ClientId) -> Option<&Nic> {
+        self.nics.values().find(|nic| nic.client == client)
+    }
+
+    /// The chardev of the nic of that number.
+    #[must_use]
+    pub fn chardev(&self, number: u32) -> Option<&str> {
+        Some(&self.nics.get(&number)?.chardev)
+    }
+
+    /// Calls [`Nics::ready`] once more, when everything under way has been done.
+    pub fn call_again(&self) {
+        // An eventfd that is full is readable as it is.
+        let _ = nix::unistd::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Removes the nic of a client; its rings are stopped and its connection closed.
+    pub fn remove(&mut self, client: ClientId, net: &mut Net, binding: &mut Binding) -> Option<Nic> {
+        let number = *self.nics.iter().find(|(_, nic)| nic.client == client)?.0;
+        let mut nic = self.nics.remove(&number)?;
+        nic.end(net, binding);
+        Some(nic)
+    }
+
+    /// A VMM has connected to the nic of that number. None: it was sent away.
+    pub fn connected(
+        &mut self,
+        number: u32,
+        stream: Stream,
+        net: &mut Net,
+        binding: &mut Binding,
+    ) -> Option<Happened> {
+        let nic = self.nics.get_mut(&number)?;
+        if nic.state.properties.disconnects && !nic.is_link_up(net) {
+            return None;
+        }
+        let session = Session::new(&Plug { client: nic.client, nic: &mut nic.state, net, binding });
+        let token = Token::new(Part::Nic, number, 0);
+        match Connection::new(stream, token, &self.reactor) {
+            Ok(connection) => {
+                nic.link = Some((connection, session));
+                nic.link_up = nic.is_link_up(net);
+                nic.state.stopped = None;
+                Some(Happened::Connected(nic.name.clone(), nic.chardev.clone()))
+            }
+            Err(error) => {
+                tracing::error!("nic '{}': its connection cannot be watched: {error}", nic.name);
+                None
+            }
+        }
+    }
+
+    /// Handles what happened to a descriptor of [`Part::Nic`].
+    pub fn ready(&mut self, ready: Ready, net: &mut Net, binding: &mut Binding) -> Vec<Happened> {
+        if ready.token.object == WAKE {
+            let _ = nix::unistd::read(self.wake.as_fd(), &mut [0; 8]);
+            return self.faults();
+        }
+        let Some(nic) = self.nics.get_mut(&ready.token.object) else { return Vec::new() };
+        let stays = nic.serve(&ready, &self.reactor, net, binding);
+        let mut happened = Vec::new();
+        if std::mem::take(&mut nic.state.standby) {
+            happened.push(Happened::Standby(nic.name.clone()));
+        }
+        if !stays {
+            nic.end(net, binding);
+            happened.push(Happened::Disconnected(nic.name.clone(), nic.chardev.clone()));
+        }
+        happened
+    }
+
+    /// Tells guests whose link has changed in the model, or closes their connections where that is asked for.
+    pub fn settle_links(&mut self, net: &mut Net, binding: &mut Binding) -> Vec<Happened> {
+        let mut happened = Vec::new();
+        for nic in self.nics.values_mut() {
+            let up = nic.is_link_up(net);
+            if std::mem::replace(&mut nic.link_up, up) == up {
+                continue;
+            }
+            if !up && nic.state.properties.disconnects && nic.is_connected() {
+                nic.end(net, binding);
+                happened.push(Happened::Disconnected(nic.name.clone(), nic.chardev.clone()));
+            } else if let Some((_, session)) = &nic.link {
+                tell_config(session);
+            }
+        }
+        happened
+    }
+
+    /// Rings that workers stopped.
+    fn faults(&mut self) -> Vec<Happened> {
+        let mut all = Vec::new();
+        for nic in self.nics.values_mut().filter(|nic| nic.state.stopped.is_none()) {
+            let found = nic.state.pairs.iter().enumerate().find_map(|(i, pair)| {
+                let (ring, why) = pair.fault()?;
+                Some((2 * i + ring, why))
+            });
+            if let Some((ring, why)) = found {
+                tracing::warn!("nic '{}': ring {ring} stopped: {why}", nic.name);
+                nic.state.stopped = Some((ring, why.clone()));
+                all.push(Happened::Stopped(nic.name.clone(), ring, why));
+            }
+        }
+        all
+    }
+}
+
+impl Nic {
+    /// Whether a VMM is connected.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// How its connection stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing<'_> {
+        match &self.state.stopped {
+            Some((ring, why)) if self.is_connected() => Standing::Failed(*ring, why),
+            _ if self.state.pairs.iter().any(QueuePair::runs) => Standing::Running,
+            _ if self.is_connected() => Standing::Connecting,
+            _ => Standing::Alone,
+        }
+    }
+
+    fn is_link_up(&self, net: &Net) -> bool {
+        net.client(self.client).is_some_and(|client| client.link_up)
+    }
+
+    /// Reads and answers messages. False: the connection is over.
+    fn serve(&mut self, ready: &Ready, reactor: &Reactor, net: &mut Net, binding: &mut Binding) -> bool {
+        let Some((connection, session)) = &mut self.link else { return true };
+        if ready.write && !connection.flush(reactor) {
+            return false;
+        }
+        let mut plug = Plug { client: self.client, nic: &mut self.state, net, binding };
+        loop {
+            match connection.read() {
+                Read::Message(message) => match session.handle(message, &mut plug) {
+                    Ok(None) => warn_refused(&self.name, session),
+                    Ok(Some(reply)) => {
+                        warn_refused(&self.name, session);
+                        if !connection.reply(reply, reactor) {
+                            return false;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!("nic '{}': {error}; the connection is closed", self.name);
+                        return false;
+                    }
+                },
+                Read::Later => return true,
+                Read::End => return false,
+                Read::Bad(error) => {
+                    tracing::warn!("nic '{}': {error}; the connection is closed", self.name);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Ends the connection and whatever runs.
+    fn end(&mut self, net: &mut Net, binding: &mut Binding) {
+        if let Some((connection, mut session)) = self.link.take() {
+            let mut plug = Plug { client: self.client, nic: &mut self.state, net, binding };
+            session.end(&mut plug);
+            plug.clear();
+            drop(connection);
+        }
+        self.state.accepted = None;
+    }
+}
+
+/// Lets a driver look at the configuration space again, if the VMM wants to hear of it. A channel that is full holds
+/// such a message already.
+fn tell_config(session: &Session) {
+    if let Some(channel) = session.channel().filter(|_| session.hears_of_config()) {
+        let _ = send(channel.as_raw_fd(), &config_changed(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+    }
+}
+
+fn warn_refused(name: &str, session: &mut Session) {
+    if let Some(error) = session.refused() {
+        tracing::warn!("nic '{name}': {error}; the message was refused");
+    }
+}
+
+/// Whether a guest's driver agreed to stand in for another device.
+pub(super) const fn stands_by(accepted: u64) -> bool {
+    accepted & NetFeatures::STANDBY != 0
+}
