@@ -11,6 +11,7 @@ pub mod failure;
 pub mod histogram;
 pub mod link;
 pub mod load;
+pub mod pktgen;
 pub mod placement;
 pub mod proc;
 pub mod qmp;

@@ -2,7 +2,7 @@
 
 use bench::args::Args;
 use bench::compare::lab::{Lab, catch_signals};
-use bench::compare::{churn, idle, link, qmp, tap};
+use bench::compare::{churn, idle, link, qmp, tap, vhost};
 use bench::failure::{Failure, Result, exit};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,6 +13,7 @@ scripts/compare tap    two namespaces joined by netdevd, QEMU's hub, the kernel'
                        [--only WORKLOAD]...
 scripts/compare qmp    QMP commands a second beside QEMU's; [--rounds 5] [--secs 1]
 scripts/compare link   the link between workers beside DPDK's rte_ring
+scripts/compare vhost  two nics on a hub beside testpmd with two vhost ports, the same load on both
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]
 scripts/compare idle   100 idle taps: CPU share, and the first frame after a rest; [--taps 100]
 All: --json prints the report instead of the table; --lock FILE keeps measurements apart.
@@ -49,6 +50,10 @@ fn run() -> Result<()> {
             args.finish()?;
             link::run(&lab, rounds.min(3), json, check)
         }
+        Some("vhost") => {
+            args.finish()?;
+            vhost::run(&lab, rounds, json, check)
+        }
         Some("churn") => {
             let pairs = args.value("--pairs")?.unwrap_or(if quick { 500 } else { 10_000 });
             let peer = args.value::<String>("--peer")?.unwrap_or_else(|| "netdevd".into());
@@ -60,7 +65,7 @@ fn run() -> Result<()> {
             args.finish()?;
             idle::run(&lab, taps, if quick { 2.0 } else { 10.0 }, json, check)
         }
-        _ => Err(Failure::new("tap, qmp, link, churn or idle? (--help)")),
+        _ => Err(Failure::new("tap, qmp, link, vhost, churn or idle? (--help)")),
     }
 }
 

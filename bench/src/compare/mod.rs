@@ -18,4 +18,5 @@ pub mod qmp;
 pub mod stats;
 pub mod table;
 pub mod tap;
+pub mod vhost;
 pub mod workload;
