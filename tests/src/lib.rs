@@ -5,6 +5,7 @@
 //! - [`netns`]: network namespaces that vanish with the test, and commands inside them
 //! - [`packet`]: sends and receives single frames on an interface
 //! - [`lab`]: a daemon with taps in other namespaces
+//! - [`guest`]: a guest without a machine on a nic's socket
 //! - [`skip`]: what a test needs and this machine may lack; every skip is printed and counted
 //! - [`differential`]: the same lines to both programs, and the table of intended differences
 //!
@@ -13,6 +14,7 @@
 
 pub mod daemon;
 pub mod differential;
+pub mod guest;
 pub mod lab;
 pub mod netns;
 pub mod packet;

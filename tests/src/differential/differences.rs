@@ -117,6 +117,36 @@ pub const TABLE: &[Difference] = &[
         ours: Ours::Refuses("not compiled into this binary"),
     },
     Difference {
+        name: "nic-is-built",
+        reason: "QEMU's nics come from -nic and device_add; here netdev_add makes one too, which needs a socket for its guest's VMM",
+        reference_survives: true,
+        ours: Ours::Says("Parameter 'addr' is missing"),
+    },
+    Difference {
+        name: "nic-listens",
+        reason: "netdev_add type=nic makes a nic that listens for a VMM",
+        reference_survives: true,
+        ours: Ours::Accepts,
+    },
+    Difference {
+        name: "device-needs-a-chardev",
+        reason: "QEMU without a machine has no bus for a nic; ours needs none, but a chardev where the guest's VMM connects",
+        reference_survives: true,
+        ours: Ours::Says("Parameter 'chardev' is missing"),
+    },
+    Difference {
+        name: "device-needs-no-machine",
+        reason: "the guest is a VMM's, behind the chardev",
+        reference_survives: true,
+        ours: Ours::Accepts,
+    },
+    Difference {
+        name: "nic-set-netdev",
+        reason: "QEMU cannot give a nic another netdev; its users have to restart the guest",
+        reference_survives: true,
+        ours: Ours::Accepts,
+    },
+    Difference {
         name: "query-netdev",
         reason: "reading netdevs back is an extension; QEMU has no such command",
         reference_survives: true,
@@ -158,6 +188,7 @@ pub const PENDING: &[&str] = &[
 
 /// Commands of ours that QEMU does not have, with the reason.
 pub const EXTRA_COMMANDS: &[(&str, &str)] = &[
+    ("nic-set-netdev", "another netdev for a nic whose guest runs"),
     ("qom-list-get", "in QEMU since 10.1: properties with their values in one go"),
     ("query-netdev", "every netdev and nic with options, peer, link state, transport and filters"),
     ("query-net-stats", "counters of workers and ports"),
@@ -170,6 +201,8 @@ pub const COMMANDS: &[&str] = &[
     "chardev-add",
     "chardev-remove",
     "closefd",
+    "device_add",
+    "device_del",
     "getfd",
     "human-monitor-command",
     "netdev_add",

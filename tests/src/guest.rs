@@ -1,0 +1,302 @@
+//! A guest without a machine: it shares memory, drives two rings of a vhost-user nic, and checks every byte.
+#![allow(unsafe_code)]
+
+use std::io::Read;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::backend::nic::NetFeatures;
+use engine::mem::guest::{GuestMemory, Region};
+use engine::virtq::{DriverRing, DriverSeg, F_RING_PACKED, F_VERSION_1, Position, RingConfig, packed, split};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::uio::{pread, pwrite};
+use vhost::vhost_user::message::{
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
+};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::wait;
+
+/// Entries of each ring.
+const RING: u16 = 64;
+/// Bytes of the guest's memory.
+const MEMORY: u64 = 1 << 20;
+/// What the front-end calls its memory.
+const USER: u64 = 0x7000_0000_0000;
+/// Bytes of the virtio-net header.
+const HEADER: usize = 12;
+/// Bytes between buffers.
+const BUFFER: u64 = 4096;
+/// Bytes of a receive buffer that is one of several for a frame.
+const PIECE: u32 = 256;
+
+/// What a guest asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Packed rings.
+    pub packed: bool,
+    /// Mergeable receive buffers, each too small for a large frame.
+    pub mergeable: bool,
+}
+
+/// A guest with one queue pair; ring 0 receives, ring 1 transmits.
+pub struct Guest<R> {
+    frontend: Frontend,
+    memory: OwnedFd,
+    channel: UnixStream,
+    rings: [Ring<R>; 2],
+    free: Vec<u32>,
+    mergeable: bool,
+}
+
+struct Ring<R> {
+    ring: R,
+    /// Addresses of the available part and of the first buffer.
+    avail: u64,
+    first: u64,
+    kick: EventFd,
+    call: EventFd,
+}
+
+impl<R: DriverRing> Ring<R> {
+    fn seg(&self, token: u32, len: u32) -> DriverSeg {
+        DriverSeg { addr: self.first + u64::from(token) * BUFFER, len }
+    }
+
+    fn publish(&mut self) {
+        if self.ring.publish() {
+            self.kick.write(1).expect("a kick");
+        }
+    }
+
+    /// The next buffer that comes back, if one does within `limit`.
+    fn used(&mut self, limit: Duration) -> Option<(u32, u32)> {
+        let until = Instant::now() + limit;
+        loop {
+            self.ring.want_calls(true);
+            if let Some(used) = self.ring.used().expect("the device keeps the rules") {
+                return Some(used);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            // SAFETY: the descriptor is open as long as `call` is, and used for this one wait.
+            let call = unsafe { BorrowedFd::borrow_raw(self.call.as_raw_fd()) };
+            poll(&mut [PollFd::new(call, PollFlags::POLLIN)], timeout).expect("poll");
+            // Empty is fine: the time was up, or a signal came.
+            let _ = self.call.read();
+        }
+    }
+}
+
+impl<R: DriverRing> Guest<R> {
+    /// Connects to the nic that listens at `path` and starts both rings; the nic runs them when this returns.
+    ///
+    /// # Errors
+    /// What the nic refused, or how it hung up.
+    ///
+    /// # Panics
+    /// When this machine has no memory for it.
+    pub fn connect(path: &Path, shape: Shape) -> Result<Self, String> {
+        let connected = wait::until(wait::PATIENCE, || Frontend::connect(path, 2).ok());
+        let frontend = connected.ok_or_else(|| format!("nobody listens at {}", path.display()))?;
+        Self::begin(frontend, shape).map_err(|error| error.to_string())
+    }
+
+    fn begin(mut frontend: Frontend, shape: Shape) -> Result<Self, vhost::Error> {
+        let file = memfd_create("guest", MFdFlags::MFD_CLOEXEC).expect("memfd");
+        nix::unistd::ftruncate(&file, MEMORY.cast_signed()).expect("ftruncate");
+        let region = Region { guest: 0, user: USER, size: MEMORY, offset: 0 };
+        let copy = file.try_clone().expect("dup");
+        let memory = Arc::new(GuestMemory::new(&[(region, copy)]).expect("the guest's memory"));
+
+        let offered = frontend.get_features()?;
+        let mut wanted =
+            F_VERSION_1 | NetFeatures::STATUS | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+        for (on, bit) in [(shape.packed, F_RING_PACKED), (shape.mergeable, NetFeatures::MRG_RXBUF)] {
+            wanted |= if on { bit } else { 0 };
+        }
+        assert_eq!(wanted & !offered, 0, "not offered");
+        type Protocol = VhostUserProtocolFeatures;
+        let protocol = Protocol::MQ | Protocol::REPLY_ACK | Protocol::CONFIG | Protocol::BACKEND_REQ;
+        assert!(frontend.get_protocol_features()?.contains(protocol));
+        frontend.set_protocol_features(protocol)?;
+        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        frontend.set_owner()?;
+        frontend.set_features(wanted)?;
+        let (channel, theirs) = UnixStream::pair().expect("a socket pair");
+        frontend.set_backend_request_fd(&theirs)?;
+        frontend.set_mem_table(&[VhostUserMemoryRegionInfo {
+            guest_phys_addr: 0,
+            memory_size: MEMORY,
+            userspace_addr: USER,
+            mmap_offset: 0,
+            mmap_handle: file.as_raw_fd(),
+        }])?;
+        let mut at = 0;
+        let rings: [Result<Ring<R>, _>; 2] = [0, 1].map(|index| {
+            let ring = start(&frontend, index, at, shape.packed, wanted, &memory);
+            at = ring.as_ref().map_or(0, |ring| ring.first + BUFFER * u64::from(RING));
+            ring
+        });
+        let [receive, transmit] = rings;
+        let mut rings = [receive?, transmit?];
+        let len = if shape.mergeable { PIECE } else { BUFFER as u32 };
+        for token in 0..u32::from(RING) {
+            let seg = rings[0].seg(token, len);
+            assert!(rings[0].ring.add(&[seg], 0, token));
+        }
+        rings[0].publish();
+        let free = (0..u32::from(RING)).collect();
+        Ok(Self { frontend, memory: file, channel, rings, free, mergeable: shape.mergeable })
+    }
+
+    /// Sends a frame: it is in the ring when this returns. False: the ring is full.
+    ///
+    /// # Panics
+    /// For a frame that no buffer holds.
+    pub fn send(&mut self, frame: &[u8]) -> bool {
+        let ring = &mut self.rings[1];
+        while let Some((token, _)) = ring.ring.used().expect("the device keeps the rules") {
+            self.free.push(token);
+        }
+        let Some(token) = self.free.pop() else { return false };
+        let bytes = [&[0; HEADER], frame].concat();
+        let seg = ring.seg(token, bytes.len() as u32);
+        assert_eq!(pwrite(&self.memory, &bytes, seg.addr.cast_signed()), Ok(bytes.len()));
+        assert!(ring.ring.add(&[seg], 1, token));
+        ring.publish();
+        true
+    }
+
+    /// The next frame, if one comes within `limit`.
+    ///
+    /// # Panics
+    /// When the nic breaks the rules.
+    pub fn receive(&mut self, limit: Duration) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut pieces = 1;
+        while pieces > 0 {
+            let (token, len) = self.rings[0].used(if bytes.is_empty() { limit } else { wait::PATIENCE })?;
+            let ring = &mut self.rings[0];
+            let mut part = vec![0; len as usize];
+            let seg = ring.seg(token, if self.mergeable { PIECE } else { BUFFER as u32 });
+            assert!(len <= seg.len, "{len} bytes in a buffer of {}", seg.len);
+            assert_eq!(pread(&self.memory, &mut part, seg.addr.cast_signed()), Ok(part.len()));
+            if bytes.is_empty() {
+                pieces = u16::from_le_bytes([part[10], part[11]]);
+                assert!(pieces == 1 || self.mergeable, "{pieces} buffers");
+            }
+            bytes.append(&mut part);
+            pieces -= 1;
+            assert!(ring.ring.add(&[seg], 0, token));
+            ring.publish();
+        }
+        Some(bytes.split_off(HEADER))
+    }
+
+    /// Writes an available index that is further than the ring is long (split rings), and kicks.
+    pub fn jump(&mut self) {
+        let ring = &self.rings[1];
+        assert_eq!(pwrite(&self.memory, &0x7000u16.to_le_bytes(), (ring.avail + 2).cast_signed()), Ok(2));
+        ring.kick.write(1).expect("a kick");
+    }
+
+    /// Whether the configuration space says that the link is up.
+    ///
+    /// # Panics
+    /// When the nic does not answer.
+    pub fn link_up(&mut self) -> bool {
+        let (_, space) =
+            self.frontend.get_config(0, 8, VhostUserConfigFlags::empty(), &[0; 8]).expect("GET_CONFIG");
+        space[6] & 1 == 1
+    }
+
+    /// Waits until it is told that the configuration space changed.
+    ///
+    /// # Panics
+    /// When nothing comes, or something else.
+    pub fn config_change(&mut self) {
+        self.channel.set_read_timeout(Some(wait::PATIENCE)).expect("a timeout");
+        let mut header = [0; 12];
+        self.channel.read_exact(&mut header).expect("a message on the channel");
+        assert_eq!(header[..4], 2u32.to_ne_bytes(), "VHOST_USER_BACKEND_CONFIG_CHANGE_MSG");
+    }
+
+    /// Whether the nic answers, or has closed the connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.frontend.get_features().is_ok()
+    }
+}
+
+/// Lays a ring out from `at` on, and hands it to the nic.
+fn start<R: DriverRing>(
+    frontend: &Frontend,
+    index: usize,
+    at: u64,
+    packed: bool,
+    features: u64,
+    memory: &Arc<GuestMemory>,
+) -> Result<Ring<R>, vhost::Error> {
+    let [desc, avail, used, first] = layout(packed, at);
+    let pointer =
+        |guest: u64| -> NonNull<u8> { memory.at(guest, 16, &mut 0).expect("the ring lies in memory") };
+    let config = RingConfig {
+        size: RING,
+        features,
+        memory: memory.clone(),
+        desc: pointer(desc),
+        avail: pointer(avail),
+        used: pointer(used),
+        used_log: None,
+        position: Position::START,
+        kick: None,
+        call: None,
+        err: None,
+    };
+    let ring = R::new(&config).expect("a ring");
+    let event = || EventFd::new(nix::libc::EFD_NONBLOCK | nix::libc::EFD_CLOEXEC).expect("an eventfd");
+    let ring = Ring { ring, avail, first, kick: event(), call: event() };
+    frontend.set_vring_num(index, RING)?;
+    frontend.set_vring_addr(
+        index,
+        &VringConfigData {
+            queue_max_size: RING,
+            queue_size: RING,
+            flags: 0,
+            desc_table_addr: USER + desc,
+            used_ring_addr: USER + used,
+            avail_ring_addr: USER + avail,
+            log_addr: None,
+        },
+    )?;
+    frontend.set_vring_base(index, if packed { 0x8000 } else { 0 })?;
+    frontend.set_vring_call(index, &ring.call)?;
+    frontend.set_vring_kick(index, &ring.kick)?;
+    let mut frontend = frontend.clone();
+    frontend.set_vring_enable(index, true)?;
+    Ok(ring)
+}
+
+/// Where the parts of a ring lie.
+fn layout(packed: bool, at: u64) -> [u64; 4] {
+    let (desc, avail, used) = if packed {
+        (packed::desc_bytes(RING), packed::EVENT_BYTES, packed::EVENT_BYTES)
+    } else {
+        (split::desc_bytes(RING), split::avail_bytes(RING), split::used_bytes(RING))
+    };
+    let page = |n: u64| n.next_multiple_of(4096);
+    let second = page(at + desc);
+    let third = page(second + avail);
+    [at, second, third, page(third + used)]
+}
