@@ -232,6 +232,17 @@ impl<R: DriverRing> Guest<R> {
         assert_eq!(header[..4], 2u32.to_ne_bytes(), "VHOST_USER_BACKEND_CONFIG_CHANGE_MSG");
     }
 
+    /// Buffers under way, for messages.
+    #[must_use]
+    pub fn books(&self) -> String {
+        let [receive, transmit] = &self.rings;
+        format!(
+            "room {} of the receive ring, {} of the transmit ring",
+            receive.ring.room(),
+            transmit.ring.room()
+        )
+    }
+
     /// Whether the nic answers, or has closed the connection.
     #[must_use]
     pub fn is_connected(&self) -> bool {

@@ -51,18 +51,33 @@ fn frame(len: usize, seed: u8) -> Vec<u8> {
     head.into_iter().chain(body).collect()
 }
 
+/// The next frame is this one.
+#[track_caller]
+fn arrives<R: DriverRing>(at: &mut Guest<R>, sent: &[u8]) {
+    let got = at.receive(PATIENCE);
+    let head = |frame: &[u8]| format!("{} bytes, {:02x?}", frame.len(), &frame[..frame.len().min(20)]);
+    assert!(
+        got.as_deref() == Some(sent),
+        "expected {}, got {:?}; {}",
+        head(sent),
+        got.as_deref().map(head),
+        at.books()
+    );
+}
+
 /// Frames of several sizes from one guest to the other.
+#[track_caller]
 fn cross<A: DriverRing, B: DriverRing>(from: &mut Guest<A>, to: &mut Guest<B>) {
     for (seed, len) in [60, 14, 244, 245, 1000, 1514].into_iter().enumerate() {
         let sent = frame(len, seed as u8);
         assert!(from.send(&sent), "room for {len} bytes");
-        assert!(to.receive(PATIENCE).as_ref() == Some(&sent), "a frame of {len} bytes");
+        arrives(to, &sent);
     }
     // More than a ring holds: buffers come back.
     for seed in 0..200 {
         let sent = frame(100, seed);
         assert_eq!(wait::until(PATIENCE, || from.send(&sent).then_some(())), Some(()));
-        assert!(to.receive(PATIENCE).as_ref() == Some(&sent), "frame {seed}");
+        arrives(to, &sent);
     }
 }
 
@@ -209,8 +224,8 @@ fn a_vmm_that_stops_in_the_middle_or_talks_nonsense_harms_its_own_nic_only() {
     let mut c: Packed = plug(&daemon, "n2", Shape { packed: true, mergeable: true });
     let sent = frame(600, 9);
     assert!(c.send(&sent));
-    assert!(a.receive(PATIENCE).as_ref() == Some(&sent));
-    assert!(b.receive(PATIENCE).as_ref() == Some(&sent));
+    arrives(&mut a, &sent);
+    arrives(&mut b, &sent);
 }
 
 #[test]
@@ -233,7 +248,7 @@ fn a_ring_that_breaks_the_rules_stops_alone() {
     let mut good: Packed = plug(&daemon, "n2", Shape { packed: true, mergeable: true });
     let sent = frame(600, 9);
     assert!(good.send(&sent));
-    assert!(b.receive(PATIENCE).as_ref() == Some(&sent));
+    arrives(&mut b, &sent);
     assert_eq!(shown(&mut client, "n2")["transport"]["state"], "ready");
 }
 
