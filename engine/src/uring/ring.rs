@@ -40,6 +40,8 @@ pub(super) struct Ring {
     /// The ring belongs to the thread that enabled it.
     enabled: bool,
     waker_armed: bool,
+    /// A kick of the waker's was taken in.
+    kicked: bool,
     /// The kernel refused the ring itself; nothing is submitted any more.
     broken: Option<Errno>,
 }
@@ -86,6 +88,7 @@ impl Ring {
                 slots: 0,
                 enabled: false,
                 waker_armed: false,
+                kicked: false,
                 broken: None,
             }),
         }
@@ -240,8 +243,10 @@ impl Ring {
     pub(super) fn sleep(&mut self, files: &mut Files, sends: &mut Sends, timeout_ns: Option<u64>) {
         self.enable();
         self.arm_waker(files, sends);
+        self.kicked = false;
         self.poll(files, sends);
-        if timeout_ns == Some(0) || files.has_ready() {
+        // A kick that came since the announcement may have been taken in just now: nothing else would end the wait.
+        if timeout_ns == Some(0) || self.kicked || files.has_ready() {
             return;
         }
         if self.broken.is_some() {
@@ -352,7 +357,10 @@ impl Ring {
                         files.mark(FileId(low));
                     }
                 }
-                WAKE => self.waker_armed &= cqueue::more(cqe.flags()),
+                WAKE => {
+                    self.kicked = true;
+                    self.waker_armed &= cqueue::more(cqe.flags());
+                }
                 _ => {}
             }
         }

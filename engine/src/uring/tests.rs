@@ -267,6 +267,28 @@ fn a_wake_ends_a_sleep_and_is_never_lost() {
     }
 }
 
+/// The kick may come between the announcement and the wait, and be taken in with other completions: most easily when the
+/// waker's poll is new.
+#[test]
+fn a_kick_that_comes_while_the_sleep_begins_is_not_lost() {
+    let limit = Duration::from_secs(20);
+    for _ in 0..300 {
+        for mut io in modes() {
+            let waker = io.waker.clone();
+            let other = std::thread::spawn(move || {
+                while waker_state(&waker) == 0 {
+                    std::hint::spin_loop();
+                }
+                waker.nudge();
+            });
+            let start = Instant::now();
+            io.sleep(Some(limit.as_nanos() as u64));
+            assert!(start.elapsed() < limit, "{:?}: the sleep ended by its time only", io.mode());
+            other.join().unwrap();
+        }
+    }
+}
+
 fn waker_state(waker: &Waker) -> u32 {
     waker.state_for_test()
 }
