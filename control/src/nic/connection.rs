@@ -6,7 +6,7 @@ use engine::vhost::{Message, ProtocolError, Reader, Reply};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
-/// Messages read in one go, so that a VMM that never pauses leaves time for others.
+/// Reads for one message, so that a VMM that sends it byte by byte leaves time for others.
 const BUDGET: usize = 64;
 /// Replies that may wait for a VMM that does not read.
 const WAITING: usize = 64;

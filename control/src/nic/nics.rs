@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Messages of one VMM handled in one go.
+const MESSAGES: usize = 64;
 /// The object number of the wake-up that workers use.
 const WAKE: u32 = u32::MAX;
 
@@ -273,7 +275,8 @@ impl Nic {
             return false;
         }
         let mut plug = Plug { client: self.client, nic: &mut self.state, net, binding };
-        loop {
+        // A VMM that never pauses leaves time for others: its socket stays ready, and its turn comes again.
+        for _ in 0..MESSAGES {
             match connection.read() {
                 Read::Message(message) => match session.handle(message, &mut plug) {
                     Ok(None) => warn_refused(&self.name, session),
@@ -296,6 +299,7 @@ impl Nic {
                 }
             }
         }
+        true
     }
 
     /// Ends the connection and whatever runs.

@@ -103,11 +103,11 @@ impl<R: DeviceRing> NicTx<R> {
                 }
                 // The ring is as full of buffers as it can be: it will never hold this frame.
                 Put::Short if self.found.chains().len() >= CHAINS.min(usize::from(self.size)) => {
-                    self.too_long += 1;
+                    self.too_long += u64::from(frame.weight);
                 }
                 Put::Short => break,
                 Put::Never => {
-                    self.too_long += 1;
+                    self.too_long += u64::from(frame.weight);
                 }
             }
             taken += 1;
@@ -243,7 +243,8 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
 
     fn tx(&mut self, _turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
         let Some(ring) = &mut self.ring else {
-            self.stopped += mask.count() as u64;
+            let frames = mask.iter().filter_map(|i| burst.frames().get(i));
+            self.stopped += frames.map(|frame| u64::from(frame.weight)).sum::<u64>();
             return mask.count();
         };
         self.found.clear();
