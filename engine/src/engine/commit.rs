@@ -78,6 +78,9 @@ impl Engine {
                 for reason in DropReason::ALL {
                     counters.count_drop(reason, lanes.dropped(reason));
                 }
+                // What is still on a link finds nobody: no worker sends any more, and none takes it for delivered.
+                let on_links = (0..self.workers.len()).map(|worker| lanes.under_way(worker)).sum();
+                counters.count_drop(DropReason::PortGone, on_links);
             }
         }
         for slot in removed.filters {
