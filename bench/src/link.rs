@@ -17,7 +17,7 @@ use engine::mem::arena::{Arena, ArenaConfig};
 use engine::mem::pool::{Pool, PoolFrame};
 use engine::wire::vnet_hdr::VnetHdr;
 use engine::worker::clock::ticks;
-use engine::worker::link::{LINK_BURST, LinkBurst, Links};
+use engine::worker::link::{Destination, LINK_BURST, Links};
 use std::hint::black_box;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -42,8 +42,21 @@ pub fn pools() -> Result<[Pool; 2]> {
     <[Pool; 2]>::try_from(pools).map_err(|_| Failure::new("not two pools"))
 }
 
-fn ends() -> Result<[Links; 2]> {
-    Links::all(2).try_into().map_err(|_| Failure::new("not two ends"))
+fn ends(pools: &[Pool; 2]) -> Result<[Links; 2]> {
+    Links::all(pools).try_into().map_err(|_| Failure::new("not two ends"))
+}
+
+/// Where the frames say they go.
+const TO: Destination = Destination { slot: 1, queue: 2 };
+
+/// Waits for a burst.
+fn received(here: &mut Links, pool: &Pool, into: &mut Vec<PoolFrame>) -> Destination {
+    loop {
+        match here.receive(0, pool, into) {
+            Some(to) => return to,
+            None => std::hint::spin_loop(),
+        }
+    }
 }
 
 /// Cost of moving `bursts` bursts of `bulk` handles from CPU `from` to CPU `to`.
@@ -52,7 +65,7 @@ fn ends() -> Result<[Links; 2]> {
 /// No CPU to pin to, or a `bulk` that no burst holds.
 pub fn stream(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts: u32) -> Result<Cost> {
     let start = AtomicU32::new(0);
-    let [mut there, mut here] = ends()?;
+    let [mut there, mut here] = ends(pools)?;
     let [sender, receiver] = pools;
     let frames: Vec<_> = (0..bulk.min(LINK_BURST)).map_while(|_| sender.take(64)).collect();
     if frames.len() != bulk {
@@ -63,11 +76,9 @@ pub fn stream(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts
         || {
             clock(from, &start, || {
                 for _ in 0..bursts {
-                    let mut burst = LinkBurst::new(1, 2);
                     // SAFETY: nobody touches the bytes behind a copy, and only the original is given back.
                     let copy = |handle: &PoolFrame| unsafe { std::ptr::read(handle) };
-                    let _ = burst.extend(&mut black_box(handles).iter().map(copy));
-                    while !there.push(1, &mut burst) {
+                    while there.send(1, TO, black_box(handles).iter().map(copy)).0 == 0 {
                         std::hint::spin_loop();
                     }
                 }
@@ -75,14 +86,11 @@ pub fn stream(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts
         },
         || {
             clock(to, &start, || {
-                let (mut burst, mut got) = (LinkBurst::new(0, 0), Vec::with_capacity(LINK_BURST));
+                let mut got = Vec::with_capacity(LINK_BURST);
                 for _ in 0..bursts {
-                    while !here.pop(0, &mut burst) {
-                        std::hint::spin_loop();
-                    }
                     got.clear();
-                    burst.unpack(receiver, &mut got);
-                    black_box((burst.queue, burst.slot(), &got));
+                    let to = received(&mut here, receiver, &mut got);
+                    black_box((to, &got));
                 }
             })
         },
@@ -97,7 +105,7 @@ pub fn stream(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts
 /// No CPU to pin to.
 pub fn lap(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts: u32) -> Result<Cost> {
     let start = AtomicU32::new(0);
-    let [mut there, mut here] = ends()?;
+    let [mut there, mut here] = ends(pools)?;
     let [sender, receiver] = pools;
     sides(
         || {
@@ -108,28 +116,24 @@ pub fn lap(pools: &mut [Pool; 2], [from, to]: [usize; 2], bulk: usize, bursts: u
             while lent.len() < bulk.min(LINK_BURST) && lent.push(VnetHdr::NONE, &[seg]) {}
             clock(from, &start, || {
                 for _ in 0..bursts {
-                    let mut burst = LinkBurst::new(1, 2);
                     sender.reclaim();
                     while sender.low() {
                         sender.reclaim();
                     }
-                    let copies =
-                        lent.frames().iter().filter_map(|frame| sender.copy(black_box(&lent), frame));
-                    let _ = burst.extend(&mut { copies });
-                    while !there.push(1, &mut burst) {
+                    while there.is_full(1) {
                         std::hint::spin_loop();
                     }
+                    let copies =
+                        lent.frames().iter().filter_map(|frame| sender.copy(black_box(&lent), frame));
+                    there.send(1, TO, copies);
                 }
             })
         },
         || {
             clock(to, &start, || {
-                let (mut burst, mut held) = (LinkBurst::new(0, 0), Vec::with_capacity(LINK_BURST));
+                let mut held = Vec::with_capacity(LINK_BURST);
                 for _ in 0..bursts {
-                    while !here.pop(0, &mut burst) {
-                        std::hint::spin_loop();
-                    }
-                    burst.unpack(receiver, &mut held);
+                    received(&mut here, receiver, &mut held);
                     for frame in held.drain(..) {
                         black_box((frame.hdr(), frame.bytes().first()));
                         receiver.give(frame);

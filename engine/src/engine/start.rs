@@ -78,7 +78,7 @@ impl Engine {
         let arena = Arena::new(&ArenaConfig::default()).map_err(memory)?;
         let pools = Pool::set(cores.len(), &arena).map_err(memory)?;
         let (publisher, readers) = cell::new(Routes::default(), cores.len());
-        let links = Links::all(cores.len());
+        let links = Links::all(&pools);
         let stop = Arc::new(AtomicBool::new(false));
         let clock = Clock::calibrate();
 

@@ -3,78 +3,26 @@
 //! A burst is moved whole, so the cost of the queue is shared by its frames. Room is asked for before frames are read
 //! (lanes count what is under way to each port), so a push does not fail; where it would, the frames stay.
 
-use crate::mem::pool::ring::{Receiver, Sender, ring};
-use crate::mem::pool::{BUNDLE, Bundle, Pool, PoolFrame};
+pub use crate::mem::pool::ring::LINK_BURST;
+use crate::mem::pool::ring::{Receiver, Sender};
+use crate::mem::pool::{Pool, PoolFrame};
 
-/// Frames in one link burst at most.
-pub const LINK_BURST: usize = BUNDLE;
-
-/// Cache lines of a link; a burst takes one to three. More of them do not fit into the nearest cache beside all else.
+/// Cache lines of a link; a burst takes one or two. More of them do not fit into the nearest cache beside all else.
 const LINK_LINES: usize = 256;
 
 /// Frames under way from one worker to one port at most.
 pub const LANE_FRAMES: u64 = 256;
 
-/// Frames of one source worker for one queue of another. Of it only the frames in use are moved.
-#[derive(Debug)]
-pub struct LinkBurst {
-    /// Name of the destination queue; when the slot has another owner, the burst is dropped as `port-gone`.
+/// Where the frames of a burst go.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination {
+    /// Slot of the queue at its worker.
+    pub slot: u32,
+    /// Name of the queue; when the slot has another owner, the frames are dropped as `port-gone`.
     pub queue: u64,
-    /// The frames; their tag is the slot of the destination queue.
-    frames: Bundle,
 }
 
 const _: () = assert!(super::turn::MAX_SLOTS <= 1 << 16);
-
-impl LinkBurst {
-    /// An empty burst for a queue.
-    #[must_use]
-    pub const fn new(slot: u32, queue: u64) -> Self {
-        Self { queue, frames: Bundle::new(slot as u16) }
-    }
-
-    /// Slot of the destination queue.
-    #[must_use]
-    pub const fn slot(&self) -> u32 {
-        self.frames.tag as u32
-    }
-
-    /// Appends frames of the sending worker's pool until it is full; returns the first that came from another pool,
-    /// which stays outside.
-    #[inline]
-    pub fn extend(&mut self, frames: &mut impl Iterator<Item = PoolFrame>) -> Option<PoolFrame> {
-        self.frames.extend(frames)
-    }
-
-    /// Frames in it.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.frames.len()
-    }
-
-    /// Whether it has none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    /// Whether it takes no more.
-    #[must_use]
-    pub const fn is_full(&self) -> bool {
-        self.frames.is_full()
-    }
-
-    /// Moves the frames to the end of `into`, first to last; `pool` is any of the engine's.
-    #[inline]
-    pub fn unpack(&mut self, pool: &Pool, into: &mut Vec<PoolFrame>) {
-        pool.unpack(&mut self.frames, into);
-    }
-
-    /// Gives the frames back, since nobody takes them.
-    pub fn give_all(&mut self, pool: &mut Pool) {
-        pool.give_all(&mut self.frames);
-    }
-}
 
 /// A worker's ends of all links.
 #[derive(Debug, Default)]
@@ -84,13 +32,13 @@ pub struct Links {
 }
 
 impl Links {
-    /// Links between `workers` workers: the ends of each.
+    /// Links between the workers that these pools belong to: the ends of each.
     #[must_use]
-    pub fn all(workers: usize) -> Vec<Self> {
-        let mut all: Vec<_> = (0..workers).map(|_| Self::default()).collect();
-        for to in 0..workers {
-            for from in 0..workers {
-                let (sender, receiver) = (from != to).then(|| ring(LINK_LINES)).unzip();
+    pub fn all(pools: &[Pool]) -> Vec<Self> {
+        let mut all: Vec<_> = pools.iter().map(|_| Self::default()).collect();
+        for to in 0..pools.len() {
+            for (from, pool) in pools.iter().enumerate() {
+                let (sender, receiver) = (from != to).then(|| pool.link(LINK_LINES)).unzip();
                 if let Some(links) = all.get_mut(from) {
                     links.to.push(sender);
                 }
@@ -104,24 +52,29 @@ impl Links {
 
     /// Whether the link to a worker would refuse a burst.
     #[must_use]
-    pub fn is_full(&self, to: usize) -> bool {
-        self.to.get(to).and_then(Option::as_ref).is_none_or(Sender::is_full)
+    pub fn is_full(&mut self, to: usize) -> bool {
+        self.to.get_mut(to).and_then(Option::as_mut).is_none_or(Sender::is_full)
     }
 
-    /// Sends a burst to a worker and leaves it empty; false, changing nothing, when the link has no room.
+    /// Sends the first frames of this worker's pool, [`LINK_BURST`] at most, to a worker. Returns how many went, and the
+    /// first that is of another pool: it stays here. Takes no frame when the link is full.
     #[inline]
-    pub fn push(&mut self, to: usize, burst: &mut LinkBurst) -> bool {
-        let link = self.to.get_mut(to).and_then(Option::as_mut);
-        link.is_some_and(|link| link.push(burst.queue, &mut burst.frames))
+    pub fn send(
+        &mut self,
+        to: usize,
+        dest: Destination,
+        frames: impl Iterator<Item = PoolFrame>,
+    ) -> (usize, Option<PoolFrame>) {
+        let Some(link) = self.to.get_mut(to).and_then(Option::as_mut) else { return (0, None) };
+        link.send((dest.queue, dest.slot as u16), frames)
     }
 
-    /// Fills `burst`, which should be empty, with the oldest one from a worker; false when there is none.
+    /// Takes the oldest burst from a worker, if there is one: its frames go to the end of `into`.
     #[inline]
-    pub fn pop(&mut self, from: usize, burst: &mut LinkBurst) -> bool {
-        let link = self.from.get_mut(from).and_then(Option::as_mut);
-        let queue = link.and_then(|link| link.pop(&mut burst.frames));
-        burst.queue = queue.unwrap_or(burst.queue);
-        queue.is_some()
+    pub fn receive(&mut self, from: usize, pool: &Pool, into: &mut Vec<PoolFrame>) -> Option<Destination> {
+        let link = self.from.get_mut(from).and_then(Option::as_mut)?;
+        let (queue, tag) = pool.receive(link, into)?;
+        Some(Destination { slot: tag.into(), queue })
     }
 
     /// Whether anything waits.

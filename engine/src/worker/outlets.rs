@@ -2,7 +2,7 @@
 
 use super::idle::Wakers;
 use super::inbox::Attach;
-use super::link::{LANE_FRAMES, LINK_BURST, LinkBurst, Links};
+use super::link::{Destination, LANE_FRAMES, LINK_BURST, Links};
 use super::sources::RxSlot;
 use crate::burst::{Burst, Mask};
 use crate::filter::{Direction, Filter};
@@ -172,23 +172,15 @@ impl Outlets {
         let (now, rest) = split(mask, room);
         let mut frames = now.iter().filter_map(|i| burst.frames().get(i));
         let (mut sent, mut disposed) = (0, 0);
-        while !self.links.is_full(worker) {
-            let (mut out, before) = (LinkBurst::new(to.slot, to.queue), disposed);
+        let dest = Destination { slot: to.slot, queue: to.queue };
+        while disposed < now.count() && !self.links.is_full(worker) {
             let pool = &mut *turn.pool;
-            out.extend(&mut frames.by_ref().filter_map(|frame| {
+            let copies = frames.by_ref().filter_map(|frame| {
                 disposed += 1;
                 pool.copy(burst, frame)
-            }));
-            // There is room: this worker is the only producer.
-            let n = out.len();
-            if self.links.push(worker, &mut out) {
-                sent += n;
-            } else {
-                out.give_all(turn.pool);
-            }
-            if disposed == before {
-                break;
-            }
+            });
+            // There is room: this worker is the only producer. All copies are of its pool.
+            sent += self.links.send(worker, dest, copies).0;
         }
         lanes.count_drop(index, DropReason::NoBuffer, (disposed - sent) as u64);
         lanes.sent(index, sent as u64);
@@ -201,24 +193,22 @@ impl Outlets {
         disposed
     }
 
-    /// Delivers a burst that came over a link. Frames that went are moved to `held`, to be given back after the
-    /// turn's submission.
+    /// Delivers a burst that came over a link, the frames from `begin` on in `held`. Those that went stay there, to be
+    /// given back after the turn's submission.
     pub(super) fn arrive(
         &mut self,
         turn: &mut Turn<'_>,
-        from: usize,
-        frames: &mut LinkBurst,
+        (from, to): (usize, Destination),
         scratch: &mut Burst,
         held: &mut Vec<PoolFrame>,
+        begin: usize,
     ) {
-        let (count, slot) = (frames.len(), frames.slot());
+        let (count, slot) = (held.len() - begin, to.slot);
         let offload = &mut self.offload;
-        let owner = self.tx.get_mut(slot as usize).and_then(Option::as_mut).filter(|s| s.id == frames.queue);
+        let owner = self.tx.get_mut(slot as usize).and_then(Option::as_mut).filter(|s| s.id == to.queue);
         let Some(dest) = owner else {
-            return frames.give_all(turn.pool);
+            return held.drain(begin..).for_each(|frame| turn.pool.give(frame));
         };
-        let begin = held.len();
-        frames.unpack(turn.pool, held);
         let mut left = Mask::first(count);
         if dest.backlog.is_empty() {
             scratch.clear();

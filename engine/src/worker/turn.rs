@@ -3,7 +3,7 @@
 use super::clock::{Clock, ticks};
 use super::idle::{Idle, PAUSE_AFTER, POLL_FOR, Wakers};
 use super::inbox::{Attach, Change, Mail};
-use super::link::{LinkBurst, Links};
+use super::link::Links;
 use super::outlets::{Outlets, TxSlot};
 use super::regimes::{Regime, WorkerCounters};
 use super::sources::{RxSlot, Sources};
@@ -278,14 +278,13 @@ impl Worker {
     /// Takes bursts from other workers.
     fn links(out: &mut Outlets, turn: &mut Turn<'_>, scratch: &mut Burst, held: &mut Vec<PoolFrame>) -> u64 {
         let workers = out.links.workers();
-        let (mut burst, mut frames) = (LinkBurst::new(0, 0), 0);
+        let mut frames = 0;
         for from in 0..workers {
             for _ in 0..LINK_TAKE / workers.max(1) {
-                if !out.links.pop(from, &mut burst) {
-                    break;
-                }
-                frames += burst.len() as u64;
-                out.arrive(turn, from, &mut burst, scratch, held);
+                let begin = held.len();
+                let Some(to) = out.links.receive(from, turn.pool, held) else { break };
+                frames += (held.len() - begin) as u64;
+                out.arrive(turn, (from, to), scratch, held, begin);
             }
         }
         frames

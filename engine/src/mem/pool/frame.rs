@@ -1,11 +1,11 @@
-//! Handles of pool buffers: one frame, and up to [`BUNDLE`] frames on their way to another worker.
+//! Handles of pool buffers: one frame, and up to [`BUNDLE`] buffers on their way home.
 
 use crate::burst::Seg;
 use crate::wire::vnet_hdr::VnetHdr;
 use std::ptr::NonNull;
 
-/// Frames in one bundle at most.
-pub const BUNDLE: usize = 32;
+/// Buffers in one bundle at most.
+const BUNDLE: usize = 32;
 
 /// What lies before the bytes of a frame in its buffer.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub const BUNDLE: usize = 32;
 pub(super) struct Head {
     hdr: VnetHdr,
     owner: u32,
-    slot: u32,
+    slot: u32, // of which 16 bits are used: a load of both numbers at once is not slowed by a narrow store
     len: u32,
     weight: u32,
     capacity: u32,
@@ -44,13 +44,13 @@ impl PoolFrame {
     #[inline]
     pub(super) const unsafe fn new(
         at: NonNull<Head>,
-        (owner, slot): (u32, u32),
+        (owner, slot): (u32, u16),
         len: usize,
         capacity: usize,
     ) -> Self {
         let (len, capacity) = (len as u32, capacity as u32);
         // SAFETY: by contract the buffer is ours; buffers are aligned to cache lines.
-        unsafe { at.write(Head { hdr: VnetHdr::NONE, owner, slot, len, weight: 1, capacity }) };
+        unsafe { at.write(Head { hdr: VnetHdr::NONE, owner, slot: slot as u32, len, weight: 1, capacity }) };
         Self(at)
     }
 
@@ -83,8 +83,8 @@ impl PoolFrame {
 
     /// The pool that it came from, and its slot there.
     #[inline]
-    pub(super) const fn name(&self) -> (u32, u32) {
-        (self.head().owner, self.head().slot)
+    pub(super) const fn name(&self) -> (u32, u16) {
+        (self.head().owner, self.head().slot as u16)
     }
 
     /// Offload state of the frame.
@@ -160,79 +160,38 @@ impl PoolFrame {
     }
 }
 
-/// Up to [`BUNDLE`] frames of one pool, as the numbers of their slots: what crosses between workers. Not `Clone`; the
-/// frames come out by [`Pool::unpack`](super::Pool::unpack) of any pool of the set.
+/// Up to [`BUNDLE`] buffers of one pool on their way back to it. Not `Clone`.
 #[derive(Debug)]
-pub struct Bundle {
-    pub(super) owner: u32,
-    /// A number of the sender's that travels along.
-    pub tag: u16,
-    pub(super) len: u16,
-    pub(super) slots: [u32; BUNDLE],
+pub(super) struct Bundle {
+    len: u32,
+    slots: [u16; BUNDLE],
 }
 
 impl Bundle {
-    /// An empty bundle.
-    #[must_use]
-    pub const fn new(tag: u16) -> Self {
-        Self { owner: 0, tag, len: 0, slots: [0; BUNDLE] }
-    }
+    pub(super) const EMPTY: Self = Self { len: 0, slots: [0; BUNDLE] };
 
-    /// Appends frames of one pool until it is full; returns the first that came from another pool, which stays outside.
+    /// Appends a buffer; does nothing when it is full.
     #[inline]
-    pub fn extend(&mut self, frames: &mut impl Iterator<Item = PoolFrame>) -> Option<PoolFrame> {
-        // All counts in registers: a burst is filled in a few dozen cycles.
-        let (mut owner, mut len) = (self.owner, self.len);
-        let mut strange = None;
-        for place in self.slots.iter_mut().skip(len as usize) {
-            let Some(frame) = frames.next() else { break };
-            let (from, slot) = frame.name();
-            if len != 0 && from != owner {
-                strange = Some(frame);
-                break;
-            }
-            owner = from;
+    pub(super) fn push(&mut self, slot: u16) {
+        if let Some(place) = self.slots.get_mut(self.len as usize) {
             *place = slot;
-            len += 1;
+            self.len += 1;
         }
-        self.owner = owner;
-        self.len = len;
-        strange
     }
 
-    /// Appends a slot of the pool `owner`, all of whose slots go into bundles of their own; false when it is full.
+    /// The buffers in it.
     #[inline]
-    pub(super) fn push_slot(&mut self, owner: u32, slot: u32) -> bool {
-        let Some(place) = self.slots.get_mut(self.len as usize) else { return false };
-        *place = slot;
-        self.owner = owner;
-        self.len += 1;
-        true
+    pub(super) fn slots(&self) -> &[u16] {
+        self.slots.get(..self.len as usize).unwrap_or_default()
     }
 
-    /// Frames in it.
-    #[inline]
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// Whether it has none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Whether it takes no more.
-    #[must_use]
-    pub const fn is_full(&self) -> bool {
-        self.len as usize == BUNDLE
-    }
-
-    /// Empties it: the pool's number and the slots that were in it.
     #[inline]
-    pub(super) fn take(&mut self) -> (u32, &[u32]) {
-        let len = std::mem::take(&mut self.len) as usize;
-        (self.owner, self.slots.get(..len).unwrap_or_default())
+    pub(super) const fn is_full(&self) -> bool {
+        self.len as usize == BUNDLE
     }
 }

@@ -96,7 +96,7 @@ fn memory_of_frames_that_are_out_survives_the_pool() {
 #[test]
 fn strides_are_odd_numbers_of_lines_and_buffers_do_not_overlap() {
     assert_eq!(SMALL_STRIDE / 64 % 2, 1);
-    assert_eq!(LARGE_STRIDE / 64 % 2, 1);
+    assert_eq!(LARGE_STEPS as usize * SMALL_STRIDE / 64 % 2, 1);
     let mut pool = pools(1, 16, 4).remove(0);
     let mut all: Vec<_> = (0..16).map(|_| pool.take(SMALL).unwrap()).collect();
     all.extend((0..4).map(|_| pool.take(LARGE).unwrap()));
@@ -105,33 +105,28 @@ fn strides_are_odd_numbers_of_lines_and_buffers_do_not_overlap() {
     assert!(spans.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0));
 }
 
-fn bundle(frames: impl IntoIterator<Item = PoolFrame>) -> Bundle {
-    let mut bundle = Bundle::new(7);
-    assert!(bundle.extend(&mut frames.into_iter()).is_none());
-    bundle
-}
-
-fn unpacked(pool: &Pool, bundle: &mut Bundle) -> Vec<PoolFrame> {
-    let mut frames = Vec::new();
-    pool.unpack(bundle, &mut frames);
-    frames
+/// Frames sent over a link and received by `pool`.
+fn crossed(from: &Pool, pool: &Pool, frames: impl IntoIterator<Item = PoolFrame>) -> Vec<PoolFrame> {
+    let ((mut to, mut end), mut got) = (from.link(8), Vec::new());
+    let (sent, strange) = to.send((5, 7), frames.into_iter());
+    assert!(strange.is_none());
+    assert_eq!(pool.receive(&mut end, &mut got), (sent != 0).then_some((5, 7)));
+    assert_eq!(pool.receive(&mut end, &mut got), None, "each frame comes out once");
+    got
 }
 
 #[test]
-fn a_bundle_filled_in_parts_keeps_the_order() {
-    for cut in 0..=BUNDLE {
-        let mut pool = pools(1, BUNDLE as u32, 0).remove(0);
-        let mut frames: Vec<_> = (0..BUNDLE).map(|_| pool.take(1).unwrap()).collect();
+fn a_link_keeps_the_order_of_bursts_of_any_length() {
+    for len in 0..=ring::LINK_BURST {
+        let mut pool = pools(1, 64, 0).remove(0);
+        let frames: Vec<_> = (0..len).map(|_| pool.take(1).unwrap()).collect();
         let names: Vec<_> = frames.iter().map(PoolFrame::name).collect();
-        let rest = frames.split_off(cut);
-        let mut whole = bundle(frames);
-        assert!(whole.extend(&mut rest.into_iter()).is_none());
-        assert!(unpacked(&pool, &mut whole).iter().map(PoolFrame::name).eq(names));
+        assert!(crossed(&pool, &pool, frames).iter().map(PoolFrame::name).eq(names));
     }
 }
 
 #[test]
-fn a_bundle_carries_frames_of_both_sizes_to_another_worker() {
+fn a_link_carries_frames_of_both_sizes_to_another_worker() {
     let mut set = pools(2, 4, 2);
     let (mut b, mut a) = (set.pop().unwrap(), set.pop().unwrap());
     let frames = [60, 9000, 1500].map(|len| {
@@ -141,11 +136,11 @@ fn a_bundle_carries_frames_of_both_sizes_to_another_worker() {
         frame.set_hdr(VnetHdr { gso_size: 9, ..VnetHdr::NONE });
         frame
     });
-    let mut sent = bundle(frames);
-    assert_eq!((sent.len(), sent.tag), (3, 7));
+    let (mut to, mut from) = a.link(8);
+    assert_eq!(to.send((5, 7), frames.into_iter()).0, 3);
     std::thread::spawn(move || {
-        let got = unpacked(&b, &mut sent);
-        assert!(sent.is_empty() && unpacked(&b, &mut sent).is_empty(), "each frame comes out once");
+        let mut got = Vec::new();
+        assert_eq!(b.receive(&mut from, &mut got), Some((5, 7)));
         assert_eq!(got.iter().map(PoolFrame::weight).collect::<Vec<_>>(), [60, 9000, 1500]);
         for frame in got {
             assert_eq!((frame.len(), frame.hdr().gso_size), (frame.weight() as usize, 9));
@@ -160,18 +155,31 @@ fn a_bundle_carries_frames_of_both_sizes_to_another_worker() {
 }
 
 #[test]
-fn a_bundle_takes_frames_of_one_pool_and_no_more_than_it_holds() {
-    let mut set = pools(2, 33, 0);
-    let mut full = bundle((0..BUNDLE).map(|_| set[0].take(1).unwrap()));
-    let more = set[0].take(1).unwrap();
-    let mut rest = [more].into_iter();
-    assert!(full.extend(&mut rest).is_none());
-    let mut other = bundle(rest);
-    let strange = other.extend(&mut [set[1].take(1).unwrap()].into_iter()).unwrap();
-    assert!(full.is_full());
-    assert_eq!(other.len(), 1);
-    set[1].give(strange);
-    assert!(unpacked(&pools(1, 33, 0)[0], &mut other).is_empty(), "nothing comes out in a foreign set");
+fn a_link_takes_frames_of_its_pool_and_no_more_than_a_burst() {
+    let mut set = pools(2, 40, 0);
+    let (mut to, mut from) = set[0].link(8);
+    let mut frames: Vec<_> = (0..34).map(|_| set[0].take(1).unwrap()).collect();
+    let other = set[1].take(1).unwrap();
+    let at = other.seg().ptr();
+    frames.insert(33, other);
+    let mut frames = frames.into_iter();
+    assert!(matches!(to.send((1, 1), &mut frames), (32, None)));
+    let (sent, strange) = to.send((2, 2), &mut frames);
+    assert_eq!((sent, strange.map(|f| f.seg().ptr()), frames.len()), (1, Some(at), 1));
+    let (mut got, foreign) = (Vec::new(), pools(1, 40, 0).remove(0));
+    assert_eq!(foreign.receive(&mut from, &mut got), Some((1, 1)));
+    assert!(got.is_empty(), "nothing comes out in a foreign set");
+    assert_eq!((set[1].receive(&mut from, &mut got), got.len()), (Some((2, 2)), 1));
+}
+
+#[test]
+fn a_pool_whose_slots_have_no_numbers_is_refused() {
+    let refused = |small, large| Pool::set_of(1, PoolSize { small, large }, &arena()).is_err();
+    assert!(refused(1 << 16, 0) && refused(u32::MAX, u32::MAX) && refused(0, 2000));
+    let mut pool = Pool::set_of(1, PoolSize { small: 60_000, large: 160 }, &arena()).unwrap().remove(0);
+    let mut ends: Vec<_> = (0..160).map(|_| pool.take(LARGE).unwrap().seg().ptr() as usize).collect();
+    ends.sort_unstable();
+    assert!(ends.windows(2).all(|w| w[1] - w[0] >= LARGE), "all numbers are different");
 }
 
 proptest! {
@@ -184,7 +192,7 @@ proptest! {
         for (i, (who, len, give)) in ops.into_iter().enumerate() {
             if give && !held.is_empty() {
                 let (frame, mark) = held.swap_remove(len % held.len());
-                let frame = if len % 2 == 0 { frame } else { unpacked(&set[who], &mut bundle([frame])).remove(0) };
+                let frame = if len % 2 == 0 { frame } else { crossed(&set[frame.name().0.wrapping_sub(set[0].id) as usize], &set[who], [frame]).remove(0) };
                 prop_assert!(frame.bytes().iter().all(|&b| b == mark));
                 set[who].give(frame);
             } else {

@@ -33,18 +33,17 @@ fn pools() -> (Pool, Pool) {
     (pools.remove(0), pools.remove(0))
 }
 
-/// A burst of frames that hold their number, of weight number + 2.
-fn sent(pool: &mut Pool, n: u8) -> LinkBurst {
-    let mut burst = LinkBurst::new(0, QUEUE);
+const ARRIVAL: (usize, Destination) = (0, Destination { slot: 0, queue: QUEUE });
+
+/// Frames that hold their number, of weight number + 2.
+fn sent(pool: &mut Pool, n: u8) -> Vec<PoolFrame> {
     let frame = |i: u8| {
-        let mut frame = pool.take(60)?;
+        let mut frame = pool.take(60).unwrap();
         frame.bytes_mut().fill(i);
         frame.set_weight(u32::from(i) + 2);
-        Some(frame)
+        frame
     };
-    assert!(burst.extend(&mut (0..n).filter_map(frame)).is_none());
-    assert_eq!(burst.len(), usize::from(n));
-    burst
+    (0..n).map(frame).collect()
 }
 
 fn received(outside: &Outside) -> Vec<u8> {
@@ -55,10 +54,10 @@ fn received(outside: &Outside) -> Vec<u8> {
 fn frames_keep_their_weight_over_a_link() {
     let ((mut theirs, mut ours), (mut io, _)) = (pools(), FdIo::new(None).unwrap());
     let (mut outlets, outside, counters, lanes) = worker(8);
-    let (mut scratch, mut held) = (Burst::new(), Vec::new());
+    let (mut scratch, mut held) = (Burst::new(), sent(&mut theirs, 3));
     lanes.sent(0, 3);
     let mut turn = Turn { now: 0, io: &mut io, pool: &mut ours };
-    outlets.arrive(&mut turn, 0, &mut sent(&mut theirs, 3), &mut scratch, &mut held);
+    outlets.arrive(&mut turn, ARRIVAL, &mut scratch, &mut held, 0);
     outlets.flush(&mut turn);
     outlets.settle(&mut turn);
     assert_eq!(received(&outside), [0, 1, 2]);
@@ -70,11 +69,11 @@ fn frames_keep_their_weight_over_a_link() {
 fn what_the_port_does_not_take_waits_in_order_and_keeps_its_weight() {
     let ((mut theirs, mut ours), (mut io, _)) = (pools(), FdIo::new(None).unwrap());
     let (mut outlets, outside, counters, lanes) = worker(2);
-    let (mut scratch, mut held) = (Burst::new(), Vec::new());
+    let (mut scratch, mut held) = (Burst::new(), sent(&mut theirs, 12));
     lanes.sent(0, 12);
     let mut turn = Turn { now: 0, io: &mut io, pool: &mut ours };
     // Two go, eight wait (four of its own and four arrivals), two are one too many.
-    outlets.arrive(&mut turn, 0, &mut sent(&mut theirs, 12), &mut scratch, &mut held);
+    outlets.arrive(&mut turn, ARRIVAL, &mut scratch, &mut held, 0);
     outlets.settle(&mut turn);
     assert_eq!(counters.dropped(DropReason::LegFull), 12 + 13, "dropped with their weight");
     assert_eq!((held.len(), lanes.under_way(0)), (2, 8));
@@ -104,10 +103,10 @@ fn what_the_port_does_not_take_waits_in_order_and_keeps_its_weight() {
 fn a_burst_for_a_queue_that_is_gone_goes_home() {
     let ((mut theirs, mut ours), (mut io, _)) = (pools(), FdIo::new(None).unwrap());
     let (mut outlets, outside, ..) = worker(8);
-    let (mut scratch, mut held) = (Burst::new(), Vec::new());
+    let (mut scratch, mut held) = (Burst::new(), sent(&mut theirs, 32));
     outlets.tx[0] = None;
     let mut turn = Turn { now: 0, io: &mut io, pool: &mut ours };
-    outlets.arrive(&mut turn, 0, &mut sent(&mut theirs, 32), &mut scratch, &mut held);
+    outlets.arrive(&mut turn, ARRIVAL, &mut scratch, &mut held, 0);
     ours.reclaim();
     assert_eq!((received(&outside).len(), held.len(), theirs.out()), (0, 0, 0));
 }
