@@ -30,6 +30,24 @@ const _: () = assert!(LINK_BURST <= FIRST + (WORDS - NEXT_HEAD) * IN_WORD);
 /// 0 to 7), its tag (16 to 31) and the number of the frames' pool (32 to 63); word 1 is the queue's name.
 const LAP: u64 = 1 << 8;
 
+/// Lines that the consumer asks for ahead, once a burst is there: the producer is ahead then. One line ahead comes late, four
+/// are taken from under the producer's hands. With two, a frame costs 12.8 instead of 21 cycles at bulk 8, 7.0 instead of
+/// 8.9 at bulk 32 (near CPUs; far ones 38 instead of 75).
+const AHEAD: u64 = 2;
+
+/// Begins to load a line.
+#[inline]
+#[allow(unsafe_code)]
+fn prefetch(line: &[AtomicU64; WORDS]) {
+    // SAFETY: a prefetch has no effect but on caches.
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    let _ = line;
+}
+
 /// One cache line.
 #[derive(Debug)]
 #[repr(align(64))]
@@ -218,6 +236,9 @@ impl Receiver {
     pub(super) fn pop(&mut self) -> Option<Received> {
         let word = self.next()?;
         let first = self.shared.line(self.at)?;
+        if let Some(line) = self.shared.line(self.at + AHEAD) {
+            prefetch(line);
+        }
         let mut words = [0; LINK_BURST / IN_WORD];
         let (mine, rest) = words.split_at_mut(WORDS - HEAD);
         mine.iter_mut().zip(&first[HEAD..]).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));

@@ -36,7 +36,7 @@ fn each_burst_arrives_once_and_whole() {
             assert!(push(&mut to, i, 0, 0..32) && pop(&mut from).is_some());
         }
         let sender = loom::thread::spawn(move || {
-            let taken = |(queue, tag, slots): &(u64, u16, std::ops::Range<u16>)| {
+            let mut taken = |(queue, tag, slots): &(u64, u16, std::ops::Range<u16>)| {
                 push(&mut to, *queue, *tag, slots.clone())
             };
             ALL.iter().take_while(|burst| taken(burst)).count()
