@@ -84,7 +84,7 @@ impl Rig {
         self.io.poll();
         while self.io.take_ready().is_some() {}
         let mut turn = Turn { now: 0, io: &mut self.io, pool: &mut self.pool };
-        let room = self.to.tx.room(&mut turn).min(BURST);
+        let room = self.to.tx.room(&mut turn, BURST).min(BURST);
         self.burst.clear();
         self.from.rx.rx(&mut turn, room, &mut self.burst);
         if self.burst.is_empty() {

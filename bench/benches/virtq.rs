@@ -184,7 +184,7 @@ impl<V: DriverRing> Hop<V> {
     fn turn(&mut self) {
         let mut turn = Turn { now: 0, io: &mut self.io, pool: &mut self.pool };
         self.burst.clear();
-        let room = self.tx.room(&mut turn);
+        let room = self.tx.room(&mut turn, FRAMES);
         self.rx.rx(&mut turn, room.min(FRAMES), &mut self.burst);
         let taken = self.tx.tx(&mut turn, &self.burst, self.burst.all());
         self.tx.flush(&mut turn);

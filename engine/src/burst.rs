@@ -89,6 +89,17 @@ impl Seg {
         Self { ptr, len, front: if from == 0 { self.front } else { 0 } }
     }
 
+    /// What comes behind the first `n` bytes, if there are as many.
+    #[inline]
+    #[must_use]
+    pub const fn after(&self, n: u32) -> Option<Self> {
+        if n > self.len {
+            return None;
+        }
+        // SAFETY: n <= self.len, so the sum stays inside (or one past the end of) the validated run.
+        Some(Self { ptr: unsafe { self.ptr.add(n as usize) }, len: self.len - n, front: 0 })
+    }
+
     /// Copies bytes from offset `from` into `to`; returns how many there were.
     pub fn copy_to(&self, from: usize, to: &mut [u8]) -> usize {
         let part = self.slice(from, to.len());
@@ -150,6 +161,10 @@ pub struct Burst {
     len: usize,
     segs: Box<[Seg; SEGMENTS]>,
     used: usize,
+    /// Bytes of all frames.
+    bytes: u64,
+    /// Whether some frame has something for an offload to do.
+    offloads: bool,
 }
 
 // SAFETY: a burst only names memory; who fills it answers for the memory's life, and it moves between threads only
@@ -171,6 +186,8 @@ impl Burst {
             len: 0,
             segs: Box::new([Seg::EMPTY; SEGMENTS]),
             used: 0,
+            bytes: 0,
+            offloads: false,
         }
     }
 
@@ -196,6 +213,31 @@ impl Burst {
     pub const fn clear(&mut self) {
         self.len = 0;
         self.used = 0;
+        self.bytes = 0;
+        self.offloads = false;
+    }
+
+    /// Bytes of the first `n` frames.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self, n: usize) -> u64 {
+        if n >= self.len {
+            return self.bytes;
+        }
+        self.frames().iter().take(n).map(|frame| u64::from(frame.len)).sum()
+    }
+
+    /// Whether a frame came that leaves something to do to an offload: a checksum, or its segmentation.
+    #[inline]
+    #[must_use]
+    pub const fn has_offloads(&self) -> bool {
+        self.offloads
+    }
+
+    #[inline]
+    const fn account(&mut self, hdr: &VnetHdr, len: u32) {
+        self.bytes += len as u64;
+        self.offloads |= hdr.has_work();
     }
 
     /// Appends a frame of these segments. Returns false, changing nothing, when it does not fit.
@@ -211,6 +253,7 @@ impl Burst {
             len += seg.len;
         }
         self.used += segs.len();
+        self.account(&hdr, len);
         self.frames[self.len] = Frame { hdr, len, weight: 1, first: first as u32, count: segs.len() as u32 };
         self.len += 1;
         true
@@ -222,11 +265,36 @@ impl Burst {
         let (Some(frame), Some(slot)) = (self.frames.get_mut(self.len), self.segs.get_mut(self.used)) else {
             return false;
         };
+        let len = seg.len;
         *slot = seg;
-        *frame = Frame { hdr, len: seg.len, weight: 1, first: self.used as u32, count: 1 };
+        *frame = Frame { hdr, len, weight: 1, first: self.used as u32, count: 1 };
         self.used += 1;
         self.len += 1;
+        self.account(&hdr, len);
         true
+    }
+
+    /// As [`Burst::push_one`] for a run of items: `each` makes the header and the segment of the next one, or ends the run. How many
+    /// frames there were.
+    #[inline]
+    pub fn fill<T>(&mut self, items: &[T], mut each: impl FnMut(&T) -> Option<(VnetHdr, Seg)>) -> usize {
+        // What changes is kept outside of the burst, or every frame would wait for the stores of the one before.
+        let (mut n, mut bytes, mut offloads, first) = (0, 0, false, self.used);
+        let frames = self.frames.get_mut(self.len..).unwrap_or_default();
+        let segs = self.segs.get_mut(first..).unwrap_or_default();
+        for ((frame, slot), item) in frames.iter_mut().zip(segs).zip(items) {
+            let Some((hdr, seg)) = each(item) else { break };
+            *slot = seg;
+            *frame = Frame { hdr, len: seg.len, weight: 1, first: (first + n) as u32, count: 1 };
+            bytes += u64::from(seg.len);
+            offloads |= hdr.has_work();
+            n += 1;
+        }
+        self.len += n;
+        self.used += n;
+        self.bytes += bytes;
+        self.offloads |= offloads;
+        n
     }
 
     /// Sets the weight of the frame pushed last.
@@ -340,5 +408,53 @@ impl Mask {
             left &= left - 1;
             Some(i)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seg(bytes: &[u8]) -> Seg {
+        // SAFETY: the bytes outlive the test's burst.
+        unsafe { Seg::new(NonNull::from(bytes).cast(), bytes.len() as u32) }
+    }
+
+    #[test]
+    fn a_filled_burst_is_as_one_that_was_pushed() {
+        let bytes = [7u8; 100];
+        let (mut filled, mut pushed) = (Burst::new(), Burst::new());
+        let hdr = |i: &usize| VnetHdr { flags: (*i == 3).into(), ..VnetHdr::NONE };
+        let items: Vec<_> = (0..100).collect();
+        assert!(pushed.push(VnetHdr::NONE, &[seg(&bytes[..9]), seg(&bytes[..5])]));
+        assert!(filled.push(VnetHdr::NONE, &[seg(&bytes[..9]), seg(&bytes[..5])]));
+        let some = filled.fill(&items, |i| (*i < 3).then(|| (hdr(i), seg(&bytes[*i..]))));
+        assert_eq!((some, filled.has_offloads()), (3, false));
+        let rest = filled.fill(&items[3..], |i| Some((hdr(i), seg(&bytes[*i..]))));
+        assert_eq!((rest, filled.has_offloads()), (BURST - 4, true), "the burst is full");
+        assert!(
+            items.iter().take_while(|i| pushed.push_one(hdr(i), seg(&bytes[**i..]))).count() == BURST - 1
+        );
+        for (a, b) in filled.frames().iter().zip(pushed.frames()) {
+            assert_eq!((a.hdr, a.len, a.weight), (b.hdr, b.len, b.weight));
+            assert!(
+                filled
+                    .segs(a)
+                    .iter()
+                    .map(|s| (s.ptr(), s.len()))
+                    .eq(pushed.segs(b).iter().map(|s| (s.ptr(), s.len())))
+            );
+        }
+        assert_eq!(filled.bytes(BURST), pushed.frames().iter().map(|f| u64::from(f.len)).sum::<u64>());
+        assert_eq!(filled.bytes(2), 14 + 100);
+    }
+
+    #[test]
+    fn what_comes_after_a_header_is_the_rest() {
+        let bytes = [1u8, 2, 3];
+        let one = seg(&bytes);
+        assert_eq!(one.after(1).map(|s| (s.ptr(), s.len())), Some((bytes[1..].as_ptr(), 2)));
+        assert_eq!(one.after(3).map(|s| s.len()), Some(0));
+        assert!(one.after(4).is_none());
     }
 }

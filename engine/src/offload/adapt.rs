@@ -76,6 +76,9 @@ impl Offload {
     #[must_use]
     #[inline]
     pub fn fits_all(burst: &Burst, mask: Mask, caps: &Caps) -> bool {
+        if !caps.coalesce && !burst.has_offloads() {
+            return true;
+        }
         let (mut ready_all, mut small) = (true, 0);
         for frame in mask.iter().filter_map(|i| burst.frames().get(i)) {
             ready_all &= ready(&frame.hdr, caps);

@@ -128,8 +128,9 @@ pub trait TxQueue: Send {
     /// What this receiver can take now.
     fn caps(&self) -> Caps;
 
-    /// Frames that [`TxQueue::tx`] would take now. 0 is back-pressure: the source is left alone.
-    fn room(&mut self, turn: &mut Turn<'_>) -> usize;
+    /// Frames that [`TxQueue::tx`] would take now; it need not look for more than `want`. 0 is back-pressure: the source is
+    /// left alone.
+    fn room(&mut self, turn: &mut Turn<'_>, want: usize) -> usize;
 
     /// Takes the frames of `burst` that `mask` selects, in order; returns how many (a prefix of the selection).
     /// A frame that can never go counts as taken and is reported by [`TxQueue::settle`] as dropped.

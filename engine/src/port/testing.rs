@@ -104,7 +104,7 @@ impl TxQueue for TestTx {
         self.caps
     }
 
-    fn room(&mut self, _turn: &mut Turn<'_>) -> usize {
+    fn room(&mut self, _turn: &mut Turn<'_>, _want: usize) -> usize {
         self.to.capacity() - self.to.len()
     }
 

@@ -35,6 +35,8 @@ pub struct Found {
     len: usize,
     segs: Box<[Seg; SEGMENTS]>,
     used: usize,
+    /// Ring slots of all chains.
+    slots: u32,
 }
 
 // SAFETY: it only names memory that its ring's `GuestMemory` keeps mapped.
@@ -52,7 +54,13 @@ impl Found {
     #[must_use]
     pub fn new() -> Self {
         let none = Chain { id: 0, slots: 0, first: 0, count: 0, len: 0 };
-        Self { chains: Box::new([none; CHAINS]), len: 0, segs: Box::new([Seg::EMPTY; SEGMENTS]), used: 0 }
+        Self {
+            chains: Box::new([none; CHAINS]),
+            len: 0,
+            segs: Box::new([Seg::EMPTY; SEGMENTS]),
+            used: 0,
+            slots: 0,
+        }
     }
 
     /// Forgets all chains.
@@ -60,6 +68,38 @@ impl Found {
     pub const fn clear(&mut self) {
         self.len = 0;
         self.used = 0;
+        self.slots = 0;
+    }
+
+    /// Forgets the `n` oldest chains, which have been taken.
+    #[inline]
+    pub fn drop_front(&mut self, n: usize) {
+        if n >= self.len {
+            self.clear();
+        } else if n > 0 {
+            self.move_up(n);
+        }
+    }
+
+    /// Moves all but the `n` oldest chains to the front. Segments lie in the order of their chains.
+    #[inline(never)]
+    fn move_up(&mut self, n: usize) {
+        let gone: u32 = self.chains().iter().take(n).map(|chain| u32::from(chain.slots)).sum();
+        let Some(first) = self.chains().get(n).map(|chain| chain.first) else { return };
+        self.chains.copy_within(n..self.len, 0);
+        self.len -= n;
+        for chain in self.chains.iter_mut().take(self.len) {
+            chain.first -= first;
+        }
+        self.segs.copy_within(usize::from(first)..self.used, 0);
+        self.used -= usize::from(first);
+        self.slots -= gone;
+    }
+
+    /// Ring slots that the chains take.
+    #[inline]
+    pub(super) const fn slots(&self) -> u32 {
+        self.slots
     }
 
     /// The chains.
@@ -75,6 +115,13 @@ impl Found {
     pub fn segs(&self, chain: &Chain) -> &[Seg] {
         let first = usize::from(chain.first);
         self.segs.get(first..first + usize::from(chain.count)).unwrap_or_default()
+    }
+
+    /// The segment of a chain that has just one.
+    #[inline]
+    #[must_use]
+    pub fn one(&self, chain: &Chain) -> Option<Seg> {
+        if chain.count == 1 { self.segs.get(usize::from(chain.first)).copied() } else { None }
     }
 
     /// Whether the longest chain would still fit.
@@ -100,6 +147,7 @@ impl Found {
         }
         self.used += n;
         self.len += n;
+        self.slots += n as u32;
         n
     }
 
@@ -127,6 +175,7 @@ impl Found {
             let (first, count) = (built.first as u16, built.count as u16);
             *chain = Chain { id, slots, first, count, len: built.len };
             self.used += built.count;
+            self.slots += u32::from(slots);
             self.len += 1;
         }
     }

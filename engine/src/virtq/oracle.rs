@@ -240,14 +240,22 @@ impl<D: DeviceRing, V: DriverRing> Run<D, V> {
     }
 
     fn give(&mut self, most: usize, written: u32) {
-        for chain in self.found.chains().iter().take(most) {
+        let given = self.found.chains().len().min(most);
+        for chain in self.found.chains().iter().take(given) {
             let written = if self.setup.access == Access::Write { written.min(chain.len) } else { 0 };
             self.device.give(chain, written);
             let buffer = self.avail.pop_front().expect("no more is held than there is");
             self.given.push_back((buffer, written));
         }
-        self.found.clear();
-        self.held = 0;
+        // What is left may be kept, or looked at anew.
+        if most.is_multiple_of(2) {
+            self.found.clear();
+            self.held = 0;
+        } else {
+            self.found.drop_front(given);
+            self.held -= given;
+            self.look(0);
+        }
     }
 
     fn take(&mut self, most: usize) {

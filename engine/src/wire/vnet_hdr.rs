@@ -77,6 +77,13 @@ impl VnetHdr {
         self.gso() != GSO_NONE
     }
 
+    /// Whether something is left to do to the frame: a checksum, or its segmentation.
+    #[inline]
+    #[must_use]
+    pub const fn has_work(&self) -> bool {
+        (self.flags & F_NEEDS_CSUM) | self.gso_type != 0
+    }
+
     /// Whether the L4 checksum is still to be computed.
     #[must_use]
     pub const fn needs_csum(&self) -> bool {

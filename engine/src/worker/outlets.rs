@@ -4,7 +4,7 @@ use super::idle::Wakers;
 use super::inbox::Attach;
 use super::link::{Destination, LANE_FRAMES, LINK_BURST, Links};
 use super::sources::RxSlot;
-use crate::burst::{Burst, Mask};
+use crate::burst::{BURST, Burst, Mask};
 use crate::filter::{Direction, Filter};
 use crate::mem::pool::{Pool, PoolFrame};
 use crate::offload::Offload;
@@ -117,6 +117,9 @@ pub(super) struct Outlets {
 
 /// The first `n` of the selected frames, and the rest.
 fn split(mask: Mask, n: usize) -> (Mask, Mask) {
+    if n >= mask.count() {
+        return (mask, Mask::NONE);
+    }
     let first = mask.iter().take(n).fold(0, |m, i| m | 1 << i);
     (Mask(first), Mask(mask.0 & !first))
 }
@@ -136,7 +139,7 @@ impl Outlets {
             return LANE_FRAMES.saturating_sub(under_way) as usize;
         }
         match self.slot(to) {
-            Some(slot) if slot.backlog.is_empty() => slot.tx.room(turn),
+            Some(slot) if slot.backlog.is_empty() => slot.tx.room(turn, BURST),
             Some(_) => 0,
             None => usize::MAX,
         }
@@ -216,7 +219,7 @@ impl Outlets {
                 scratch.push(frame.hdr(), &[frame.seg()]);
                 scratch.weigh(frame.weight());
             }
-            let (now, later) = split(left, dest.tx.room(turn));
+            let (now, later) = split(left, dest.tx.room(turn, count));
             if !now.is_empty() {
                 left = Mask(dest.send(turn, offload, scratch, now).0 | later.0);
             }
@@ -249,7 +252,7 @@ impl Outlets {
         let slot = self.waiting.pop()?;
         let Some(Some(dest)) = self.tx.get_mut(slot as usize) else { return Some((slot, Mask::NONE)) };
         dest.waiting = false;
-        let room = dest.tx.room(turn).min(LINK_BURST);
+        let room = dest.tx.room(turn, LINK_BURST).min(LINK_BURST);
         let mut gone = Mask::NONE;
         if room != 0 && !dest.backlog.is_empty() {
             scratch.clear();
@@ -313,7 +316,7 @@ impl Outlet for Outlets {
             }
             return mask.count();
         };
-        let room = if dest.backlog.is_empty() { dest.tx.room(turn) } else { 0 };
+        let room = if dest.backlog.is_empty() { dest.tx.room(turn, mask.count()) } else { 0 };
         let (now, rest) = split(mask, room);
         let left = if now.is_empty() { now } else { dest.send(turn, offload, burst, now) };
         let left = Mask(left.0 | rest.0);

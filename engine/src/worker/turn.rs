@@ -364,9 +364,8 @@ impl Worker {
         if self.out.filtered != 0 {
             source.counters.count_drop(DropReason::Filter, self.out.filtered);
         }
-        let bytes: u64 = self.burst.frames().iter().take(taken).map(|f| f.len() as u64).sum();
         source.counters.rx.frames.add(taken as u64);
-        source.counters.rx.bytes.add(bytes);
+        source.counters.rx.bytes.add(self.burst.bytes(taken));
         self.lent.push((Lender::Source(slot), Mask::first(taken)));
         (taken as u64, taken < self.burst.len(), true)
     }

@@ -69,24 +69,27 @@ impl<R: DeviceRing> NicRx<R> {
     }
 }
 
-/// The frame of a chain: its header, and its segments behind the header. False when the burst is full, nothing for what is no frame.
+/// A frame of one segment: its header, and its bytes behind the header.
 #[inline(always)]
+fn plain(found: &Found, chain: &Chain, header: usize, offloads: bool) -> Option<(VnetHdr, Seg)> {
+    let one = found.one(chain)?;
+    let bytes = one.after(header as u32)?;
+    if !(ETH_HEADER..=MAX_FRAME).contains(&bytes.len()) {
+        return None;
+    }
+    // SAFETY: the chain's one segment is lent, and has a header and more.
+    let hdr = unsafe { one.ptr().cast::<[u8; VnetHdr::LEN]>().read_unaligned() };
+    Some((if offloads { VnetHdr::decode(&hdr) } else { VnetHdr::NONE }, bytes))
+}
+
+/// The frame of a chain: its header, and its segments behind the header. False when the burst is full, nothing for what is no frame.
+#[inline(never)]
 fn frame(found: &Found, chain: &Chain, header: usize, burst: &mut Burst) -> Option<bool> {
     let len = (chain.len as usize).checked_sub(header)?;
     if !(ETH_HEADER..=MAX_FRAME).contains(&len) {
         return None;
     }
-    let segs = found.segs(chain);
-    let [one] = segs else { return several(segs, header, burst) };
-    // SAFETY: the chain's one segment is lent, and has a header and more.
-    let bytes = unsafe { one.ptr().cast::<[u8; VnetHdr::LEN]>().read_unaligned() };
-    Some(burst.push_one(VnetHdr::decode(&bytes), one.slice(header, len)))
-}
-
-/// A frame of several segments.
-#[inline(never)]
-fn several(segs: &[Seg], header: usize, burst: &mut Burst) -> Option<bool> {
-    match segs {
+    match found.segs(chain) {
         // Most drivers put the header into a descriptor of its own.
         [first, rest @ ..] if first.len() == header => {
             let mut bytes = [0; VnetHdr::LEN];
@@ -136,7 +139,12 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
             return;
         }
         let header = self.features.header;
-        for chain in self.found.chains() {
+        let offloads = self.features.offloads;
+        loop {
+            let next = self.found.chains().get(self.lent..).unwrap_or_default();
+            self.lent += burst.fill(next, |chain| plain(&self.found, chain, header, offloads));
+            // What is not plain, if the burst has room.
+            let Some(chain) = self.found.chains().get(self.lent) else { break };
             match frame(&self.found, chain, header, burst) {
                 Some(true) => self.lent += 1,
                 Some(false) => break,
@@ -152,7 +160,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
                 }
             }
         }
-        if !self.features.offloads {
+        if !offloads && burst.has_offloads() {
             for frame in burst.frames_mut() {
                 frame.hdr = VnetHdr::NONE;
             }

@@ -36,7 +36,7 @@ impl World {
     /// One turn from one nic to the other: frames read, and frames that went.
     fn hop(&mut self, from: &mut Halves, to: &mut Halves) -> (usize, usize) {
         let mut turn = Turn { now: 0, io: &mut self.io, pool: &mut self.pool };
-        let room = to.tx.room(&mut turn);
+        let room = to.tx.room(&mut turn, 64);
         self.burst.clear();
         from.rx.rx(&mut turn, room.min(64), &mut self.burst);
         let all = self.burst.all();

@@ -6,7 +6,7 @@ use super::copy::{Writer, copy};
 use super::open::Shared;
 use super::options::Features;
 use super::rx::notify;
-use crate::burst::{BURST, Burst, Frame, Mask};
+use crate::burst::{Burst, Frame, Mask};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Turn, TxQueue};
@@ -19,6 +19,7 @@ use std::sync::Arc;
 pub(super) struct NicTx<R> {
     ring: Option<R>,
     features: Features,
+    /// Chains that were looked at and not yet filled: what they say is read once.
     found: Found,
     /// Entries of the ring.
     size: u16,
@@ -72,18 +73,24 @@ impl<R: DeviceRing> NicTx<R> {
 }
 
 impl<R: DeviceRing> NicTx<R> {
+    /// Looks for chains until there are `want`.
+    #[inline]
+    fn look(&mut self, want: usize) -> Result<(), RingFault> {
+        let held = self.found.chains().len();
+        match &mut self.ring {
+            Some(ring) if held < want => ring.look(want - held, Access::Write, &mut self.found),
+            _ => Ok(()),
+        }
+    }
+
     /// Gives the frames from the `skip`th selected one on to as many chains each as it needs; how many went.
     #[inline(never)]
-    fn put_rest(&mut self, burst: &Burst, mask: Mask, skip: usize, looked: Result<(), RingFault>) -> usize {
-        let mut looked = looked;
+    fn put_rest(&mut self, burst: &Burst, mask: Mask, skip: usize) -> usize {
         let mut taken = 0;
         for frame in mask.iter().skip(skip).filter_map(|i| burst.frames().get(i)) {
+            // All that there is: a frame of 64 KiB takes dozens of chains.
+            let looked = self.look(CHAINS);
             let Some(ring) = &mut self.ring else { break };
-            // All that there is, from where the last frame ended: a frame of 64 KiB takes dozens of chains.
-            if looked.is_ok() {
-                self.found.clear();
-                looked = ring.look(CHAINS, Access::Write, &mut self.found);
-            }
             match put_any(&self.found, &self.features, burst, frame) {
                 Put::Done(chains) => {
                     let mut left = self.features.header + frame.len();
@@ -92,7 +99,8 @@ impl<R: DeviceRing> NicTx<R> {
                         left -= written;
                         ring.give(chain, written as u32);
                     }
-                    self.log(0, chains);
+                    self.log(chains);
+                    self.found.drop_front(chains);
                     self.frames += u64::from(frame.weight);
                     self.bytes += frame.len() as u64;
                 }
@@ -115,11 +123,11 @@ impl<R: DeviceRing> NicTx<R> {
         taken
     }
 
-    /// Marks what was written to chains of the last look in the dirty log, if there is one.
+    /// Marks what was written to the oldest chains in the dirty log, if there is one.
     #[inline]
-    fn log(&self, from: usize, count: usize) {
+    fn log(&self, count: usize) {
         if let Some(memory) = self.memory.as_deref().filter(|memory| memory.logs()) {
-            log(memory, &self.found, from, count);
+            log(memory, &self.found, count);
         }
     }
 
@@ -129,14 +137,15 @@ impl<R: DeviceRing> NicTx<R> {
         if let Some(ring) = self.ring.take() {
             self.shared.stop(ring.position());
         }
+        self.found.clear();
         self.shared.fail(fault);
     }
 }
 
 /// Marks the buffers of chains in the dirty log.
 #[cold]
-fn log(memory: &GuestMemory, found: &Found, from: usize, count: usize) {
-    for chain in found.chains().iter().skip(from).take(count) {
+fn log(memory: &GuestMemory, found: &Found, count: usize) {
+    for chain in found.chains().iter().take(count) {
         for seg in found.segs(chain) {
             if let Some(guest) = memory.guest_of(seg.ptr()) {
                 memory.mark(guest, seg.len() as u64);
@@ -165,18 +174,34 @@ fn put_one(found: &Found, chain: &Chain, header: usize, burst: &Burst, frame: &F
     true
 }
 
-/// The fast form for as many frames as it fits, each in the next chain: how many.
-#[inline(never)]
-fn put_run(found: &Found, header: usize, burst: &Burst, mask: Mask) -> usize {
-    let frames = burst.frames();
-    let mut n = 0;
-    for (i, chain) in mask.iter().zip(found.chains()) {
-        match frames.get(i) {
-            Some(frame) if put_one(found, chain, header, burst, frame) => n += 1,
-            _ => break,
+/// What a run of the fast form moved.
+#[derive(Default)]
+struct Run {
+    chains: usize,
+    frames: u64,
+    bytes: u64,
+}
+
+/// The fast form for as many frames as it fits, each in the next chain, which is used at once.
+#[inline]
+fn put_run<'f, R: DeviceRing>(
+    ring: &mut R,
+    found: &Found,
+    header: usize,
+    burst: &Burst,
+    frames: impl Iterator<Item = &'f Frame>,
+) -> Run {
+    let mut run = Run::default();
+    ring.give_all(found.chains().iter().zip(frames).map_while(|(chain, frame)| {
+        if !put_one(found, chain, header, burst, frame) {
+            return None;
         }
-    }
-    n
+        run.chains += 1;
+        run.frames += u64::from(frame.weight);
+        run.bytes += u64::from(frame.len);
+        Some((chain, header as u32 + frame.len))
+    }));
+    run
 }
 
 /// Gives a frame to the first chains of `found`.
@@ -230,14 +255,17 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
     }
 
     #[inline]
-    fn room(&mut self, _turn: &mut Turn<'_>) -> usize {
-        let Some(ring) = &mut self.ring else { return usize::MAX };
-        match ring.available(BURST) {
-            Ok(n) => n,
-            Err(fault) => {
+    fn room(&mut self, _turn: &mut Turn<'_>, want: usize) -> usize {
+        if self.ring.is_none() {
+            return usize::MAX;
+        }
+        match (self.look(want.min(CHAINS)), self.found.chains().len()) {
+            (Err(fault), 0) => {
                 self.fail(fault);
                 usize::MAX
             }
+            // What lies behind a fault is looked at again when the chains before it are filled.
+            (_, n) => n,
         }
     }
 
@@ -247,26 +275,25 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
             self.stopped += frames.map(|frame| u64::from(frame.weight)).sum::<u64>();
             return mask.count();
         };
-        self.found.clear();
-        let looked = ring.look(mask.count().min(CHAINS), Access::Write, &mut self.found);
-        let header = self.features.header;
-        let taken = put_run(&self.found, header, burst, mask);
-        let (mut frames, mut bytes) = (0, 0);
-        let lent = burst.frames();
-        ring.give_all(self.found.chains().iter().zip(mask.iter()).take(taken).map(|(chain, i)| {
-            let (len, weight) = lent.get(i).map_or((0, 0), |frame| (frame.len, frame.weight));
-            frames += u64::from(weight);
-            bytes += u64::from(len);
-            (chain, header as u32 + len)
-        }));
-        self.frames += frames;
-        self.bytes += bytes;
-        self.log(0, taken);
-        if taken == mask.count() {
-            return taken;
+        if self.found.chains().len() < mask.count() {
+            // Segments of a large frame are more than were asked for. A fault is met again below.
+            let _ = ring.look(mask.count() - self.found.chains().len(), Access::Write, &mut self.found);
         }
-        let looked = if taken == 0 { looked } else { Ok(()) }; // what was behind a fault is looked at again
-        taken + self.put_rest(burst, mask, taken, looked)
+        let header = self.features.header;
+        let lent = burst.frames();
+        let run = if mask == burst.all() {
+            put_run(ring, &self.found, header, burst, lent.iter())
+        } else {
+            put_run(ring, &self.found, header, burst, mask.iter().filter_map(|i| lent.get(i)))
+        };
+        self.frames += run.frames;
+        self.bytes += run.bytes;
+        self.log(run.chains);
+        self.found.drop_front(run.chains);
+        if run.chains == mask.count() {
+            return run.chains;
+        }
+        run.chains + self.put_rest(burst, mask, run.chains)
     }
 
     fn flush(&mut self, _turn: &mut Turn<'_>) {

@@ -70,7 +70,7 @@ impl Bench {
             while self.io.take_ready().is_some() {}
             gone += self.with(|turn, burst| {
                 burst.clear();
-                let room = to.tx.room(turn).min(64);
+                let room = to.tx.room(turn, 64).min(64);
                 from.rx.rx(turn, room, burst);
                 let taken = to.tx.tx(turn, burst, burst.all());
                 to.tx.flush(turn);
@@ -450,7 +450,7 @@ fn a_full_receiver_gets_every_frame_once_and_in_order() {
             let (mut from, mut saw_block) = (0, false);
             while got.len() < frames.len() {
                 from += bench.with(|turn, burst| {
-                    let room = tx.room(turn).min(32).min(frames.len() - from);
+                    let room = tx.room(turn, 32).min(32).min(frames.len() - from);
                     saw_block |= room == 0;
                     fill(burst, &frames[from..from + room]);
                     let taken = if room > 0 { tx.tx(turn, burst, Mask::first(room)) } else { 0 };

@@ -252,7 +252,7 @@ impl TxQueue for TapTx {
         self.caps
     }
 
-    fn room(&mut self, turn: &mut Turn<'_>) -> usize {
+    fn room(&mut self, turn: &mut Turn<'_>, _want: usize) -> usize {
         let Some(id) = self.shared.file() else { return 0 };
         if self.is_blocked(turn, id) || self.runs.len() >= RUNS {
             return 0;

@@ -236,13 +236,10 @@ impl DeviceRing for PackedDevice {
     fn look(&mut self, want: usize, access: Access, found: &mut Found) -> Result<(), RingFault> {
         let held = found.chains().len();
         let end = held + want.min(CHAINS - held);
-        let mut at = self.next();
+        let looked = found.slots().min(u32::from(self.ring.size)) as u16;
+        let mut at = self.next().plus(looked, self.ring.size);
         // Slots that can still be looked at: a driver that makes more available overwrites its own.
-        let mut left = self.ring.size;
-        for chain in found.chains() {
-            at.advance(chain.slots, self.ring.size);
-            left = left.saturating_sub(chain.slots);
-        }
+        let mut left = self.ring.size - looked;
         loop {
             let n = self.plain(at, (end - found.chains().len()).min(usize::from(left)), access, found);
             at.advance(n, self.ring.size);

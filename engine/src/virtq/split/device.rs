@@ -146,22 +146,17 @@ impl SplitDevice {
         Ok(count)
     }
 
-    /// Appends chains of one descriptor each, up to the first that is not plain: how many there were.
+    /// Appends chains of one descriptor each, of the `n` from the entry `from` on, up to the first that is not plain: how many there
+    /// were. No load waits for that of another chain, so the loads of many are under way at once.
     #[inline]
-    fn plain(
-        &mut self,
-        heads: Option<&[u16]>,
-        descs: Option<&[Desc]>,
-        access: Access,
-        found: &mut Found,
-    ) -> usize {
-        let (memory, mut hint, mask) = (&*self.memory, self.hint, self.ring.mask);
+    fn plain(&mut self, from: u16, n: usize, access: Access, found: &mut Found) -> usize {
+        let (ring, memory, mut hint) = (self.ring, &*self.memory, self.hint);
         let flags = if access == Access::Write { DESC_WRITE } else { 0 };
-        let mut chains = heads.unwrap_or_default().iter().zip(descs.unwrap_or_default());
-        let n = found.fill(chains.len(), |_| {
-            let (&head, desc) = chains.next()?;
+        let n = found.fill(n, |i| {
+            let head = ring.avail_entry(from.wrapping_add(i as u16)).load(Ordering::Relaxed);
+            let desc = ring.desc(head); // masked there, checked here
             let plain = desc.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE) == flags;
-            if !plain || desc.len == 0 || head > mask {
+            if !plain || desc.len == 0 || head > ring.mask {
                 return None;
             }
             let ptr = memory.at(desc.addr, desc.len, &mut hint)?;
@@ -174,11 +169,12 @@ impl SplitDevice {
 
     /// Appends a chain of any form.
     #[inline(never)]
-    fn any(&mut self, head: u16, desc: Desc, access: Access, found: &mut Found) -> Result<(), RingFault> {
+    fn any(&mut self, entry: u16, access: Access, found: &mut Found) -> Result<(), RingFault> {
+        let head = self.ring.avail_entry(entry).load(Ordering::Relaxed);
         if head > self.ring.mask {
             return Err(RingFault::Descriptor(head, u32::from(self.size())));
         }
-        self.chain(head, desc, access, found)
+        self.chain(head, self.ring.desc(head), access, found)
     }
 }
 
@@ -227,24 +223,14 @@ impl DeviceRing for SplitDevice {
         };
         let n = there.saturating_sub(held).min(want);
         let from = self.next.plus(held as u16).get();
-        let mut heads = [0u16; CHAINS];
-        for (i, head) in heads.iter_mut().take(n).enumerate() {
-            *head = self.ring.avail_entry(from.wrapping_add(i as u16)).load(Ordering::Relaxed);
-        }
-        let mut descs = [Desc { addr: 0, len: 0, flags: 0, next: 0 }; CHAINS];
-        for (desc, head) in descs.iter_mut().zip(&heads).take(n) {
-            *desc = self.ring.desc(*head); // masked here, checked below
-        }
         let mut done = 0;
         while done < n {
-            done += self.plain(heads.get(done..n), descs.get(done..n), access, found);
-            if let (Some(&head), Some(desc)) = (heads.get(done), descs.get(done))
-                && done < n
-            {
+            done += self.plain(from.wrapping_add(done as u16), n - done, access, found);
+            if done < n {
                 if !found.has_room() {
                     return Ok(());
                 }
-                self.any(head, *desc, access, found)?;
+                self.any(from.wrapping_add(done as u16), access, found)?;
                 done += 1;
             }
         }
