@@ -79,9 +79,9 @@ const fn remedy(error: &SharedError) -> &'static str {
     }
 }
 
-/// What a lookup reads: half a cache line.
+/// A region as a lookup sees it: half a cache line.
 #[derive(Debug, Clone, Copy)]
-struct Range {
+pub struct Range {
     guest: u64,
     size: u64,
     host: NonNull<u8>,
@@ -89,8 +89,13 @@ struct Range {
 }
 
 impl Range {
+    /// No byte.
+    const EMPTY: Self = Self { guest: 0, size: 0, host: NonNull::dangling(), user: 0 };
+
+    /// As [`GuestMemory::at`], in this region only.
     #[inline]
-    fn at(&self, guest: u64, len: u32) -> Option<NonNull<u8>> {
+    #[must_use]
+    pub fn at(&self, guest: u64, len: u32) -> Option<NonNull<u8>> {
         Self::inside(self.host, guest.wrapping_sub(self.guest), self.size, u64::from(len))
     }
 
@@ -200,6 +205,13 @@ impl GuestMemory {
     /// The regions, sorted by guest address. Offsets are not kept: they read as 0.
     pub fn regions(&self) -> impl Iterator<Item = Region> {
         self.ranges.iter().map(|&Range { guest, size, user, .. }| Region { guest, user, size, offset: 0 })
+    }
+
+    /// The region of a caller's last hit.
+    #[inline]
+    #[must_use]
+    pub fn range(&self, hint: usize) -> Range {
+        self.ranges.get(hint).copied().unwrap_or(Range::EMPTY)
     }
 
     /// Where `len` bytes at a guest address lie, if one region has them all. `hint` is the caller's own: the region of

@@ -30,15 +30,23 @@ impl Cursor {
     /// Moves on by `slots`, at most `size`. The slot stays below `size` whatever is asked for.
     #[inline]
     pub(super) const fn advance(&mut self, slots: u16, size: u16) {
+        self.moves_round(slots, size);
+    }
+
+    /// As [`Cursor::advance`]; whether a new round began.
+    #[inline]
+    pub(super) const fn moves_round(&mut self, slots: u16, size: u16) -> bool {
         let size = size as u32;
         self.slot += slots as u32;
-        if self.slot >= size {
+        let round = self.slot >= size;
+        if round {
             self.slot -= size;
             self.wrap = !self.wrap;
             if self.slot >= size {
                 self.slot = 0;
             }
         }
+        round
     }
 
     /// The cursor `slots` further on.

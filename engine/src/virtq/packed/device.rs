@@ -65,22 +65,21 @@ impl PackedDevice {
     #[inline]
     fn plain(&mut self, at: Cursor, want: usize, access: Access, found: &mut Found) -> u16 {
         const MASK: u16 = AVAIL | USED | DESC_NEXT | DESC_INDIRECT | DESC_WRITE;
-        let (ring, memory, mut hint) = (self.ring, &*self.memory, self.hint);
+        // A buffer of another region than the last one ends the run: a lookup of all regions has no place in this loop.
+        let (ring, region) = (self.ring, self.memory.range(self.hint));
         let flags = at.available() | if access == Access::Write { DESC_WRITE } else { 0 };
         let run = want.min(usize::from(ring.size - at.at()));
-        let n = found.fill(run, |i| {
+        found.fill(run, |i| {
             let slot = at.at() + i as u16;
             let word = ring.word(slot);
             let (len, id) = (word.len(), word.id());
             if !word.is(MASK, flags) || len == 0 || id >= ring.size {
                 return None;
             }
-            let ptr = memory.at(ring.addr(slot), len, &mut hint)?;
+            let ptr = region.at(ring.addr(slot), len)?;
             // SAFETY: as `seg`.
             Some((id, unsafe { Seg::new(ptr, len) }))
-        });
-        self.hint = hint;
-        n as u16
+        }) as u16
     }
 
     /// One chain of any form and at most `most` slots; the slots that it takes, 0 when there is none.
@@ -271,16 +270,18 @@ impl DeviceRing for PackedDevice {
     fn give_all<'c>(&mut self, chains: impl Iterator<Item = (&'c Chain, u32)>) {
         // The ring's memory could be this value as far as the compiler knows: what changes is kept outside of it.
         let (ring, mut used, mut moved, mut count) = (self.ring, self.used, self.moved, 0);
+        let mut flags = used.used();
         for (chain, written) in chains {
-            let flags = used.used() | if written > 0 { DESC_WRITE } else { 0 };
-            let word = Word::new(written, chain.id, flags);
+            let word = Word::new(written, chain.id, flags | if written > 0 { DESC_WRITE } else { 0 });
             if moved == 0 {
                 self.first = (used.at(), word);
             } else {
                 ring.set(used.at(), word);
             }
             moved += u32::from(chain.slots);
-            used.advance(chain.slots, ring.size);
+            if used.moves_round(chain.slots, ring.size) {
+                flags = used.used();
+            }
             count += 1;
         }
         (self.used, self.moved) = (used, moved);

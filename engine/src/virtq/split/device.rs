@@ -150,21 +150,20 @@ impl SplitDevice {
     /// were. No load waits for that of another chain, so the loads of many are under way at once.
     #[inline]
     fn plain(&mut self, from: u16, n: usize, access: Access, found: &mut Found) -> usize {
-        let (ring, memory, mut hint) = (self.ring, &*self.memory, self.hint);
+        // A buffer of another region than the last one ends the run: a lookup of all regions has no place in this loop.
+        let (ring, region) = (self.ring, self.memory.range(self.hint));
         let flags = if access == Access::Write { DESC_WRITE } else { 0 };
-        let n = found.fill(n, |i| {
+        found.fill(n, |i| {
             let head = ring.avail_entry(from.wrapping_add(i as u16)).load(Ordering::Relaxed);
             let desc = ring.desc(head); // masked there, checked here
             let plain = desc.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE) == flags;
             if !plain || desc.len == 0 || head > ring.mask {
                 return None;
             }
-            let ptr = memory.at(desc.addr, desc.len, &mut hint)?;
+            let ptr = region.at(desc.addr, desc.len)?;
             // SAFETY: as `seg`.
             Some((head, unsafe { Seg::new(ptr, desc.len) }))
-        });
-        self.hint = hint;
-        n
+        })
     }
 
     /// Appends a chain of any form.
