@@ -19,3 +19,4 @@ pub mod qmp;
 pub mod reactor;
 pub mod schema;
 pub mod server;
+pub mod vhost_user;

@@ -43,6 +43,8 @@ pub enum Part {
     Metrics,
     /// Connections of guests' VMMs.
     Nic,
+    /// Connections to vhost-user back-ends.
+    VhostUser,
 }
 
 impl Token {
@@ -64,6 +66,7 @@ impl Token {
             3 => Part::Monitor,
             4 => Part::Metrics,
             5 => Part::Nic,
+            6 => Part::VhostUser,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -274,8 +277,15 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for part in [Part::Signals, Part::Completion, Part::Chardev, Part::Monitor, Part::Metrics, Part::Nic]
-        {
+        for part in [
+            Part::Signals,
+            Part::Completion,
+            Part::Chardev,
+            Part::Monitor,
+            Part::Metrics,
+            Part::Nic,
+            Part::VhostUser,
+        ] {
             let token = Token::new(part, u32::MAX - 1, 200);
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

@@ -70,6 +70,7 @@ impl Device {
 impl Device {
     /// As the commands show it.
     pub(super) fn info(&self) -> ChardevInfo {
+        let reconnects = matches!(&self.kind, Kind::Link(link) if link.spec.as_ref().is_some_and(|s| s.reconnect.is_some()));
         let (driver, connected, addr) = match &self.kind {
             Kind::Null => ("chardev-null", None, None),
             Kind::Link(link) if link.spec.is_none() => ("chardev-stdio", None, None),
@@ -85,6 +86,7 @@ impl Device {
             driver,
             connected,
             addr,
+            reconnects,
         }
     }
 }

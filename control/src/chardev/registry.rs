@@ -31,8 +31,10 @@ pub struct ChardevId(pub u32);
 pub enum User {
     /// The QMP monitor of this number.
     Monitor(u64),
-    /// Another part of the daemon that takes its connections; the number is that part's own.
-    Other(u64),
+    /// The nic of this number: guests' VMMs connect.
+    Nic(u32),
+    /// The `vhost-user` netdev of this number: a back-end is at the other end.
+    Netdev(u32),
 }
 
 /// Somebody is at the other end of a used chardev: its user takes the stream, and tells [`Registry::disconnected`]

@@ -8,7 +8,7 @@ use super::state::empty;
 use super::{Outcome, State};
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
-use crate::chardev::Stream;
+use crate::chardev::{Stream, User};
 use crate::model::qom::ChardevNode;
 use crate::qmp::error::QmpError;
 use serde_json::{Map, Value, json};
@@ -42,6 +42,8 @@ pub struct ChardevInfo {
     pub connected: Option<bool>,
     /// Sockets only: the address, as a `SocketAddress`.
     pub addr: Option<Value>,
+    /// Whether it connects again by itself.
+    pub reconnects: bool,
 }
 
 /// The files that `addr.type=fd` may name.
@@ -67,11 +69,11 @@ impl<'a> FdSource<'a> {
 
 /// All chardevs.
 pub trait Chardevs {
-    /// Makes a nic the user of a chardev; where somebody is at the other end already, gives the stream at once.
+    /// Gives a chardev its user; where somebody is at the other end already, gives the stream at once.
     ///
     /// # Errors
     /// Unknown, or in use.
-    fn claim(&mut self, id: &str, nic: u32) -> Result<Option<Stream>, QmpError>;
+    fn claim(&mut self, id: &str, user: User) -> Result<Option<Stream>, QmpError>;
 
     /// A user's stream has ended: the next client may come.
     fn disconnected(&mut self, id: &str);

@@ -18,6 +18,7 @@ mod qom;
 mod query;
 mod query_netdev;
 mod state;
+mod vhost_user;
 
 pub use crate::apply::Ticket;
 pub use chardev::{Added, ChardevInfo, Chardevs, FdSource, OpenJob};

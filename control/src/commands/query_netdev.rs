@@ -37,7 +37,11 @@ impl State {
 
     fn describe(&self, client: &Client, troubles: &Troubles) -> Value {
         // The options as they were given; `link` among them was only the first state.
-        let mut entry = if client.is_nic() { self.describe_nic(client) } else { client.options.clone() };
+        let mut entry = match client.driver() {
+            "nic" => self.describe_nic(client),
+            "vhost-user" => self.describe_vhost_user(client),
+            _ => client.options.clone(),
+        };
         entry.insert("id".into(), client.name.clone().into());
         entry.insert("type".into(), client.driver().into());
         entry.insert("link".into(), client.link_up.into());
@@ -46,6 +50,10 @@ impl State {
         }
         let transport = match &client.kind {
             Kind::HubPort { .. } => json!({"state": "ready", "info": ""}),
+            Kind::Netdev(dev) if dev.driver == "vhost-user" => {
+                let (state, trouble) = self.vhost_user_state(client.id);
+                self.transport(dev, state, trouble)
+            }
             Kind::Netdev(dev) => {
                 let trouble = troubles
                     .get(&client.id)
@@ -72,8 +80,9 @@ impl State {
         let mut entry = Map::new();
         entry.insert("state".into(), state.into());
         entry.insert("info".into(), dev.info.first().cloned().unwrap_or_default().into());
-        // A nic's rings need no system call.
-        let worker = dev.queues.first().filter(|_| dev.driver != "nic").map(|queue| queue.worker);
+        // Rings in shared memory need no system call.
+        let rings = matches!(dev.driver, "nic" | "vhost-user");
+        let worker = dev.queues.first().filter(|_| !rings).map(|queue| queue.worker);
         if let Some(mode) = worker.and_then(|worker| self.binding.plane.io_mode(worker)) {
             let mode = match mode {
                 IoMode::Uring => "io-uring",
@@ -81,7 +90,7 @@ impl State {
             };
             entry.insert("io".into(), mode.into());
         }
-        if dev.driver == "nic" && state == "ready" {
+        if rings && state == "ready" {
             entry.insert("io".into(), "ring".into());
         }
         if let Some(error) = error {

@@ -11,6 +11,7 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::events::Event;
 use crate::reactor::Reactor;
 use crate::schema::Schema;
+use crate::vhost_user::VhostUsers;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
@@ -56,6 +57,7 @@ pub struct State {
     pub(super) binding: Binding,
     pub(super) chardevs: Box<dyn Chardevs>,
     pub(super) nics: Nics,
+    pub(super) vhost_users: VhostUsers,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
     /// Ids of objects that are being made.
@@ -89,7 +91,8 @@ impl State {
             net: Net::new(),
             binding: Binding::new(plane, backends)?,
             chardevs,
-            nics: Nics::new(reactor)?,
+            nics: Nics::new(reactor.clone())?,
+            vhost_users: VhostUsers::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),
             new_objects: HashSet::new(),

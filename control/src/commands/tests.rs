@@ -10,7 +10,7 @@ use super::chardev::{Added, ChardevInfo, Chardevs, FdSource};
 use super::{Context, Outcome, State, Ticket};
 use crate::apply::fake::{FakeBackends, FakePlane, Log};
 use crate::apply::{Backends, DataPlane};
-use crate::chardev::Stream;
+use crate::chardev::{Stream, User};
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::events::Event;
 use crate::reactor::Reactor;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 struct FakeChardevs(Vec<String>, Vec<String>);
 
 impl Chardevs for FakeChardevs {
-    fn claim(&mut self, id: &str, _nic: u32) -> Result<Option<Stream>, QmpError> {
+    fn claim(&mut self, id: &str, _user: User) -> Result<Option<Stream>, QmpError> {
         let known = self.0.iter().any(|c| c == id);
         self.1.push(id.to_owned());
         known.then_some(None).ok_or_else(|| QmpError::generic(format!("Chardev '{id}' not found")))
@@ -70,6 +70,7 @@ impl Chardevs for FakeChardevs {
             driver: if id.starts_with('s') { "chardev-socket" } else { "chardev-null" },
             connected: None,
             addr: id.starts_with('s').then(|| json!({"type": "unix", "path": "/s"})),
+            reconnects: false,
         };
         self.0.iter().map(info).collect()
     }

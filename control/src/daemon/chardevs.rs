@@ -21,8 +21,8 @@ fn check(id: &str, backend: &Value) -> Result<(), QmpError> {
 }
 
 impl Chardevs for Shared {
-    fn claim(&mut self, id: &str, nic: u32) -> Result<Option<Stream>, QmpError> {
-        let claimed = self.0.borrow_mut().claim(id, User::Other(u64::from(nic)));
+    fn claim(&mut self, id: &str, user: User) -> Result<Option<Stream>, QmpError> {
+        let claimed = self.0.borrow_mut().claim(id, user);
         let (_, connected) = claimed.map_err(|e| QmpError::generic(e.to_string()))?;
         Ok(connected.map(|connected| connected.stream))
     }

@@ -119,19 +119,25 @@ impl Daemon {
                 let mut connected = Vec::new();
                 self.registry.borrow_mut().ready(event, &mut connected);
                 for one in connected {
+                    let mut events = Vec::new();
                     match one.user {
                         User::Monitor(_) => self.server.connected(one, &self.registry, &mut self.commands),
-                        User::Other(nic) => {
-                            let mut events = Vec::new();
-                            self.commands.0.nic_connected(nic as u32, one.stream, &mut events);
-                            self.server.tell(&events);
+                        User::Nic(nic) => self.commands.0.nic_connected(nic, one.stream, &mut events),
+                        User::Netdev(netdev) => {
+                            self.commands.0.vhost_user_connected(netdev, one.stream, &mut events);
                         }
                     }
+                    self.server.tell(&events);
                 }
             }
             Part::Nic => {
                 let mut events = Vec::new();
                 self.commands.0.nic_ready(event, &mut events);
+                self.server.tell(&events);
+            }
+            Part::VhostUser => {
+                let mut events = Vec::new();
+                self.commands.0.vhost_user_ready(event, &mut events);
                 self.server.tell(&events);
             }
             Part::Signals | Part::Metrics => {}

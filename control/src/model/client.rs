@@ -65,6 +65,15 @@ impl Client {
         matches!(self.kind, Kind::Nic(_))
     }
 
+    /// Queue pairs that it has, or has while it is connected.
+    #[must_use]
+    pub fn pairs(&self) -> usize {
+        match &self.kind {
+            Kind::Netdev(dev) | Kind::Nic(dev) => dev.queues.len().max(dev.info.len()),
+            Kind::HubPort { .. } => 1,
+        }
+    }
+
     /// Its queues; a hub port has none.
     #[must_use]
     pub fn queues(&self) -> &[QueueRef] {

@@ -1,8 +1,19 @@
 //! `set_link` (QEMU `qmp_set_link`).
 
-use super::{Net, NetError};
+use super::{ClientId, Net, NetError};
 
 impl Net {
+    /// Sets the link of a netdev whose other end has come or gone; a nic that is its peer follows.
+    pub fn set_link_of(&mut self, netdev: ClientId, up: bool) {
+        let peer = self.clients.get(&netdev).and_then(|client| client.peer);
+        let nic = peer.filter(|id| self.clients.get(id).is_some_and(super::Client::is_nic));
+        for id in [Some(netdev), nic].into_iter().flatten() {
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.link_up = up;
+            }
+        }
+    }
+
     /// Sets the link of every client of that name. Returns whether anything changed.
     ///
     /// When the first of them has a nic as its peer, that nic follows; a netdev or hub port never follows its peer.

@@ -26,10 +26,12 @@ impl Net {
                 tx: options.on && options.queue != Direction::Rx,
             })
         });
+        // A netdev without its other end drops frames for that, not for the link that is down with it.
+        let alone = !connected && matches!(client.kind, Kind::Netdev(_));
         Place {
             id: client.id,
             kind,
-            link_up: client.link_up,
+            link_up: client.link_up || alone,
             connected,
             peer: client.peer,
             filters: filters.collect(),

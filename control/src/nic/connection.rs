@@ -1,4 +1,4 @@
-//! The socket of one VMM.
+//! The socket of one VMM, or of a back-end.
 
 use crate::chardev::{Received, Stream};
 use crate::reactor::{Interest, Reactor, Token};
@@ -11,9 +11,9 @@ const BUDGET: usize = 64;
 /// Replies that may wait for a VMM that does not read.
 const WAITING: usize = 64;
 
-/// A VMM's socket: reads messages, sends replies, never blocks.
+/// A vhost-user socket: reads messages, sends replies (to a back-end: requests), never blocks.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: Stream,
     reader: Reader,
     replies: VecDeque<Reply>,
@@ -25,7 +25,7 @@ pub(super) struct Connection {
 
 /// What reading came to.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// A whole message.
     Message(Message),
     /// Nothing more now.
@@ -37,20 +37,14 @@ pub(super) enum Read {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, token: Token, reactor: &Reactor) -> nix::Result<Self> {
+    /// `reader` says whose messages come.
+    pub(crate) fn new(stream: Stream, reader: Reader, token: Token, reactor: &Reactor) -> nix::Result<Self> {
         reactor.watch(&stream, token, Interest::READ)?;
-        Ok(Self {
-            stream,
-            reader: Reader::new(),
-            replies: VecDeque::new(),
-            sent: 0,
-            watches_output: false,
-            token,
-        })
+        Ok(Self { stream, reader, replies: VecDeque::new(), sent: 0, watches_output: false, token })
     }
 
     /// The next message, reading as much as it needs and no more: files belong to the message that they came with.
-    pub(super) fn read(&mut self) -> Read {
+    pub(crate) fn read(&mut self) -> Read {
         let mut buffer = [0; 4096];
         for _ in 0..BUDGET {
             match self.reader.next() {
@@ -70,13 +64,18 @@ impl Connection {
     }
 
     /// Sends a reply, now or when there is room. False: the VMM does not read its replies.
-    pub(super) fn reply(&mut self, reply: Reply, reactor: &Reactor) -> bool {
+    pub(crate) fn reply(&mut self, reply: Reply, reactor: &Reactor) -> bool {
         self.replies.push_back(reply);
         self.flush(reactor) && self.replies.len() <= WAITING
     }
 
+    /// Whether something waits to be sent.
+    pub(crate) fn waits(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
     /// Sends what waits. False: the connection is broken.
-    pub(super) fn flush(&mut self, reactor: &Reactor) -> bool {
+    pub(crate) fn flush(&mut self, reactor: &Reactor) -> bool {
         while let Some(reply) = self.replies.front() {
             let fd = reply.fd.as_ref().filter(|_| self.sent == 0);
             let Some(rest) = reply.bytes.get(self.sent..) else { return false };

@@ -15,6 +15,7 @@ mod nics;
 mod plug;
 mod view;
 
+pub(crate) use connection::{Connection, Read};
 pub use features::{MOST_PAIRS, NicProperties};
 pub use nics::{Happened, Made, Nic, NicState, Nics, Standing};
-pub use view::RingView;
+pub use view::{RingView, complete};

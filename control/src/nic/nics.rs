@@ -8,7 +8,7 @@ use crate::chardev::Stream;
 use crate::model::{ClientId, Net};
 use crate::reactor::{Interest, Part, Reactor, Ready, Token, Wake};
 use engine::backend::nic::NetFeatures;
-use engine::vhost::{Session, config_changed};
+use engine::vhost::{Reader, Session, config_changed};
 use nix::sys::socket::{MsgFlags, send};
 use std::collections::BTreeMap;
 use std::io;
@@ -177,7 +177,7 @@ impl Nics {
         }
         let session = Session::new(&Plug { client: nic.client, nic: &mut nic.state, net, binding });
         let token = Token::new(Part::Nic, number, 0);
-        match Connection::new(stream, token, &self.reactor) {
+        match Connection::new(stream, Reader::new(), token, &self.reactor) {
             Ok(connection) => {
                 nic.link = Some((connection, session));
                 nic.link_up = nic.is_link_up(net);

@@ -28,20 +28,26 @@ impl Nic {
         sizes.enumerate().map(view).filter(|v| v.size.is_some() || v.fault.is_some()).collect()
     }
 
-    /// Makes of the counters of the pairs that run those of all pairs. What was dropped before any pair was chosen stays
-    /// with the first row.
-    pub fn complete(&self, queues: &mut Vec<QueueStats>) {
-        let mut live = std::mem::take(queues).into_iter();
-        queues.extend(self.state.pairs.iter().map(|pair| {
-            let counted = || of(pair.counters());
-            if pair.runs() { live.next().unwrap_or_else(counted) } else { counted() }
-        }));
-        let Some(first) = queues.first_mut() else { return };
-        for (reason, n) in live.flat_map(|row| row.drops) {
-            match first.drops.iter_mut().find(|(r, _)| *r == reason) {
-                Some((_, sum)) => *sum += n,
-                None => first.drops.push((reason, n)),
-            }
+    /// The counters of each pair, and whether it runs.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(&PortCounters, bool)> {
+        self.state.pairs.iter().map(|pair| (pair.counters(), pair.runs())).collect()
+    }
+}
+
+/// Makes of the counters of the pairs that run those of all `pairs`. What was dropped before any pair was chosen stays
+/// with the first row.
+pub fn complete(pairs: &[(&PortCounters, bool)], queues: &mut Vec<QueueStats>) {
+    let mut live = std::mem::take(queues).into_iter();
+    queues.extend(pairs.iter().map(|(counters, runs)| {
+        let counted = || of(counters);
+        if *runs { live.next().unwrap_or_else(counted) } else { counted() }
+    }));
+    let Some(first) = queues.first_mut() else { return };
+    for (reason, n) in live.flat_map(|row| row.drops) {
+        match first.drops.iter_mut().find(|(r, _)| *r == reason) {
+            Some((_, sum)) => *sum += n,
+            None => first.drops.push((reason, n)),
         }
     }
 }

@@ -3,3 +3,4 @@
 
 pub mod nic;
 pub mod tap;
+pub mod vhost_user;

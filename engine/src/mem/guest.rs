@@ -8,6 +8,7 @@
 
 use super::arena::Part;
 use super::dirty::DirtyLog;
+use super::map::Mapping;
 use super::shared::{SharedError, SharedMap};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -111,6 +112,7 @@ impl Range {
 enum Hold {
     Shared(Arc<SharedMap>),
     Part { _part: Arc<Part> },
+    Own { _map: Arc<Mapping> },
 }
 
 /// A guest's memory.
@@ -156,6 +158,14 @@ impl GuestMemory {
         let range =
             Range { guest, size: part.len() as u64, host: part.ptr(), user: part.ptr().as_ptr() as u64 };
         Self::of(vec![(range, Hold::Part { _part: part })], None)
+    }
+
+    /// A mapping of our own as guest memory, by the same addresses in the guest and in its VMM: what a driver of ours shares
+    /// with somebody else's device.
+    #[must_use]
+    pub fn of_mapping(map: Arc<Mapping>, guest: u64) -> Self {
+        let range = Range { guest, size: map.len() as u64, host: map.base(), user: guest };
+        Self::of(vec![(range, Hold::Own { _map: map })], None)
     }
 
     /// This table and one region more.

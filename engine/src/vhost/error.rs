@@ -10,7 +10,7 @@ use vhost::vhost_user::message::FrontendReq;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// Not a message of this protocol.
-    #[error("message {request} has flags {flags:#x}: no request of protocol version 1")]
+    #[error("message {request} has flags {flags:#x}: not what protocol version 1 has here")]
     Header {
         /// Number of the message.
         request: u32,
@@ -145,6 +145,15 @@ pub enum ProtocolError {
         /// What the device said.
         reason: String,
     },
+    /// A back-end's answer that belongs to no question.
+    #[error("the back-end sent message {0}, which nobody asked for")]
+    Unasked(u32),
+    /// A back-end that said no.
+    #[error("the back-end refused {0:?}")]
+    Refused(FrontendReq),
+    /// No descriptor was left for a message.
+    #[error("no file to send with {0:?}: {1}")]
+    NoFile(FrontendReq, String),
     /// A message after the end.
     #[error("the session has ended")]
     Ended,

@@ -59,14 +59,25 @@ pub(super) struct Header {
     pub(super) size: usize,
 }
 
+/// Whose messages are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Sender {
+    /// A front-end's requests.
+    #[default]
+    FrontEnd,
+    /// A back-end's answers.
+    BackEnd,
+}
+
 impl Header {
     /// Reads one.
-    pub(super) fn parse(bytes: [u8; HEADER]) -> Result<Self, ProtocolError> {
+    pub(super) fn parse(bytes: [u8; HEADER], from: Sender) -> Result<Self, ProtocolError> {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
         let request = u32::from_ne_bytes([a, b, c, d]);
         let flags = u32::from_ne_bytes([e, f, g, h]);
         let size = u32::from_ne_bytes([i, j, k, l]);
-        if flags & !NEED_REPLY != VERSION {
+        let kind = if from == Sender::BackEnd { VERSION | REPLY } else { VERSION };
+        if flags & !NEED_REPLY != kind {
             return Err(ProtocolError::Header { request, flags });
         }
         if size as usize > MAX_PAYLOAD {
@@ -76,9 +87,32 @@ impl Header {
     }
 }
 
+/// Whether a message has an answer of its own, so that none can say no.
+pub(super) fn answered(request: u32) -> bool {
+    type Kind = FrontendReq;
+    matches!(
+        Kind::try_from(request),
+        Ok(Kind::GET_FEATURES
+            | Kind::GET_PROTOCOL_FEATURES
+            | Kind::GET_QUEUE_NUM
+            | Kind::GET_STATUS
+            | Kind::GET_MAX_MEM_SLOTS
+            | Kind::SET_LOG_BASE
+            | Kind::GET_VRING_BASE
+            | Kind::GET_CONFIG
+            | Kind::GET_INFLIGHT_FD)
+    )
+}
+
 /// Header and payload of an answer.
 pub(super) fn answer(request: u32, payload: &[u8]) -> Vec<u8> {
     bytes_of(request, VERSION | REPLY, payload)
+}
+
+/// Header and payload of a request to a back-end.
+pub(super) fn request(request: FrontendReq, need_reply: bool, payload: &[u8]) -> Vec<u8> {
+    let flags = if need_reply { VERSION | NEED_REPLY } else { VERSION };
+    bytes_of(request.into(), flags, payload)
 }
 
 /// What tells the front-end, on the channel for requests of the back-end's, that the configuration space changed. No
@@ -170,15 +204,21 @@ mod tests {
 
     #[test]
     fn a_header_is_a_request_of_version_1_and_of_bounded_size() {
-        let parsed = Header::parse(header(1, 1, 4096)).unwrap();
+        let parsed = Header::parse(header(1, 1, 4096), Sender::FrontEnd).unwrap();
         assert_eq!(parsed, Header { request: 1, need_reply: false, size: 4096 });
-        assert!(Header::parse(header(1, 9, 0)).unwrap().need_reply);
+        assert!(Header::parse(header(1, 9, 0), Sender::FrontEnd).unwrap().need_reply);
         for flags in [0, 2, 3, 5, 0x11, 0x8000_0001] {
-            let error = Header::parse(header(7, flags, 0)).unwrap_err();
+            let error = Header::parse(header(7, flags, 0), Sender::FrontEnd).unwrap_err();
             assert_eq!(error, ProtocolError::Header { request: 7, flags });
         }
-        let error = Header::parse(header(5, 1, 4097)).unwrap_err();
+        let error = Header::parse(header(5, 1, 4097), Sender::FrontEnd).unwrap_err();
         assert_eq!(error, ProtocolError::Long { request: 5, size: 4097 });
+    }
+
+    #[test]
+    fn an_answer_is_taken_from_a_back_end_only() {
+        assert!(Header::parse(header(1, 5, 8), Sender::BackEnd).is_ok());
+        assert!(Header::parse(header(1, 1, 8), Sender::BackEnd).is_err());
     }
 
     #[test]

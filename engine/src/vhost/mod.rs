@@ -1,5 +1,5 @@
-//! The vhost-user protocol, the back-end's side: a VMM describes its guest's memory and rings over a socket, and a device
-//! of ours runs the rings.
+//! The vhost-user protocol. The back-end's side: a VMM describes its guest's memory and rings over a socket, and a device
+//! of ours runs the rings. The front-end's side ([`Frontend`]): we describe rings of our own to somebody else's device.
 //!
 //! ```text
 //!  socket -> Reader (bytes, files -> messages) -> Session (state, checks) -> Device (runs and stops rings)
@@ -24,6 +24,7 @@
 mod base;
 mod device;
 mod error;
+mod frontend;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
 mod message;
@@ -36,6 +37,7 @@ pub(crate) mod testing;
 
 pub use device::{Device, NetConfig};
 pub use error::ProtocolError;
+pub use frontend::{Frontend, Heard};
 #[cfg(any(test, fuzzing))]
 pub use fuzz::fuzz_session;
 pub use message::{F_LOG_ALL, F_PROTOCOL_FEATURES, MAX_FDS, Message, PROTOCOL_FEATURES, config_changed};

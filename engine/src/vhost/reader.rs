@@ -1,7 +1,7 @@
 //! Bytes and files to messages.
 
 use super::error::ProtocolError;
-use super::message::{HEADER, Header, MAX_FDS, Message};
+use super::message::{HEADER, Header, MAX_FDS, Message, Sender};
 use std::os::fd::OwnedFd;
 
 /// Files that may wait for the rest of their messages, whatever was read at once.
@@ -17,13 +17,20 @@ pub struct Reader {
     /// Files, each with how many bytes of `bytes` there were when it had come.
     fds: Vec<(usize, OwnedFd)>,
     broken: bool,
+    from: Sender,
 }
 
 impl Reader {
-    /// With nothing read yet.
+    /// Of a front-end's requests, with nothing read yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Of a back-end's answers.
+    #[must_use]
+    pub fn of_answers() -> Self {
+        Self { from: Sender::BackEnd, ..Self::default() }
     }
 
     /// Bytes to the end of the header, or of the message, that is being read.
@@ -60,7 +67,7 @@ impl Reader {
     }
 
     fn header(&self) -> Option<Result<Header, ProtocolError>> {
-        self.bytes.first_chunk().map(|bytes| Header::parse(*bytes))
+        self.bytes.first_chunk().map(|bytes| Header::parse(*bytes, self.from))
     }
 
     fn take(&mut self) -> Option<Result<Message, ProtocolError>> {

@@ -8,7 +8,7 @@ mod wishes;
 
 use super::device::Device;
 use super::error::ProtocolError;
-use super::message::Message;
+use super::message::{Message, answered};
 use super::reply::Reply;
 use super::ring::Ring;
 use crate::mem::dirty::DirtyLog;
@@ -231,7 +231,7 @@ impl Session {
     }
 }
 
-use features::{VHOST_BITS, answered, get_protocol_features};
+use features::{VHOST_BITS, get_protocol_features};
 use memory::max_mem_slots;
 use wishes::{bodyless_file, get_config, send_rarp, set_config, set_mtu};
 

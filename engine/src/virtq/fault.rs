@@ -51,4 +51,15 @@ pub enum RingFault {
     /// A buffer name that is not under way (driver side).
     #[error("the device used buffer {0}, which it does not have")]
     NotUnderWay(u32),
+    /// More bytes written to a buffer than it has (driver side).
+    #[error("the device wrote {written} bytes to a buffer of {room}")]
+    Overrun {
+        /// Bytes that the device says it wrote.
+        written: u32,
+        /// Bytes of the buffer.
+        room: u32,
+    },
+    /// A frame of no buffer, or of more buffers than there are (driver side).
+    #[error("the device made a frame of {0} buffers")]
+    Merged(u16),
 }

@@ -66,7 +66,7 @@ impl State {
                 }
             }
             (Kind::Netdev(_), Some(peer)) if matches!(peer.kind, Kind::HubPort { .. }) => {
-                for queue in 1..client.queues().len() {
+                for queue in 1..self.queues(client) {
                     self.describe_queue(out, client, queue);
                 }
             }
@@ -74,10 +74,10 @@ impl State {
         }
     }
 
-    /// Lines that a client has: a nic's queues are there whether they run or not.
+    /// Lines that a client has: queues are there whether they run or not.
     fn queues(&self, client: &Client) -> usize {
         let pairs = self.nics.of(client.id).map(|nic| usize::from(nic.state.properties.pairs));
-        pairs.unwrap_or(client.queues().len()).max(1)
+        pairs.unwrap_or(client.pairs()).max(1)
     }
 
     /// One line for a queue of a client, and the client's filters.

@@ -44,7 +44,7 @@ impl State {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(driver, "hubport" | "nic" | "tap") {
+        if !matches!(driver, "hubport" | "nic" | "tap" | "vhost-user") {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -54,6 +54,7 @@ impl State {
         match driver {
             "hubport" => self.add_hubport(args).into(),
             "nic" => self.add_nic(monitor, args, events).into(),
+            "vhost-user" => self.add_vhost_user(args, events).into(),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -160,6 +161,7 @@ impl State {
             Ok(retired) => retired,
             Err(error) => return Err(error).into(),
         };
+        self.forget_vhost_user(removed.client.id);
         self.settle_links(events);
         if removed.client.queues().is_empty() && removed.filters.is_empty() {
             return Ok(empty()).into();

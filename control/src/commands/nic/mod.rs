@@ -4,14 +4,15 @@ mod device;
 mod link;
 mod netdev;
 mod query;
+pub(super) use query::ring;
 #[cfg(test)]
 mod tests;
 
 use super::State;
 use super::args::Args;
 use super::state::timestamp;
-use crate::chardev::Stream;
-use crate::model::{ClientId, Kind, Netdev};
+use crate::chardev::{Stream, User};
+use crate::model::{Client, ClientId, Kind, Netdev};
 use crate::nic::{Happened, MOST_PAIRS, Made, Nic, NicProperties};
 use crate::qmp::error::QmpError;
 use crate::qmp::events::Event;
@@ -55,8 +56,7 @@ impl State {
     fn plug_nic(&mut self, new: NewNic, events: &mut Vec<Event>) -> Result<(), QmpError> {
         let NewNic { name, chardev, made, mac, args } = new;
         let netdev = args.maybe("netdev").map(str::to_owned);
-        let peer_queues =
-            netdev.as_deref().and_then(|peer| self.net.netdev(peer)).map_or(1, |c| c.queues().len());
+        let peer_queues = netdev.as_deref().and_then(|peer| self.net.netdev(peer)).map_or(1, Client::pairs);
         let pairs = args.uint("queues").unwrap_or(peer_queues as u64).clamp(1, u64::from(MOST_PAIRS)) as u16;
         let properties = NicProperties::new(mac, pairs, &args);
         let link_up = args.flag("link").unwrap_or(true);
@@ -67,7 +67,7 @@ impl State {
             client.link_up = link_up;
         }
         let number = self.nics.add(&name, &chardev, made, client, properties);
-        let claimed = self.chardevs.claim(&chardev, number).and_then(|stream| {
+        let claimed = self.chardevs.claim(&chardev, User::Nic(number)).and_then(|stream| {
             self.binding.commit(&self.net, Attachments::default())?;
             Ok(stream)
         });

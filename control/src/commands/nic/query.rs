@@ -4,7 +4,7 @@ use super::{MODEL, show_mac};
 use crate::commands::State;
 use crate::commands::args::Args;
 use crate::model::{Client, ClientId};
-use crate::nic::{Nic, RingView, Standing};
+use crate::nic::{Nic, RingView, Standing, complete};
 use crate::qmp::error::QmpError;
 use engine::{ClientStats, Stats};
 use serde_json::{Map, Value, json};
@@ -29,7 +29,7 @@ fn rx_filter(nic: &Nic) -> Value {
     })
 }
 
-fn ring(view: RingView) -> Value {
+pub(in crate::commands) fn ring(view: RingView) -> Value {
     let state = match (&view.fault, view.size) {
         (Some(_), _) => "failed",
         (None, Some(_)) => "running",
@@ -58,22 +58,24 @@ impl State {
         }
     }
 
-    /// All counters, with every queue pair of every nic, whether it runs or not.
+    /// All counters, with every queue pair of every nic and `vhost-user` netdev, whether it runs or not.
     pub(in crate::commands) fn stats(&self) -> Stats {
         let mut stats = self.binding.plane.stats();
-        let mut nics: HashMap<ClientId, &Nic> = self.nics.all().map(|nic| (nic.client, nic)).collect();
-        if nics.is_empty() {
+        let nics = self.nics.all().map(|nic| (nic.client, nic.counters()));
+        let netdevs = self.vhost_users.all().map(|netdev| (netdev.client, netdev.counters()));
+        let mut pairs: HashMap<ClientId, _> = nics.chain(netdevs).collect();
+        if pairs.is_empty() {
             return stats;
         }
         for ClientStats { client, queues } in &mut stats.clients {
-            if let Some(nic) = client.and_then(|id| nics.remove(&id)) {
-                nic.complete(queues);
+            if let Some(pairs) = client.and_then(|id| pairs.remove(&id)) {
+                complete(&pairs, queues);
             }
         }
-        stats.clients.extend(nics.into_values().map(|nic| {
+        stats.clients.extend(pairs.into_iter().map(|(client, pairs)| {
             let mut queues = Vec::new();
-            nic.complete(&mut queues);
-            ClientStats { client: Some(nic.client), queues }
+            complete(&pairs, &mut queues);
+            ClientStats { client: Some(client), queues }
         }));
         stats
     }

@@ -2,7 +2,7 @@
 //!
 //! What the guest transmits is lent where it lies in the guest's memory; what it receives is copied once, into its buffers.
 
-mod copy;
+pub(super) mod copy;
 mod open;
 mod options;
 mod rx;

@@ -13,23 +13,6 @@ use vhost::vhost_user::message::FrontendReq;
 /// Feature bits that are vhost-user's own, and no business of the device's.
 pub(super) const VHOST_BITS: u64 = F_PROTOCOL_FEATURES | F_LOG_ALL;
 
-/// Whether a message has an answer of its own, so that none can say no.
-pub(super) fn answered(request: u32) -> bool {
-    type Kind = FrontendReq;
-    matches!(
-        Kind::try_from(request),
-        Ok(Kind::GET_FEATURES
-            | Kind::GET_PROTOCOL_FEATURES
-            | Kind::GET_QUEUE_NUM
-            | Kind::GET_STATUS
-            | Kind::GET_MAX_MEM_SLOTS
-            | Kind::SET_LOG_BASE
-            | Kind::GET_VRING_BASE
-            | Kind::GET_CONFIG
-            | Kind::GET_INFLIGHT_FD)
-    )
-}
-
 /// The protocol feature that a message belongs to. GET_QUEUE_NUM is not among them: it may come when MQ was only offered.
 const fn feature_of(kind: FrontendReq) -> Option<Protocol> {
     type Kind = FrontendReq;

@@ -1,0 +1,134 @@
+//! One connection to a back-end: the handshake, and the queue pairs that it led to.
+
+use crate::chardev::Stream;
+use crate::nic::{Connection, Read};
+use crate::reactor::{Reactor, Ready, Token};
+use engine::backend::vhost_user::{Halves, OpenError, Opened, Report, choose, open};
+use engine::vhost::{Frontend, Heard, Message, ProtocolError, Reader};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Messages of one back-end handled in one go.
+const MESSAGES: usize = 64;
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    /// The back-end has gone.
+    #[error("the back-end has gone")]
+    Gone,
+    /// It does not keep to the protocol, or refused something.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// It has fewer queues than were asked for.
+    #[error("you are asking more queues than supported: {0}")]
+    Queues(u16),
+    /// There is no memory for the rings.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The kernel watches no more.
+    #[error("its connection cannot be watched: {0}")]
+    Watch(nix::Error),
+}
+
+/// A connection.
+pub(super) struct Link {
+    connection: Connection,
+    frontend: Frontend,
+    /// Queue pairs asked for.
+    pairs: u16,
+    /// Written to by a worker that stops a ring.
+    wake: Arc<OwnedFd>,
+    /// Virtio features that the back-end offered, and those that were accepted.
+    pub(super) features: Option<(u64, u64)>,
+    /// Queue pairs, until they go to workers.
+    made: Vec<Halves>,
+    /// What is kept of each pair, by ring.
+    pub(super) reports: Vec<[Arc<Report>; 2]>,
+    /// Entries of each ring.
+    pub(super) sizes: Vec<u16>,
+}
+
+impl Link {
+    /// A connection that has just been made; the first question is sent.
+    pub(super) fn new(
+        stream: Stream,
+        token: Token,
+        reactor: &Reactor,
+        pairs: u16,
+        wake: Arc<OwnedFd>,
+    ) -> Result<Self, End> {
+        let connection = Connection::new(stream, Reader::of_answers(), token, reactor).map_err(End::Watch)?;
+        let mut this = Self {
+            connection,
+            frontend: Frontend::new(),
+            pairs,
+            wake,
+            features: None,
+            made: Vec::new(),
+            reports: Vec::new(),
+            sizes: Vec::new(),
+        };
+        this.send(reactor)?;
+        Ok(this)
+    }
+
+    /// Handles what happened to the socket. True: all rings are in force at the back-end, and [`Link::take_pairs`] has the queue pairs.
+    pub(super) fn serve(&mut self, ready: &Ready, reactor: &Reactor) -> Result<bool, End> {
+        if ready.write && !self.connection.flush(reactor) {
+            return Err(End::Gone);
+        }
+        let mut all = false;
+        for _ in 0..MESSAGES {
+            match self.connection.read() {
+                Read::Message(message) => all |= self.hear(&message)?,
+                Read::Later => break,
+                Read::End => return Err(End::Gone),
+                Read::Bad(error) => return Err(error.into()),
+            }
+            self.send(reactor)?;
+        }
+        self.send(reactor)?;
+        Ok(all)
+    }
+
+    /// Sends what may be sent now.
+    fn send(&mut self, reactor: &Reactor) -> Result<(), End> {
+        while !self.connection.waits() {
+            let Some(request) = self.frontend.request()? else { break };
+            if !self.connection.reply(request, reactor) {
+                return Err(End::Gone);
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, message: &Message) -> Result<bool, End> {
+        match self.frontend.answer(message)? {
+            None => Ok(false),
+            Some(Heard::Ready) => Ok(true),
+            Some(Heard::Offer { pairs, .. }) if pairs < self.pairs => Err(End::Queues(pairs)),
+            Some(Heard::Offer { features: offered, .. }) => {
+                let accepted = choose(offered, self.pairs);
+                let Opened { pairs, rings, region, file, hugepages } =
+                    open(accepted, self.pairs, true, &self.wake)?;
+                if !hugepages {
+                    tracing::warn!(
+                        "the rings of a vhost-user netdev lie in ordinary memory: not enough free hugepages (see vm.nr_hugepages)"
+                    );
+                }
+                self.features = Some((offered, accepted));
+                self.reports = pairs.iter().map(|pair| pair.reports.clone()).collect();
+                self.sizes = rings.iter().map(|ring| ring.size).collect();
+                self.made = pairs;
+                self.frontend.set_up(accepted, &region, file, &rings);
+                Ok(false)
+            }
+        }
+    }
+
+    /// The queue pairs; once.
+    pub(super) fn take_pairs(&mut self) -> Vec<Halves> {
+        std::mem::take(&mut self.made)
+    }
+}
