@@ -38,6 +38,7 @@ const UNSAFE: &[&str] = &[
     "engine/src/virtq/",
     "engine/src/backend/nic/",
     "engine/src/backend/tap/",
+    "engine/src/backend/vhost_user/",
     // A frame's segments are pointers into memory that is lent; heads are such memory, checksums read it.
     "engine/src/burst.rs",
     "engine/src/offload/heads.rs",

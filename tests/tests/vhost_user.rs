@@ -1,14 +1,22 @@
 //! `vhost-user` netdevs of the built daemon: joined to a nic of another one, to DPDK, and to a back-end that breaks the rules. Frames come from
 //! guests without machines.
 
+use std::io::{IoSliceMut, Write};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use engine::vhost::{Device, NetConfig, Reader, Session};
 use engine::virtq::split::SplitDriver;
+use engine::virtq::{F_VERSION_1, Position, RingConfig};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 use tests::daemon::{Daemon, Program};
 use tests::guest::{Guest, Shape};
+use tests::lab::Lab;
 use tests::qmp::Qmp;
 use tests::skip::{Need, ready};
 use tests::wait::{self, PATIENCE};
@@ -74,7 +82,7 @@ fn await_ready(client: &mut Qmp) -> Value {
 #[track_caller]
 fn event(client: &mut Qmp, name: &str) -> Value {
     loop {
-        let event = client.event(name, 3 * PATIENCE).expect("an event");
+        let event = client.event(name, 6 * PATIENCE).expect("an event");
         if event["data"]["netdev-id"] == "v0" {
             return event["data"].clone();
         }
@@ -282,8 +290,162 @@ fn options_are_refused_as_qemu_refuses_them() {
     client.ok("chardev-remove", json!({"id": "u"}));
 }
 
+/// A back-end whose first ring says that it used more than there is.
+#[derive(Default)]
+struct Broken(Vec<RingConfig>);
+
+impl Device for Broken {
+    fn features(&self) -> u64 {
+        F_VERSION_1
+    }
+
+    fn queues(&self) -> u16 {
+        1
+    }
+
+    fn config(&self) -> NetConfig {
+        NetConfig::default()
+    }
+
+    fn start(&mut self, ring: usize, config: RingConfig) -> Result<(), String> {
+        if ring == 0 {
+            // SAFETY: the used index lies two bytes behind the start of the used ring, in memory that the configuration keeps mapped.
+            unsafe { config.used.add(2).cast::<u16>().write_volatile(0x7000) };
+        }
+        self.0.push(config);
+        Ok(())
+    }
+
+    fn stop(&mut self, _: usize) -> Option<Position> {
+        None
+    }
+
+    fn set_features(&mut self, _: u64) {}
+    fn set_mtu(&mut self, _: u16) {}
+    fn set_mac(&mut self, _: [u8; 6]) {}
+    fn send_rarp(&mut self, _: [u8; 6]) {}
+    fn set_status(&mut self, _: u8) {}
+    fn reset(&mut self) {}
+}
+
+/// Serves one connection until the front-end hangs up.
+fn serve(listener: &UnixListener, device: &mut dyn Device) {
+    let (mut socket, _) = listener.accept().expect("a front-end");
+    let (mut session, mut reader) = (Session::new(device), Reader::new());
+    loop {
+        let mut bytes = vec![0; reader.want()];
+        let mut control = nix::cmsg_space!([RawFd; 8]);
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let Ok(message) =
+            recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
+        else {
+            return;
+        };
+        let count = message.bytes;
+        let files = message.cmsgs().expect("control data").flat_map(|part| match part {
+            ControlMessageOwned::ScmRights(files) => files,
+            _ => vec![],
+        });
+        // SAFETY: the kernel has just made these files for us, and nobody else knows them.
+        let files = files.map(|file| unsafe { OwnedFd::from_raw_fd(file) }).collect();
+        if count == 0 {
+            return;
+        }
+        reader.feed(&bytes[..count], files);
+        while let Some(message) = reader.next() {
+            let message = message.expect("a message");
+            if let Some(reply) = session.handle(message, device).expect("a session goes on") {
+                socket.write_all(&reply.bytes).expect("a reply");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_back_end_that_breaks_the_rules_stops_its_ring_and_another_one_may_come() {
+    let directory = tests::daemon::directory();
+    let socket = directory.path().join("broken.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let (a, mut client) = front_end(&dials(&socket), "");
+    let mut here = guest(&a);
+    let broken = std::thread::spawn(move || {
+        serve(&listener, &mut Broken::default());
+        listener
+    });
+    let stopped = client.event("NIC_STOPPED", PATIENCE).expect("an event");
+    let why = "an index of the ring jumped from 0 to 28672 on a ring of 256";
+    assert_eq!(stopped["data"], json!({"name": "v0", "queue": 0, "reason": why}));
+    let now = shown(&mut client, "v0");
+    assert_eq!(now["transport"]["state"], "failed");
+    assert_eq!(now["transport"]["error"], format!("ring 0: {why}"));
+    assert_eq!(now["rings"][0], json!({"ring": 0, "state": "failed", "size": 256, "reason": why}));
+    assert_eq!(now["rings"][1]["state"], "running");
+    // The other ring still takes frames.
+    assert!(here.send(&frame(60, 1)));
+    client.ok("netdev_del", json!({"id": "v0"}));
+    drop(broken.join().expect("it ends with the connection"));
+    std::fs::remove_file(&socket).expect("the socket's file");
+    // The same chardev leads to a back-end that keeps the rules.
+    let chardev = format!("socket,id=c0,path={},server=on,wait=off", socket.display());
+    let nics = [
+        "-netdev",
+        "hubport,id=h0,hubid=0",
+        "-netdev",
+        "hubport,id=h1,hubid=0",
+        "-netdev",
+        "nic,id=g,netdev=h1,addr=g.sock",
+    ];
+    let up = ["-chardev", &chardev, "-device", "virtio-net,id=up,netdev=h0,chardev=c0"];
+    let (b, _b) = Daemon::netdevd(&[&nics[..], &up].concat());
+    client.ok("netdev_add", json!({"type": "vhost-user", "id": "v0", "chardev": "c0"}));
+    await_ready(&mut client);
+    client.ok("nic-set-netdev", json!({"name": "g", "netdev": "v0"}));
+    cross(&mut here, &mut guest(&b));
+}
+
+#[test]
+fn large_frames_cross_between_taps_of_two_daemons() {
+    if !ready("vhost-user between taps", &[Need::Root, Need::Tap, Need::Tool("iperf3")]) {
+        return;
+    }
+    let mut b = Lab::new(&[]);
+    let right = b.home.sibling();
+    b.tap_at("tb", &right, Ipv4Addr::new(10, 78, 0, 2));
+    b.qmp.ok("netdev_add", json!({"type": "nic", "id": "up", "netdev": "tb", "addr": "up.sock"}));
+    let chardev = format!("socket,id=c0,{}", dials(&at(&b.daemon, "up")));
+    let mut a = Lab::new(&["-chardev", &chardev, "-netdev", "vhost-user,id=v0,chardev=c0"]);
+    let left = a.home.sibling();
+    a.tap_at("ta", &left, Ipv4Addr::new(10, 78, 0, 1));
+    a.hub(0, &["ta", "v0"]);
+    await_ready(&mut a.qmp);
+    let mut server = right.command("iperf3");
+    server.args(["-s"]).stdout(Stdio::null());
+    let mut server = server.spawn().expect("iperf3 starts");
+    let listens = || right.run("ss", &["-Hltn", "sport", "=", "5201"]).contains("5201").then_some(());
+    wait::until(PATIENCE, listens).expect("iperf3 listens");
+    for way in [&[][..], &["-R"]] {
+        let report = left.run("iperf3", &[&["-c", "10.78.0.2", "-n", "200M", "-J"][..], way].concat());
+        let report: Value = serde_json::from_str(&report).expect("iperf3 prints JSON");
+        assert!(
+            report["end"]["sum_received"]["bytes"].as_f64().is_some_and(|bytes| bytes > 190e6),
+            "{report}"
+        );
+    }
+    let _ = (server.kill(), server.wait());
+    let stats = a.qmp.ok("query-net-stats", json!({}));
+    let ports = stats["ports"].as_array().cloned().unwrap_or_default();
+    let v0 = ports.iter().find(|port| port["name"] == "v0").expect("a row").clone();
+    let mean = |way: &str| {
+        v0[format!("{way}-bytes")].as_u64().unwrap_or(0)
+            / v0[format!("{way}-frames")].as_u64().unwrap_or(1).max(1)
+    };
+    // Acknowledgements are among them.
+    assert!(mean("tx") > 3000 && mean("rx") > 3000, "frames were not segmented on the way: {v0}");
+    assert_eq!(v0["drops"], json!({}));
+}
+
 /// DPDK's vhost port on a socket, which sends back what it receives.
-struct Testpmd(Child);
+struct Testpmd(Child, PathBuf);
 
 impl Testpmd {
     fn start(socket: &Path, more: &str) -> Self {
@@ -298,7 +460,7 @@ impl Testpmd {
             "--file-prefix",
             &prefix,
             "-m",
-            "256",
+            "64",
         ]);
         command.args(["--vdev", &format!("net_vhost0,iface={}{more}", socket.display())]);
         command.args([
@@ -308,10 +470,14 @@ impl Testpmd {
             "--forward-mode=io",
             "--port-topology=loop",
             "--no-flush-rx",
+            "--total-num-mbufs=4096",
             "--nb-cores=1",
         ]);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().expect("dpdk-testpmd starts"))
+        let log = socket.with_extension("log");
+        let file = std::fs::File::create(&log).expect("a log file");
+        let copy = file.try_clone().expect("dup");
+        command.stdin(Stdio::piped()).stdout(file).stderr(copy);
+        Self(command.spawn().expect("dpdk-testpmd starts"), log)
     }
 }
 
@@ -319,6 +485,10 @@ impl Drop for Testpmd {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+        if std::thread::panicking() {
+            let said = std::fs::read(&self.1).unwrap_or_default();
+            eprintln!("--- dpdk-testpmd said:\n{}---", String::from_utf8_lossy(&said));
+        }
     }
 }
 
@@ -359,5 +529,5 @@ fn dpdk_serves_a_netdev_that_connects_and_one_that_waits() {
     event(&mut client, DISCONNECTED);
     let _dpdk = Testpmd::start(&at(&a, "v"), ",queues=2,client=1");
     event(&mut client, CONNECTED);
-    let _ = &mut here;
+    echoes(&mut here, 100);
 }
