@@ -171,6 +171,31 @@ fn a_back_end_goes_and_comes_back_and_frames_go_on() {
 }
 
 #[test]
+fn the_link_of_the_nic_behind_it_is_the_netdevs() {
+    let (b, mut other) = back_end("");
+    let (a, mut client) = front_end(&dials(&at(&b, "up")), "");
+    await_ready(&mut client);
+    let (mut here, mut there) = (guest(&a), guest(&b));
+    cross(&mut here, &mut there);
+    for up in [false, true] {
+        other.ok("set_link", json!({"name": "up", "up": up}));
+        here.config_change();
+        assert_eq!(here.link_up(), up);
+        assert_eq!(shown(&mut client, "v0")["link"], up);
+    }
+    cross(&mut here, &mut there);
+    cross(&mut there, &mut here);
+    // A back-end whose link is down when it is connected to.
+    other.ok("set_link", json!({"name": "up", "up": false}));
+    client.ok("netdev_del", json!({"id": "v0"}));
+    client.ok("netdev_add", json!({"type": "vhost-user", "id": "v0", "chardev": "c0"}));
+    assert_eq!(await_ready(&mut client)["link"], false);
+    other.ok("set_link", json!({"name": "up", "up": true}));
+    let up = wait::until(PATIENCE, || Some(()).filter(|()| shown(&mut client, "v0")["link"] == true));
+    assert_eq!(up, Some(()));
+}
+
+#[test]
 fn a_netdev_may_wait_for_its_back_end() {
     let (a, mut client) = front_end("path=v.sock,server=on,wait=off", "");
     let now = shown(&mut client, "v0");
@@ -449,7 +474,9 @@ struct Testpmd(Child, PathBuf);
 
 impl Testpmd {
     fn start(socket: &Path, more: &str) -> Self {
-        let mut command = wait::mortal("dpdk-testpmd");
+        // Its lines are read while it runs.
+        let mut command = wait::mortal("stdbuf");
+        command.args(["-oL", "dpdk-testpmd"]);
         let prefix = format!("nd{}", std::process::id());
         command.args([
             "--lcores",
@@ -492,6 +519,15 @@ impl Drop for Testpmd {
     }
 }
 
+impl Testpmd {
+    /// Waits until it forwards; on a busy machine that is long after it has taken the rings.
+    fn await_forwarding(&self) {
+        let said = || std::fs::read(&self.1).unwrap_or_default();
+        let forwards = || String::from_utf8_lossy(&said()).contains("packets/burst=").then_some(());
+        wait::until(6 * PATIENCE, forwards).expect("dpdk-testpmd forwards");
+    }
+}
+
 /// What goes out comes back as it was.
 #[track_caller]
 fn echoes(guest: &mut Split, rounds: u8) {
@@ -516,6 +552,7 @@ fn dpdk_serves_a_netdev_that_connects_and_one_that_waits() {
     for _ in 0..2 {
         let dpdk = Testpmd::start(&socket, ",queues=1");
         event(&mut client, CONNECTED);
+        dpdk.await_forwarding();
         echoes(&mut here, 100);
         drop(dpdk);
         event(&mut client, DISCONNECTED);
@@ -527,7 +564,8 @@ fn dpdk_serves_a_netdev_that_connects_and_one_that_waits() {
     event(&mut client, CONNECTED);
     drop(dpdk);
     event(&mut client, DISCONNECTED);
-    let _dpdk = Testpmd::start(&at(&a, "v"), ",queues=2,client=1");
+    let dpdk = Testpmd::start(&at(&a, "v"), ",queues=2,client=1");
     event(&mut client, CONNECTED);
+    dpdk.await_forwarding();
     echoes(&mut here, 100);
 }

@@ -104,6 +104,10 @@ impl State {
                     self.chardevs.disconnected(&chardev);
                     ("NETDEV_VHOST_USER_DISCONNECTED", json!({"netdev-id": netdev}))
                 }
+                Happened::Link => {
+                    linked = true;
+                    continue;
+                }
                 Happened::GaveUp(chardev) => {
                     self.chardevs.disconnected(&chardev);
                     continue;

@@ -6,10 +6,13 @@ use crate::reactor::{Reactor, Ready, Token};
 use engine::backend::vhost_user::{Halves, OpenError, Opened, Report, choose, open};
 use engine::vhost::{Frontend, Heard, Message, ProtocolError, Reader};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 /// Messages of one back-end handled in one go.
 const MESSAGES: usize = 64;
+/// The role of the channel among a netdev's descriptors; its socket has 0.
+const CHANNEL: u8 = 1;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,20 @@ pub(super) struct Link {
     pub(super) reports: Vec<[Arc<Report>; 2]>,
     /// Entries of each ring.
     pub(super) sizes: Vec<u16>,
+    /// Whether the device's link is up, as its back-end last told.
+    pub(super) up: bool,
+    /// Where the back-end says what it has to say by itself.
+    channel: Option<Connection>,
+    token: Token,
+}
+
+/// What reading came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct News {
+    /// All rings are in force at the back-end, and [`Link::take_pairs`] has the queue pairs.
+    pub(super) ready: bool,
+    /// [`Link::up`] may have changed.
+    pub(super) link: bool,
 }
 
 impl Link {
@@ -68,20 +85,27 @@ impl Link {
             made: Vec::new(),
             reports: Vec::new(),
             sizes: Vec::new(),
+            up: true,
+            channel: None,
+            token,
         };
         this.send(reactor)?;
         Ok(this)
     }
 
-    /// Handles what happened to the socket. True: all rings are in force at the back-end, and [`Link::take_pairs`] has the queue pairs.
-    pub(super) fn serve(&mut self, ready: &Ready, reactor: &Reactor) -> Result<bool, End> {
+    /// Handles what happened to the socket, or to the channel.
+    pub(super) fn serve(&mut self, ready: &Ready, reactor: &Reactor) -> Result<News, End> {
+        let mut news = News::default();
+        if ready.token.role == CHANNEL {
+            self.listen(reactor);
+            return self.send(reactor).map(|()| news);
+        }
         if ready.write && !self.connection.flush(reactor) {
             return Err(End::Gone);
         }
-        let mut all = false;
         for _ in 0..MESSAGES {
             match self.connection.read() {
-                Read::Message(message) => all |= self.hear(&message)?,
+                Read::Message(message) => self.hear(&message, &mut news, reactor)?,
                 Read::Later => break,
                 Read::End => return Err(End::Gone),
                 Read::Bad(error) => return Err(error.into()),
@@ -89,7 +113,28 @@ impl Link {
             self.send(reactor)?;
         }
         self.send(reactor)?;
-        Ok(all)
+        Ok(news)
+    }
+
+    /// Takes what the back-end says by itself. A channel that ends is of no more use; the connection goes on.
+    fn listen(&mut self, reactor: &Reactor) {
+        let Some(channel) = &mut self.channel else { return };
+        for _ in 0..MESSAGES {
+            let Read::Message(message) = channel.read() else { break };
+            let answer = self.frontend.wish(&message);
+            if answer.is_some_and(|answer| !channel.reply(answer, reactor)) {
+                break;
+            }
+        }
+    }
+
+    /// A channel: our end is kept, the other one is for the back-end. None where no descriptor is left: the link state is then that of the start.
+    fn open_channel(&mut self, reactor: &Reactor) -> Option<OwnedFd> {
+        let (ours, theirs) = UnixStream::pair().ok()?;
+        let stream = Stream::unix(ours, false, None).ok()?;
+        let token = Token { role: CHANNEL, ..self.token };
+        self.channel = Some(Connection::new(stream, Reader::new(), token, reactor).ok()?);
+        Some(theirs.into())
     }
 
     /// Sends what may be sent now.
@@ -103,11 +148,15 @@ impl Link {
         Ok(())
     }
 
-    fn hear(&mut self, message: &Message) -> Result<bool, End> {
+    fn hear(&mut self, message: &Message, news: &mut News, reactor: &Reactor) -> Result<(), End> {
         match self.frontend.answer(message)? {
-            None => Ok(false),
-            Some(Heard::Ready) => Ok(true),
-            Some(Heard::Offer { pairs, .. }) if pairs < self.pairs => Err(End::Queues(pairs)),
+            None => {}
+            Some(Heard::Ready) => news.ready = true,
+            Some(Heard::Link(up)) => {
+                self.up = up;
+                news.link = true;
+            }
+            Some(Heard::Offer { pairs, .. }) if pairs < self.pairs => return Err(End::Queues(pairs)),
             Some(Heard::Offer { features: offered, .. }) => {
                 let accepted = choose(offered, self.pairs);
                 let Opened { pairs, rings, region, file, hugepages } =
@@ -121,10 +170,11 @@ impl Link {
                 self.reports = pairs.iter().map(|pair| pair.reports.clone()).collect();
                 self.sizes = rings.iter().map(|ring| ring.size).collect();
                 self.made = pairs;
-                self.frontend.set_up(accepted, &region, file, &rings);
-                Ok(false)
+                let channel = self.open_channel(reactor);
+                self.frontend.set_up(accepted, &region, file, &rings, channel);
             }
         }
+        Ok(())
     }
 
     /// The queue pairs; once.

@@ -1,6 +1,6 @@
 //! All `vhost-user` netdevs: their chardevs, and whether a back-end is there.
 
-use super::link::{End, Link};
+use super::link::{End, Link, News};
 use crate::apply::{Binding, Pair};
 use crate::chardev::Stream;
 use crate::model::{Client, ClientId, Kind, Net, QueueRef};
@@ -47,6 +47,8 @@ pub enum Happened {
     GaveUp(String),
     /// A ring was stopped for cause: netdev, ring, reason.
     Stopped(String, usize, String),
+    /// The back-end's link went up or down, and the netdev's with it.
+    Link,
 }
 
 /// How a netdev stands.
@@ -167,12 +169,19 @@ impl VhostUser {
     ) -> Option<Happened> {
         let link = self.link.as_mut()?;
         match link.serve(ready, reactor) {
-            Ok(false) => None,
-            Ok(true) => {
-                let pairs = link.take_pairs();
-                self.plug(pairs, net, binding);
+            Ok(News { ready: true, .. }) => {
+                let (pairs, up) = (link.take_pairs(), link.up);
+                self.plug(pairs, up, net, binding);
                 Some(Happened::Connected(self.name.clone(), self.chardev.clone()))
             }
+            Ok(News { link: true, .. }) if self.running => {
+                net.set_link_of(self.client, link.up);
+                if let Err(error) = binding.commit(net, Attachments::default()) {
+                    tracing::error!("netdev '{}': {error}", self.name);
+                }
+                Some(Happened::Link)
+            }
+            Ok(_) => None,
             Err(why) => {
                 self.warn(&why);
                 Some(self.end(net, binding))
@@ -181,7 +190,7 @@ impl VhostUser {
     }
 
     /// Puts the queue pairs onto workers, all at once.
-    fn plug(&mut self, pairs: Vec<Halves>, net: &mut Net, binding: &mut Binding) {
+    fn plug(&mut self, pairs: Vec<Halves>, up: bool, net: &mut Net, binding: &mut Binding) {
         let mut queues = Vec::with_capacity(pairs.len());
         let mut attach = Attachments::default();
         for (Halves { rx, tx, .. }, counters) in pairs.into_iter().zip(&self.counters) {
@@ -191,7 +200,7 @@ impl VhostUser {
         }
         self.running = true;
         self.set_queues(queues, net);
-        if self.raises_link {
+        if self.raises_link && up {
             net.set_link_of(self.client, true);
         }
         if let Err(error) = binding.commit(net, attach) {

@@ -19,10 +19,17 @@ use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
-use vhost::vhost_user::message::FrontendReq as Kind;
+use vhost::vhost_user::message::{BackendReq, FrontendReq as Kind, VhostUserConfig};
 
 /// The protocol features that are used where they are offered.
-const PROTOCOL: u64 = Protocol::MQ.bits() | Protocol::REPLY_ACK.bits();
+const PROTOCOL: u64 =
+    Protocol::MQ.bits() | Protocol::REPLY_ACK.bits() | Protocol::CONFIG.bits() | Protocol::BACKEND_REQ.bits();
+/// What is read of the configuration space: MAC address and status.
+const CONFIG: usize = 8;
+/// Where its status lies, of which bit 0 says that the link is up (virtio 1.3, 5.1.4).
+const STATUS: usize = 6;
+/// `VIRTIO_NET_F_STATUS`: the configuration space tells of the link.
+const F_STATUS: u64 = 1 << 16;
 /// In the number that comes with a ring's file: there is none.
 const NO_FILE: u64 = 0x100;
 
@@ -38,6 +45,8 @@ pub enum Heard {
     },
     /// The back-end has all rings and may run them.
     Ready,
+    /// Whether the device's link is up; told before `Ready` and whenever it changes, by a back-end that has such a state.
+    Link(bool),
 }
 
 /// A request that waits to be sent.
@@ -62,6 +71,8 @@ pub struct Frontend {
     protocol: u64,
     /// Rings have been described.
     set_up: bool,
+    /// The device has a link state, which can be read.
+    status: bool,
 }
 
 impl Default for Frontend {
@@ -74,7 +85,14 @@ impl Frontend {
     /// A new connection, with its first question waiting.
     #[must_use]
     pub fn new() -> Self {
-        let mut this = Self { waiting: VecDeque::new(), asked: None, offered: 0, protocol: 0, set_up: false };
+        let mut this = Self {
+            waiting: VecDeque::new(),
+            asked: None,
+            offered: 0,
+            protocol: 0,
+            set_up: false,
+            status: false,
+        };
         this.ask(Kind::GET_FEATURES);
         this
     }
@@ -108,6 +126,9 @@ impl Frontend {
             Some(kind) if u32::from(kind) == message.request => kind,
             _ => return Err(ProtocolError::Unasked(message.request)),
         };
+        if kind == Kind::GET_CONFIG {
+            return Ok(Some(Heard::Link(link_up(message))));
+        }
         let number = message.number()?;
         match kind {
             Kind::GET_FEATURES if self.set_up => return Ok(Some(Heard::Ready)),
@@ -137,10 +158,32 @@ impl Frontend {
         Ok(None)
     }
 
+    /// Takes what the back-end says by itself, on the channel that it was given. The answer, if it asks for one.
+    pub fn wish(&mut self, message: &Message) -> Option<Reply> {
+        let known = message.request == u32::from(BackendReq::CONFIG_CHANGE_MSG);
+        // One question that waits will do, however often it is told.
+        let waits = self.waiting.iter().any(|request| request.kind == Kind::GET_CONFIG);
+        if known && self.status && !waits {
+            self.read_config();
+        }
+        message.need_reply.then(|| Reply::number(message, u64::from(!known)))
+    }
+
     /// Describes memory and rings, two a queue pair, which lie in it; `features` are the virtio features accepted. The answer to an
-    /// offer.
-    pub fn set_up(&mut self, features: u64, region: &Region, file: OwnedFd, rings: &[RingConfig]) {
+    /// offer. On the other end of `channel` the back-end says what it has to say by itself, see [`Frontend::wish`].
+    pub fn set_up(
+        &mut self,
+        features: u64,
+        region: &Region,
+        file: OwnedFd,
+        rings: &[RingConfig],
+        channel: Option<OwnedFd>,
+    ) {
         self.set_up = true;
+        self.status = features & F_STATUS != 0 && self.agreed(Protocol::CONFIG);
+        if let Some(channel) = channel.filter(|_| self.status && self.agreed(Protocol::BACKEND_REQ)) {
+            self.say(Kind::SET_BACKEND_REQ_FD, &[], Some(&Arc::new(channel)));
+        }
         let features = features | self.offered & F_PROTOCOL_FEATURES;
         self.say(Kind::SET_FEATURES, &features.to_ne_bytes(), None);
         let Region { guest, user, size, offset } = *region;
@@ -153,6 +196,9 @@ impl Frontend {
             for (index, _) in (0..).zip(rings) {
                 self.say(Kind::SET_VRING_ENABLE, &words(&[index, 1]), None);
             }
+        }
+        if self.status {
+            self.read_config();
         }
         // Its answer says that all before was taken, also where nothing else is answered.
         self.ask(Kind::GET_FEATURES);
@@ -174,6 +220,12 @@ impl Frontend {
     fn event(&mut self, kind: Kind, index: u32, file: Option<&Arc<OwnedFd>>) {
         let value = u64::from(index) | if file.is_none() { NO_FILE } else { 0 };
         self.say(kind, &value.to_ne_bytes(), file);
+    }
+
+    fn read_config(&mut self) {
+        let payload = [words(&[0, CONFIG as u32, 0]), vec![0; CONFIG]].concat();
+        let request = Request { kind: Kind::GET_CONFIG, payload, file: None, acknowledged: false };
+        self.waiting.push_back(request);
     }
 
     fn offer(&self, pairs: u16) -> Heard {
@@ -201,6 +253,12 @@ impl Frontend {
             acknowledged,
         });
     }
+}
+
+/// The link state in an answer to GET_CONFIG; up where there is none.
+fn link_up(message: &Message) -> bool {
+    let config = message.payload.get(size_of::<VhostUserConfig>()..).unwrap_or_default();
+    config.get(STATUS).is_none_or(|status| status & 1 != 0)
 }
 
 fn words(words: &[u32]) -> Vec<u8> {

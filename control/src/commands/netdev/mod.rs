@@ -154,6 +154,7 @@ impl State {
             Ok(removed) => removed,
             Err(error) => return Err(error.into()).into(),
         };
+        self.forget_vhost_user(removed.client.id);
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }
@@ -161,7 +162,6 @@ impl State {
             Ok(retired) => retired,
             Err(error) => return Err(error).into(),
         };
-        self.forget_vhost_user(removed.client.id);
         self.settle_links(events);
         if removed.client.queues().is_empty() && removed.filters.is_empty() {
             return Ok(empty()).into();

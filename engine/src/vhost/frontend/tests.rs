@@ -50,7 +50,7 @@ fn a_session_runs_all_rings_of_a_front_end() {
         let features = choose(features, pairs);
         assert_eq!(features & F_RING_PACKED != 0, packed);
         let Opened { rings, region, file, .. } = opened(features, pairs);
-        front.set_up(features, &region, file, &rings);
+        front.set_up(features, &region, file, &rings, None);
         assert_eq!(talk(&mut front, &mut back), Some(Heard::Ready));
         assert!(front.request().unwrap().is_none());
         assert_eq!(back.session.features(), Some(features));
@@ -73,6 +73,37 @@ fn a_session_runs_all_rings_of_a_front_end() {
     }
 }
 
+#[test]
+fn the_link_state_is_read_at_first_and_when_the_back_end_says_that_it_changed() {
+    let mut back = Bench::new(Noted::new(F_VERSION_1 | NetFeatures::STATUS, 1));
+    let mut front = Frontend::new();
+    let Some(Heard::Offer { features, .. }) = talk(&mut front, &mut back) else { panic!("an offer") };
+    let features = choose(features, 1);
+    let Opened { rings, region, file, .. } = opened(features, 1);
+    let channel: std::os::fd::OwnedFd = EventFd::new().unwrap().into();
+    front.set_up(features, &region, file, &rings, Some(channel));
+    assert_eq!(talk(&mut front, &mut back), Some(Heard::Link(true)));
+    assert_eq!(talk(&mut front, &mut back), Some(Heard::Ready));
+    assert!(back.session.hears_of_config());
+    let mut reader = Reader::new();
+    reader.feed(&crate::vhost::config_changed(), vec![]);
+    let change = reader.next().unwrap().unwrap();
+    assert!(front.wish(&change).is_none());
+    assert_eq!(talk(&mut front, &mut back), Some(Heard::Link(true)));
+    // An answer is given where one is asked for, also to what is not known here.
+    let asks = |request| Message { request, need_reply: true, payload: vec![], fds: vec![] };
+    let said = |reply: Option<Reply>| reply.map(|reply| reply.bytes[12..].to_vec());
+    assert_eq!(said(front.wish(&asks(2))), Some(0u64.to_ne_bytes().to_vec()));
+    assert_eq!(said(front.wish(&asks(99))), Some(1u64.to_ne_bytes().to_vec()));
+    // Down, and a back-end without the space.
+    for (payload, up) in [(vec![0; 20], false), (vec![], true)] {
+        front.request().unwrap().expect("GET_CONFIG");
+        let answer = Message { request: Kind::GET_CONFIG.into(), need_reply: false, payload, fds: vec![] };
+        assert_eq!(front.answer(&answer), Ok(Some(Heard::Link(up))));
+        front.wish(&asks(2));
+    }
+}
+
 /// The number of the request and its answer.
 fn answer(kind: Kind, value: u64) -> Message {
     Message { request: kind.into(), need_reply: false, payload: value.to_ne_bytes().into(), fds: vec![] }
@@ -86,7 +117,7 @@ fn a_back_end_without_protocol_features_is_told_of_its_rings_too() {
     let heard = front.answer(&answer(Kind::GET_FEATURES, F_VERSION_1)).unwrap();
     assert_eq!(heard, Some(Heard::Offer { features: F_VERSION_1, pairs: 1 }));
     let Opened { rings, region, file, .. } = opened(F_VERSION_1, 1);
-    front.set_up(F_VERSION_1, &region, file, &rings);
+    front.set_up(F_VERSION_1, &region, file, &rings, None);
     let mut said = Vec::new();
     while let Some(request) = front.request().unwrap() {
         let mut reader = Reader::new();
@@ -126,7 +157,7 @@ fn answers_that_belong_to_no_question_or_say_no_end_the_connection() {
     let mut front = Frontend::new();
     assert!(talk(&mut front, &mut back).is_some());
     let Opened { rings, region, file, .. } = opened(F_VERSION_1, 1);
-    front.set_up(F_VERSION_1, &region, file, &rings);
+    front.set_up(F_VERSION_1, &region, file, &rings, None);
     let (mut requests, mut answers) = (Reader::new(), Reader::of_answers());
     let refused = loop {
         let Some(request) = front.request().unwrap() else { panic!("it is refused") };
