@@ -40,7 +40,7 @@ impl World {
     /// One turn from one queue to another: frames read, and frames that went.
     fn hop(&mut self, from: &mut dyn RxQueue, to: &mut dyn TxQueue) -> (usize, usize) {
         let mut turn = Turn { now: 0, io: &mut self.io, pool: &mut self.pool };
-        let room = to.room(&mut turn);
+        let room = to.room(&mut turn, BURST);
         self.burst.clear();
         from.rx(&mut turn, room.min(BURST), &mut self.burst);
         let all = self.burst.all();

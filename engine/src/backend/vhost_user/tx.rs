@@ -146,11 +146,11 @@ impl<R: DriverRing> TxQueue for VhostUserTx<R> {
     }
 
     #[inline]
-    fn room(&mut self, _turn: &mut Turn<'_>) -> usize {
+    fn room(&mut self, _turn: &mut Turn<'_>, want: usize) -> usize {
         if self.ring.is_none() {
             return usize::MAX; // dropped by name
         }
-        if (self.places() < BURST || self.large.free.is_empty())
+        if (self.places() < want.min(BURST) || self.large.free.is_empty())
             && let Err(fault) = self.reap()
         {
             self.fail(fault);
