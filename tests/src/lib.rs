@@ -6,6 +6,7 @@
 //! - [`packet`]: sends and receives single frames on an interface
 //! - [`lab`]: a daemon with taps in other namespaces
 //! - [`guest`]: a guest without a machine on a nic's socket
+//! - [`machine`]: a virtual machine with a Linux guest on netdevd's nics
 //! - [`skip`]: what a test needs and this machine may lack; every skip is printed and counted
 //! - [`differential`]: the same lines to both programs, and the table of intended differences
 //!
@@ -16,6 +17,7 @@ pub mod daemon;
 pub mod differential;
 pub mod guest;
 pub mod lab;
+pub mod machine;
 pub mod netns;
 pub mod packet;
 pub mod qmp;

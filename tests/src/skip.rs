@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{daemon, wait};
+use crate::{daemon, machine, wait};
 
 /// Something outside the project that a test uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Need {
     Tool(&'static str),
     /// The reference QEMU 10.0 (`scripts/oracle`).
     Oracle,
+    /// QEMU 10.0 and what it boots (`scripts/guest-image`).
+    Guests,
     /// The right to mount a file system.
     Mount,
     /// A package index for Python, and `python3 -m venv`.
@@ -78,6 +80,7 @@ fn check(need: Need) -> Result<(), String> {
         Need::Root => Err("needs root".into()),
         Need::Tool(tool) => on_path(tool).map(drop).ok_or_else(|| format!("needs {tool}")),
         Need::Oracle => daemon::oracle().map(drop),
+        Need::Guests => daemon::oracle().and_then(|_| machine::image()).map(drop),
         Need::Namespaces if on_path("ip").is_none() => Err("needs iproute2".into()),
         Need::Namespaces
             if succeeds("unshare", &["-n", "true"]) || succeeds("unshare", &["-Urn", "true"]) =>
