@@ -21,7 +21,7 @@ pub struct RingConfig {
     pub avail: NonNull<u8>,
     /// Split: used ring; packed: device event suppression.
     pub used: NonNull<u8>,
-    /// Guest address of `used`, while writes to it are to be logged (packed: of `desc`, too).
+    /// Guest address of `used`, while writes to it are to be logged (packed: those to `desc`, too).
     pub used_log: Option<u64>,
     /// Where it goes on.
     pub position: Position,

@@ -6,6 +6,7 @@
 
 mod boot;
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
@@ -23,6 +24,9 @@ use crate::qmp::Qmp;
 
 /// Longest time for a boot, a command or a migration; emulation on a busy machine may be twenty times slower than alone.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Passes over memory before a guest stops at one machine and goes on at another.
+const PASSES: u64 = 6;
 
 /// Holds off the other tests with machines of this program: each of them needs all cores.
 #[must_use]
@@ -163,20 +167,26 @@ impl Machine {
         assert_eq!(self.line(), "up", "the first word of a guest");
     }
 
-    /// Moves the guest to another machine, which was prepared with [`Boot::incoming`].
+    /// Moves the guest to another machine, which was prepared with [`Boot::incoming`]. It is not stopped before memory was
+    /// looked over several times, so that what is written meanwhile has to be noticed.
     ///
     /// # Panics
     /// When the migration fails.
     pub fn migrate(&mut self, to: &mut Self) {
         let uri = format!("unix:{}", to.directory.path().join("migration").display());
+        // One millisecond: what is written meanwhile is never sent in so short a time.
+        self.qmp.ok("migrate-set-parameters", json!({"downtime-limit": 1}));
         self.qmp.ok("migrate", json!({ "uri": uri }));
-        let end = Instant::now() + PATIENCE;
+        let mut events: VecDeque<Value> = self.qmp.take_events().into();
         let status = loop {
-            let event = self.qmp.event("MIGRATION", end.saturating_duration_since(Instant::now()));
-            let event = event.unwrap_or_else(|error| panic!("no end of the migration: {error}"));
-            let status = event["data"]["status"].as_str().unwrap_or_default().to_owned();
-            if ["completed", "failed", "cancelled"].contains(&status.as_str()) {
-                break status;
+            let next = events.pop_front().map_or_else(|| self.qmp.receive(PATIENCE), Ok);
+            let event = next.unwrap_or_else(|error| panic!("no end of the migration: {error}; {}", self.console()));
+            let data = &event["data"];
+            if event["event"] == "MIGRATION_PASS" && data["pass"] == PASSES {
+                self.qmp.ok("migrate-set-parameters", json!({"downtime-limit": 1000}));
+                events.extend(self.qmp.take_events());
+            } else if ["completed", "failed", "cancelled"].iter().any(|end| data["status"] == *end) {
+                break data["status"].clone();
             }
         };
         assert_eq!(status, "completed", "{}{}", self.console(), to.console());

@@ -15,6 +15,8 @@ const HOST: Ipv4Addr = Ipv4Addr::new(10, 4, 0, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 4, 0, 2);
 /// Pings, five a second, that may be lost.
 const FEW: u64 = 10;
+/// Bytes that a socket of the guest holds.
+const HELD: usize = 3 << 20;
 
 #[test]
 fn a_guest_with_split_rings_moves_to_another_machine_while_it_talks() {
@@ -41,9 +43,13 @@ fn moves(device: &str) {
     source.address(0, GUEST);
     ping(&mut source, HOST, 1400);
 
-    // What comes from the network is written to the guest's memory by the daemon. A page that was not marked in the dirty
-    // log would arrive as it was before; nobody else would notice, since the tap leaves checksums undone.
-    source.run("nc -l -p 99 </dev/null >/tmp/stream & for i in $(seq 300); do grep -q ':0063 .* 0A ' /proc/net/tcp* && exit 0; sleep 0.1; done; exit 1");
+    // What comes from the network is written to the guest's memory by the daemon, and stays there, in the socket, until the
+    // guest has moved. A page that was not marked in the dirty log would arrive as it was before; nobody else would
+    // notice, since the tap leaves checksums undone.
+    source.run("echo '4096 8388608 8388608' >/proc/sys/net/ipv4/tcp_rmem");
+    source.run("mkfifo /tmp/pipe; (while ! [ -e /tmp/moved ]; do sleep 0.1; done; cat) </tmp/pipe >/tmp/stream &");
+    source.run("nc -l -p 99 </dev/null >/tmp/pipe &");
+    source.run("for i in $(seq 300); do grep -q ':0063 .* 0A ' /proc/net/tcp* && exit 0; sleep 0.1; done; exit 1");
     let mut command = place.command("ping");
     command.args(["-q", "-i", "0.2", "-w", "200", &GUEST.to_string()]);
     let pings = Process::start(command);
@@ -53,6 +59,7 @@ fn moves(device: &str) {
     source.migrate(&mut target);
     source.kill();
     ping(&mut target, HOST, 1400);
+    target.run("touch /tmp/moved");
     drop(stop);
     let sent = sender.join().expect("the sender");
     pings.interrupt();
@@ -63,7 +70,8 @@ fn moves(device: &str) {
     assert_eq!(state(&mut lab.qmp, "n1"), "ready");
 }
 
-/// Sends bytes that are always new, not faster than a migration can follow, until told to stop; what was sent.
+/// Sends bytes that are always new, not faster than a migration can follow nor more than the guest can hold, until told
+/// to stop; what was sent.
 fn send(mut stream: TcpStream, stopped: &Receiver<()>) -> Vec<u8> {
     let mut sent = Vec::new();
     let mut word = 1u32;
@@ -72,6 +80,9 @@ fn send(mut stream: TcpStream, stopped: &Receiver<()>) -> Vec<u8> {
         (word >> 24) as u8
     };
     while stopped.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
+        if sent.len() > HELD {
+            continue;
+        }
         let block: Vec<u8> = std::iter::repeat_with(&mut next).take(8192).collect();
         stream.write_all(&block).expect("the guest takes it");
         sent.extend(block);

@@ -205,7 +205,9 @@ impl DeviceRing for PackedDevice {
         if gap > u32::from(ring.size) {
             return Err(RingFault::Position(avail, ring.size));
         }
-        let event = config.memory.guest_of(config.used.as_ptr());
+        // Front-ends say where the used ring is, which here is the device's event suppression: the ring has to be found.
+        let log = config.used_log.is_some();
+        let at = |part: std::ptr::NonNull<u8>| config.memory.guest_of(part.as_ptr()).filter(|_| log);
         let this = Self {
             ring,
             memory: config.memory.clone(),
@@ -218,7 +220,7 @@ impl DeviceRing for PackedDevice {
             scanned: next,
             event_idx: config.features & F_EVENT_IDX != 0,
             indirect: config.features & F_INDIRECT_DESC != 0,
-            log: config.used_log.and_then(|ring| Some((ring, event?))),
+            log: at(config.desc).zip(at(config.used)),
         };
         this.ring.device_event().hush();
         Ok(this)

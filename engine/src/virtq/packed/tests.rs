@@ -1,10 +1,14 @@
 use super::layout::{AVAIL, USED};
 use super::*;
+use crate::mem::dirty::DirtyLog;
 use crate::virtq::testing::{Format, GUEST, Rig};
 use crate::virtq::{
     Access, DESC_INDIRECT, DESC_NEXT, DESC_WRITE, DeviceRing, DriverRing, DriverSeg, F_IN_ORDER,
     F_INDIRECT_DESC, Found, Position, RingConfig, RingFault,
 };
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::uio::pread;
+use std::sync::Arc;
 
 fn rig(size: u16, features: u64) -> (Rig, PackedDriver, PackedDevice) {
     let rig = Rig::new(Format::Packed, size, features, 1 << 16).unwrap();
@@ -38,6 +42,29 @@ fn buffers_go_round_rings_of_every_size() {
             assert_eq!(driver.used(), Ok(None));
         }
     }
+}
+
+#[test]
+fn what_the_device_writes_of_the_ring_is_logged() {
+    let mut rig = Rig::new(Format::Packed, 512, 0, 1 << 16).unwrap();
+    let log: std::os::fd::OwnedFd = memfd_create("log", MFdFlags::empty()).unwrap();
+    nix::unistd::ftruncate(&log, 4096).unwrap();
+    let dirty = Arc::new(DirtyLog::new(&log, 0, 4096).unwrap());
+    rig.config.memory = Arc::new(rig.config.memory.with_log(Some(dirty)));
+    // As QEMU says it.
+    rig.config.used_log = Some(rig.guest(rig.config.used.as_ptr()));
+    let mut driver = PackedDriver::new(&rig.config).unwrap();
+    let mut device = PackedDevice::new(&rig.config).unwrap();
+    assert!(driver.add(&[DriverSeg { addr: rig.buffer(0), len: 60 }], 0, 1));
+    driver.publish();
+    let mut found = Found::new();
+    device.look(64, Access::Write, &mut found).unwrap();
+    device.give(&found.chains()[0], 5);
+    device.publish();
+    // Two pages of descriptors, and the one behind them.
+    let mut byte = [0];
+    pread(&log, &mut byte, (GUEST / 4096 / 8) as i64).unwrap();
+    assert_eq!(byte, [0b111]);
 }
 
 #[test]
