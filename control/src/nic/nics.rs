@@ -30,6 +30,8 @@ pub struct NicState {
     pub accepted: Option<u64>,
     /// Why a ring was stopped for cause: its number and the reason.
     pub stopped: Option<(usize, String)>,
+    /// A ring that waits for a reset of the guest's device, and why.
+    pub(super) waits: Option<(usize, String)>,
     /// Queue pairs.
     pub(super) pairs: Vec<QueuePair>,
     /// Written to by a worker that stops a ring.
@@ -126,7 +128,8 @@ impl Nics {
         self.next += 1;
         let pairs = std::iter::repeat_with(QueuePair::default).take(usize::from(properties.pairs)).collect();
         let wake = self.wake.clone();
-        let state = NicState { properties, accepted: None, stopped: None, pairs, wake, standby: false };
+        let state =
+            NicState { properties, accepted: None, stopped: None, waits: None, pairs, wake, standby: false };
         let (name, chardev) = (name.to_owned(), chardev.to_owned());
         self.nics.insert(number, Nic { name, chardev, made, state, client, link_up: true, link: None });
         number
@@ -199,7 +202,7 @@ impl Nics {
         }
         let Some(nic) = self.nics.get_mut(&ready.token.object) else { return Vec::new() };
         let stays = nic.serve(&ready, &self.reactor, net, binding);
-        let mut happened = Vec::new();
+        let mut happened: Vec<Happened> = nic.look_for_lost_positions().into_iter().collect();
         if std::mem::take(&mut nic.state.standby) {
             happened.push(Happened::Standby(nic.name.clone()));
         }
@@ -256,7 +259,7 @@ impl Nic {
     /// How its connection stands.
     #[must_use]
     pub fn standing(&self) -> Standing<'_> {
-        match &self.state.stopped {
+        match self.state.stopped.as_ref().or(self.state.waits.as_ref()) {
             Some((ring, why)) if self.is_connected() => Standing::Failed(*ring, why),
             _ if self.state.pairs.iter().any(QueuePair::runs) => Standing::Running,
             _ if self.is_connected() => Standing::Connecting,
@@ -302,6 +305,18 @@ impl Nic {
         true
     }
 
+    /// Notes a ring that cannot go on without a reset, or that it can again; the former is told.
+    fn look_for_lost_positions(&mut self) -> Option<Happened> {
+        let session = self.link.as_ref().map(|(_, session)| session);
+        let lost = session.and_then(Session::lost_position).map(|(ring, why)| (ring, why.to_string()));
+        let news = lost.as_ref().filter(|_| self.state.waits.is_none()).map(|(ring, why)| {
+            tracing::warn!("nic '{}': {why}", self.name);
+            Happened::Stopped(self.name.clone(), *ring, why.clone())
+        });
+        self.state.waits = lost;
+        news
+    }
+
     /// Ends the connection and whatever runs.
     fn end(&mut self, net: &mut Net, binding: &mut Binding) {
         if let Some((connection, mut session)) = self.link.take() {
@@ -311,6 +326,7 @@ impl Nic {
             drop(connection);
         }
         self.state.accepted = None;
+        self.state.waits = None;
     }
 }
 

@@ -113,6 +113,14 @@ pub enum ProtocolError {
         /// Bytes.
         len: u64,
     },
+    /// A packed ring that was used, and the front-end does not know how far: its back-end was killed.
+    #[error(
+        "ring {ring} was in use, and nobody knows where it stands: it waits until the guest resets the device"
+    )]
+    InUse {
+        /// The ring.
+        ring: usize,
+    },
     /// A position beyond the end of a packed ring.
     #[error("ring {ring}: base {base:#x} lies beyond its {size} entries")]
     Base {

@@ -108,7 +108,13 @@ impl Ring {
         let base = self.base;
         let position = match self.position {
             Some(position) => position,
-            None if packed => base.map_or(Position::START, base::packed),
+            None if packed => {
+                let position = base.map_or(Position::START, base::packed);
+                if went_on(memory, addresses.desc, size, position) {
+                    return Err(ProtocolError::InUse { ring });
+                }
+                position
+            }
             // All before the used index was given back, whatever the front-end remembers: so a ring whose back-end was
             // killed goes on, too.
             None => base::split(memory.u16_at_user(addresses.used + 2).unwrap_or_default().into()),
@@ -137,6 +143,21 @@ impl Ring {
         let start = if packed { base::encode(Position::START, true) } else { 0 };
         self.position.map_or_else(|| self.base.unwrap_or(start), |position| base::encode(position, packed))
     }
+}
+
+/// Whether a packed ring shows that it does not stand at `at`, which its front-end remembers from before its back-end was
+/// killed. A driver starts with a ring of zeroes and its first lap sets no used flag; and what comes next was not used in this
+/// lap. A ring that went on by whole laps may pass.
+fn went_on(memory: &GuestMemory, desc: u64, size: u16, at: Position) -> bool {
+    const BYTES: u64 = 16;
+    const FLAGS: u64 = 14;
+    const AVAIL: u16 = 1 << 7;
+    const USED: u16 = 1 << 15;
+    let flags = |slot: u16| memory.u16_at_user(desc + BYTES * u64::from(slot) + FLAGS).unwrap_or_default();
+    if at == Position::START {
+        return (0..size).any(|slot| flags(slot) & USED != 0);
+    }
+    at.avail < size && flags(at.avail) & (AVAIL | USED) == if at.avail_wrap { AVAIL | USED } else { 0 }
 }
 
 /// Where the three parts lie. Their sizes are those of virtio 1.3, 2.7 and 2.8.

@@ -91,7 +91,7 @@ impl Boot {
         );
         line += &format!(" -smp {} -qmp unix:{},server=on,wait=off", self.processors, at("qmp"));
         line += &format!(" -serial file:{} -chardev socket,id=channel,path={}", at("console"), at("channel"));
-        line += " -serial chardev:channel";
+        line += " -device virtio-serial-pci -device virtserialport,chardev=channel,name=commands";
         line += &format!(" -kernel {0}/vmlinux -initrd {0}/initramfs", image.display());
         if self.incoming {
             line += &format!(" -incoming unix:{}", at("migration"));
@@ -101,9 +101,11 @@ impl Boot {
             let mac = mac(self.number, number);
             line += &format!(" -chardev socket,id=c{number},path={},reconnect-ms=100", path.display());
             line += &format!(" -netdev vhost-user,id=n{number},chardev=c{number}{netdev}");
-            line += &format!(" -device virtio-net-pci,id=d{number},netdev=n{number},mac={mac},romfile={device}");
+            line +=
+                &format!(" -device virtio-net-pci,id=d{number},netdev=n{number},mac={mac},romfile={device}");
         }
-        let kernel = "console=ttyS0 quiet mitigations=off nokaslr tsc=unstable clocksource=hpet random.trust_cpu=on";
+        let kernel =
+            "console=ttyS0 quiet mitigations=off nokaslr tsc=unstable clocksource=hpet random.trust_cpu=on";
         line.split_whitespace().map(String::from).chain(["-append".into(), kernel.into()]).collect()
     }
 

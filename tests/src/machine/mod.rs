@@ -1,8 +1,8 @@
 //! A virtual machine on netdevd's nics: QEMU 10.0 without KVM boots the image of `scripts/guest-image`, with shared memory
 //! and a vhost-user netdev for each nic.
 //!
-//! Commands for the guest go through its second serial port and are answered there, so that a test waits for what
-//! happens and never for a time. A machine is killed when it is dropped.
+//! Commands for the guest go through a virtio serial port and are answered there, so that a test waits for what happens
+//! and never for a time. A machine is killed when it is dropped.
 
 mod boot;
 
@@ -90,7 +90,7 @@ impl Machine {
     /// When the machine is gone.
     pub fn say(&mut self, command: &str) {
         assert!(!command.contains('\n'), "one line a command");
-        self.channel.write_all(format!("{command}\n").as_bytes()).expect("the guest's serial port");
+        self.channel.write_all(format!("{command}\n").as_bytes()).expect("the guest's port");
     }
 
     /// The exit status of the command said last, and what it printed on standard output and error.
@@ -180,7 +180,8 @@ impl Machine {
         let mut events: VecDeque<Value> = self.qmp.take_events().into();
         let status = loop {
             let next = events.pop_front().map_or_else(|| self.qmp.receive(PATIENCE), Ok);
-            let event = next.unwrap_or_else(|error| panic!("no end of the migration: {error}; {}", self.console()));
+            let event =
+                next.unwrap_or_else(|error| panic!("no end of the migration: {error}; {}", self.console()));
             let data = &event["data"];
             if event["event"] == "MIGRATION_PASS" && data["pass"] == PASSES {
                 self.qmp.ok("migrate-set-parameters", json!({"downtime-limit": 1000}));
@@ -206,7 +207,8 @@ impl Machine {
     #[must_use]
     pub fn console(&self) -> String {
         let text = |name: &str| std::fs::read(self.directory.path().join(name)).unwrap_or_default();
-        let [console, qemu] = ["console", "stderr"].map(|name| String::from_utf8_lossy(&text(name)).into_owned());
+        let [console, qemu] =
+            ["console", "stderr"].map(|name| String::from_utf8_lossy(&text(name)).into_owned());
         format!("--- machine {}:\n{qemu}\n{console}---\n", self.number)
     }
 

@@ -59,7 +59,8 @@ fn links_go_down_and_idle_guests_cost_little() {
     let before = ticks(&daemon);
     a.run("sleep 5");
     let used = ticks(&daemon) - before;
-    let hundred = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100).cast_unsigned();
+    let hundred =
+        nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100).cast_unsigned();
     let share = used * 100 / (5 * hundred);
     assert!(share < IDLE, "{share} % of a core with idle guests");
     ping(&mut b, A, 56);

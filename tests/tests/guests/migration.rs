@@ -47,9 +47,13 @@ fn moves(device: &str) {
     // guest has moved. A page that was not marked in the dirty log would arrive as it was before; nobody else would
     // notice, since the tap leaves checksums undone.
     source.run("echo '4096 8388608 8388608' >/proc/sys/net/ipv4/tcp_rmem");
-    source.run("mkfifo /tmp/pipe; (while ! [ -e /tmp/moved ]; do sleep 0.1; done; cat) </tmp/pipe >/tmp/stream &");
+    source.run(
+        "mkfifo /tmp/pipe; (while ! [ -e /tmp/moved ]; do sleep 0.1; done; cat) </tmp/pipe >/tmp/stream &",
+    );
     source.run("nc -l -p 99 </dev/null >/tmp/pipe &");
-    source.run("for i in $(seq 300); do grep -q ':0063 .* 0A ' /proc/net/tcp* && exit 0; sleep 0.1; done; exit 1");
+    source.run(
+        "for i in $(seq 300); do grep -q ':0063 .* 0A ' /proc/net/tcp* && exit 0; sleep 0.1; done; exit 1",
+    );
     let mut command = place.command("ping");
     command.args(["-q", "-i", "0.2", "-w", "200", &GUEST.to_string()]);
     let pings = Process::start(command);

@@ -59,7 +59,7 @@ fn the_daemon_is_killed_and_guests_go_on() {
     let mut arguments = nics(0, &["split-a", "split-b"], "");
     arguments.extend(nics(1, &["packed-a", "packed-b"], ""));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (daemon, _) = Daemon::netdevd(&arguments);
+    let (daemon, mut client) = Daemon::netdevd(&arguments);
     let machine = |number: u8, guest: &str| {
         let socket = |nic: &str| Socket::new(socket(&daemon, &format!("{nic}-{guest}")));
         let split = socket("split").device("packed=off");
@@ -76,24 +76,11 @@ fn the_daemon_is_killed_and_guests_go_on() {
         iperf(&mut a, address(nic, 2), "-n 4M");
     }
 
-    // Stopped in order: the VMMs know where each ring stands, and say it to the next daemon.
-    for guest in [&mut a, &mut b] {
-        guest.qmp.ok("stop", Value::Null);
-    }
-    let daemon = Daemon::of(Program::Netdevd).args(&arguments).directory(daemon.kill()).start();
-    let mut client = daemon.client();
-    connected(&mut client);
-    for guest in [&mut a, &mut b] {
-        guest.qmp.ok("cont", Value::Null);
-    }
-    for nic in [SPLIT, PACKED] {
-        ping(&mut a, address(nic, 2), 56);
-        iperf(&mut a, address(nic, 2), "-n 4M -R");
-    }
-
     // Killed in the midst of traffic: a split ring tells by itself where it stands.
     a.say(&format!("iperf3 -c {} -n 64M -i 0", address(SPLIT, 2)));
-    let moved = wait::until(PATIENCE, || (crate::counted(&mut client, "split-a", ["rx-frames"])[0] > 400).then_some(()));
+    let moved = wait::until(PATIENCE, || {
+        (crate::counted(&mut client, "split-a", ["rx-frames"])[0] > 400).then_some(())
+    });
     assert_eq!(moved, Some(()), "traffic before the daemon is killed");
     daemon.signal(Signal::SIGKILL);
     let daemon = Daemon::of(Program::Netdevd).args(&arguments).directory(daemon.kill()).start();
@@ -105,8 +92,9 @@ fn the_daemon_is_killed_and_guests_go_on() {
     // A packed ring does not; its nic says so, and works again when the driver starts anew.
     connected(&mut client);
     for nic in ["packed-a", "packed-b"] {
-        let seen = state(&mut client, nic);
-        println!("{nic}: {seen}");
+        let waits =
+            || Some(state(&mut client, nic)).filter(|state| state.contains("waits until the guest resets"));
+        assert!(wait::until(PATIENCE, waits).is_some(), "{nic}: {}", state(&mut client, nic));
     }
     for guest in [&mut a, &mut b] {
         let dev = guest.dev(PACKED);
@@ -118,6 +106,21 @@ fn the_daemon_is_killed_and_guests_go_on() {
     b.address(PACKED, address(PACKED, 2));
     meet(&mut a, address(PACKED, 2));
     iperf(&mut a, address(PACKED, 2), "-n 4M");
+
+    // Stopped in order: the VMMs know where each ring stands, and say it to the next daemon.
+    for guest in [&mut a, &mut b] {
+        guest.qmp.ok("stop", Value::Null);
+    }
+    let again = Daemon::of(Program::Netdevd).args(&arguments).directory(daemon.kill()).start();
+    let mut client = again.client();
+    connected(&mut client);
+    for guest in [&mut a, &mut b] {
+        guest.qmp.ok("cont", Value::Null);
+    }
+    for nic in [SPLIT, PACKED] {
+        ping(&mut a, address(nic, 2), 56);
+        iperf(&mut a, address(nic, 2), "-n 4M -R");
+    }
     for nic in ["split-a", "split-b", "packed-a", "packed-b"] {
         assert_eq!(state(&mut client, nic), "ready", "{nic}");
     }

@@ -9,7 +9,7 @@ use tests::machine::{self, Boot, Machine, Socket};
 use tests::qmp::Qmp;
 use tests::skip::ready;
 
-use crate::{GUESTS, counted, dropped, iperf, nics, ping, socket};
+use crate::{GUESTS, counted, dropped, iperf, nics, ping, socket, ten_pings};
 
 /// Feature bits.
 const MTU: u64 = NetFeatures::MTU;
@@ -29,19 +29,48 @@ struct Shape {
     lacks: u64,
 }
 
-const SPLIT: Shape =
-    Shape { name: "split", device: "packed=off", pairs: 1, has: MERGE | F_EVENT_IDX | TSO, lacks: F_RING_PACKED | MQ };
+const SPLIT: Shape = Shape {
+    name: "split",
+    device: "packed=off",
+    pairs: 1,
+    has: MERGE | F_EVENT_IDX | TSO,
+    lacks: F_RING_PACKED | MQ,
+};
 
 const SHAPES: [Shape; 9] = [
     SPLIT,
-    Shape { name: "packed", device: "packed=on", has: MERGE | F_EVENT_IDX | F_RING_PACKED, lacks: MQ, ..SPLIT },
+    Shape {
+        name: "packed",
+        device: "packed=on",
+        has: MERGE | F_EVENT_IDX | F_RING_PACKED,
+        lacks: MQ,
+        ..SPLIT
+    },
     Shape { name: "whole", device: "mrg_rxbuf=off", has: F_EVENT_IDX, lacks: MERGE | F_RING_PACKED, ..SPLIT },
-    Shape { name: "whole-packed", device: "mrg_rxbuf=off,packed=on", has: F_RING_PACKED, lacks: MERGE, ..SPLIT },
+    Shape {
+        name: "whole-packed",
+        device: "mrg_rxbuf=off,packed=on",
+        has: F_RING_PACKED,
+        lacks: MERGE,
+        ..SPLIT
+    },
     Shape { name: "flags", device: "event_idx=off", has: MERGE, lacks: F_EVENT_IDX | F_RING_PACKED, ..SPLIT },
-    Shape { name: "flags-packed", device: "event_idx=off,packed=on", has: F_RING_PACKED, lacks: F_EVENT_IDX, ..SPLIT },
+    Shape {
+        name: "flags-packed",
+        device: "event_idx=off,packed=on",
+        has: F_RING_PACKED,
+        lacks: F_EVENT_IDX,
+        ..SPLIT
+    },
     Shape { name: "jumbo", device: "host_mtu=9000", has: MTU, lacks: F_RING_PACKED, ..SPLIT },
     Shape { name: "queues", device: "mq=on,vectors=6", pairs: 2, has: MQ, lacks: F_RING_PACKED },
-    Shape { name: "queues-packed", device: "mq=on,vectors=6,packed=on", pairs: 2, has: MQ | F_RING_PACKED, lacks: 0 },
+    Shape {
+        name: "queues-packed",
+        device: "mq=on,vectors=6,packed=on",
+        pairs: 2,
+        has: MQ | F_RING_PACKED,
+        lacks: 0,
+    },
 ];
 
 fn address(shape: usize, guest: u8) -> Ipv4Addr {
@@ -106,7 +135,10 @@ fn nothing_is_lost(client: &mut Qmp, shape: &Shape) {
     let mut of = |nic: &str| counted(client, nic, ["rx-frames", "tx-frames"]);
     let [[from_a, to_a], [from_b, to_b]] = [of(&a), of(&b)];
     // A frame may be under way between the two looks.
-    assert!(from_a.abs_diff(to_b) < 5 && from_b.abs_diff(to_a) < 5, "{a}: {from_a} {to_a}, {b}: {from_b} {to_b}");
+    assert!(
+        from_a.abs_diff(to_b) < 5 && from_b.abs_diff(to_a) < 5,
+        "{a}: {from_a} {to_a}, {b}: {from_b} {to_b}"
+    );
     assert_eq!([dropped(client, &a), dropped(client, &b)], [0, 0], "{a}, {b}");
 }
 
@@ -116,7 +148,7 @@ fn both_queues_send(a: &mut Machine, nic: usize, to: Ipv4Addr) {
     for queue in 0..2 {
         let sent = format!("ethtool -S {dev} | sed -n 's/ *tx{queue}_packets: //p'");
         let before: u64 = a.run(&sent).trim().parse().expect("a counter");
-        a.run(&format!("taskset {} ping -q -c 10 -i 0.02 -W 20 {to}", 1 << queue));
+        a.run(&format!("taskset {} sh -c '{}'", 1 << queue, ten_pings(to, 56)));
         let after: u64 = a.run(&sent).trim().parse().expect("a counter");
         assert!(after >= before + 10, "queue {queue} sent {} frames", after - before);
     }

@@ -30,7 +30,8 @@ impl Session {
         (0..self.rings.len()).for_each(|at| self.pause(at, device));
     }
 
-    /// Starts the rings that may run and do not. One that lies outside of memory waits for memory.
+    /// Starts the rings that may run and do not. One that lies outside of memory waits for memory, and a packed one whose
+    /// position is lost for a reset.
     pub(super) fn settle(&mut self, device: &mut dyn Device) -> Result<(), ProtocolError> {
         let mut result = Ok(());
         for at in 0..self.rings.len() {
@@ -49,7 +50,7 @@ impl Session {
         }
         let config = match ring.config(at, features, &table) {
             Ok(Some(config)) => config,
-            Ok(None) | Err(ProtocolError::Outside { .. }) => return Ok(()),
+            Ok(None) | Err(ProtocolError::Outside { .. } | ProtocolError::InUse { .. }) => return Ok(()),
             Err(error) => {
                 ring.started = false;
                 return Err(error);
@@ -70,6 +71,13 @@ impl Session {
     /// Judges a ring that the front-end takes to be whole. Before SET_VRING_KICK its parts come in any order, and some
     /// may still be those of a guest that has gone.
     fn judge(&self, at: usize) -> Result<(), ProtocolError> {
+        match self.inspect(at) {
+            Err(ProtocolError::InUse { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn inspect(&self, at: usize) -> Result<(), ProtocolError> {
         match (self.features(), &self.table, self.rings.get(at)) {
             (Some(features), Some(table), Some(ring)) if ring.started => {
                 ring.config(at, features, table).map(|_| ())
@@ -78,11 +86,18 @@ impl Session {
         }
     }
 
-    /// Why a ring that was started and enabled does not run.
+    /// Why a ring that was started does not run.
     #[must_use]
     pub fn waiting(&self, ring: usize) -> Option<ProtocolError> {
         let stands = !self.running(ring) && self.rings.get(ring)?.started;
-        if stands { self.judge(ring).err() } else { None }
+        if stands { self.inspect(ring).err() } else { None }
+    }
+
+    /// The first ring whose position is lost, and the words for it.
+    #[must_use]
+    pub fn lost_position(&self) -> Option<(usize, ProtocolError)> {
+        let lost = |ring| self.waiting(ring).filter(|why| matches!(why, ProtocolError::InUse { .. }));
+        (0..self.rings.len()).find_map(|ring| Some((ring, lost(ring)?)))
     }
 
     /// The ring that a message names.

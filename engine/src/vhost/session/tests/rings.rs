@@ -144,6 +144,33 @@ fn a_packed_ring_carries_its_wrap_counters() {
 }
 
 #[test]
+fn a_packed_ring_that_was_in_use_waits_for_a_reset() {
+    let (mut bench, file) = Bench::ready(F_VERSION_1 | F_RING_PACKED);
+    // The fourth entry, used in the first lap.
+    pwrite(&file, &0x8080_u16.to_le_bytes(), 0x1000 + 3 * 16 + 14).unwrap();
+    bench.ring(Kind::SET_VRING_BASE, 0, 0x8000_8000).unwrap();
+    bench.kick(0);
+    bench.enable(0);
+    assert_eq!(bench.device.news(), []);
+    assert_eq!(bench.session.lost_position(), Some((0, ProtocolError::InUse { ring: 0 })));
+    // A front-end that knows where it stands is believed.
+    bench.ring(Kind::SET_VRING_BASE, 0, 0x8004_8004).unwrap();
+    let position = Position { avail: 4, used: 4, ..START };
+    assert_eq!(bench.device.news(), [Told::Start(0, position)]);
+    assert_eq!(bench.session.lost_position(), None);
+    // Unless the ring says that it went on.
+    bench.ring(Kind::SET_VRING_BASE, 0, 0x8003_8003).unwrap();
+    assert_eq!(bench.session.lost_position(), Some((0, ProtocolError::InUse { ring: 0 })));
+    bench.base(0);
+    bench.device.news();
+    // After a reset the driver's ring is new.
+    bench.ring(Kind::SET_VRING_BASE, 0, 0x8000_8000).unwrap();
+    pwrite(&file, &[0; 2], 0x1000 + 3 * 16 + 14).unwrap();
+    bench.kick(0);
+    assert_eq!(bench.device.news(), [Told::Start(0, START)]);
+}
+
+#[test]
 fn a_packed_ring_has_any_size_and_a_split_one_a_power_of_two() {
     let (mut bench, _file) = Bench::ready(F_VERSION_1 | F_RING_PACKED);
     for size in [1, 3, 100, 32768] {
