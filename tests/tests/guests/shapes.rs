@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use engine::backend::nic::NetFeatures;
 use engine::virtq::{F_EVENT_IDX, F_RING_PACKED};
+use serde_json::json;
 use tests::daemon::Daemon;
 use tests::machine::{self, Boot, Machine, Socket};
 use tests::qmp::Qmp;
@@ -120,7 +121,7 @@ fn two_guests_talk_whatever_their_rings_are_like() {
         iperf(&mut a, to, "-n 8M -R");
         iperf(&mut a, to, "-u -l 1200 -b 10M -n 480K");
         if shape.pairs > 1 {
-            both_queues_send(&mut a, at, to);
+            both_queues_send(&mut a, &mut client, &name(shape, "a"), to);
         }
         nothing_is_lost(&mut client, shape);
     }
@@ -143,15 +144,21 @@ fn nothing_is_lost(client: &mut Qmp, shape: &Shape) {
 }
 
 /// A driver sends by the queue of the processor that it runs on.
-fn both_queues_send(a: &mut Machine, nic: usize, to: Ipv4Addr) {
-    let dev = a.dev(nic);
+fn both_queues_send(a: &mut Machine, client: &mut Qmp, nic: &str, to: Ipv4Addr) {
     for queue in 0..2 {
-        let sent = format!("ethtool -S {dev} | sed -n 's/ *tx{queue}_packets: //p'");
-        let before: u64 = a.run(&sent).trim().parse().expect("a counter");
+        let before = taken(client, nic)[queue];
         a.run(&format!("taskset {} sh -c '{}'", 1 << queue, ten_pings(to, 56)));
-        let after: u64 = a.run(&sent).trim().parse().expect("a counter");
+        let after = taken(client, nic)[queue];
         assert!(after >= before + 10, "queue {queue} sent {} frames", after - before);
     }
+}
+
+/// Frames that a nic took from its guest, by queue.
+fn taken(client: &mut Qmp, nic: &str) -> Vec<u64> {
+    let stats = client.ok("query-net-stats", json!({}));
+    let ports = stats["ports"].as_array().cloned().unwrap_or_default();
+    let mine = ports.iter().filter(|port| port["name"] == nic);
+    mine.map(|port| port["rx-frames"].as_u64().unwrap_or_default()).collect()
 }
 
 /// Bytes a frame that guest `a` sent on the first nic while it ran iperf3.
