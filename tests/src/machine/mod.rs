@@ -29,7 +29,6 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 const PASSES: u64 = 6;
 
 /// Holds off the other tests with machines of this program: each of them needs all cores.
-#[must_use]
 pub fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     // A test that failed has left nothing behind.
