@@ -45,6 +45,13 @@ impl Histogram {
         self.max = self.max.max(ns);
     }
 
+    /// Adds what another one counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(mine, theirs)| *mine += theirs);
+        self.count += other.count;
+        self.max = self.max.max(other.max);
+    }
+
     /// Durations counted so far.
     pub fn count(&self) -> u64 {
         self.count

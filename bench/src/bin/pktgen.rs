@@ -1,19 +1,24 @@
-//! `pktgen`: a light guest on vhost-user sockets, for measurements. Prints one JSON line.
+//! `pktgen`: a light guest and generator on vhost-user sockets and taps, for measurements. Prints JSON lines.
 
 use bench::args::Args;
-use bench::failure::{Failure, Result, exit};
-use bench::pktgen::{Report, Run, Shape, run};
+use bench::failure::{Context, Failure, Result, exit};
+use bench::pktgen::{End, Kind, Place, Role, Shape, Slice, run, serve};
 use bench::sched;
-use engine::virtq::packed::PackedDriver;
-use engine::virtq::split::SplitDriver;
+use engine::worker::clock::Clock;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 const HELP: &str = "\
-pktgen SOCKET... [--size 64] [--ring 256] [--packed] [--no-mergeable] [--in-order] [--secs 1] [--warm 0.5] [--cpu N]
-    A guest on each vhost-user socket: transmits frames of --size bytes as fast as they are taken, and takes what
-    comes. Two sockets joined by a switch are loaded both ways.";
+pktgen SOCKET... [--tap NAME]... [--xdp NAME]... [--cpu N]
+    An end on each vhost-user socket (a guest), tap and AF_XDP interface (not yet). All ends send and take what comes:
+    two that are joined by a switch load it both ways.
+What they do:  [--role both|forward|sink|reflect] [--secs 1] [--warm 0.5] [--rate FRAMES/S] [--stamps] [--verify]
+    forward: only the first sends. Without --rate as fast as frames are taken. --stamps counts latencies, --verify compares
+    every byte and number. --serve reads slices from standard input instead, a line of JSON each:
+    {\"role\": \"both\", \"rate\": 1e6, \"warm\": 0.01, \"secs\": 0.2, \"stamps\": false, \"verify\": false}
+Frames:        [--size 64[,256...]] [--udp | --tso] [--flows 1] [--to 10.77.0.2:20000] [--to-mac 02:00:00:00:00:02]
+Rings:         [--ring 256] [--packed] [--no-mergeable] [--in-order] [--buffers N]";
 
 fn main() -> ExitCode {
     exit("pktgen", start())
@@ -28,32 +33,69 @@ fn start() -> Result<()> {
     if let Some(cpu) = args.value("--cpu")? {
         sched::pin(cpu)?;
     }
-    let shape = Shape {
-        ring: args.value("--ring")?.unwrap_or(256),
+    let shape = shape(&mut args)?;
+    let slice = Slice {
+        role: args.value::<Role>("--role")?.unwrap_or_default(),
+        rate: args.value("--rate")?,
+        warm: Duration::from_secs_f64(args.value("--warm")?.unwrap_or(0.5)),
+        duration: Duration::from_secs_f64(args.value("--secs")?.unwrap_or(1.0)),
+        stamps: args.flag("--stamps"),
+        verify: args.flag("--verify"),
+    };
+    let served = args.flag("--serve");
+    let mut places = Vec::new();
+    while let Some(name) = args.value("--tap")? {
+        places.push(Place::Tap(name));
+    }
+    while let Some(name) = args.value("--xdp")? {
+        places.push(Place::Xdp(name));
+    }
+    while let Some(word) = args.word() {
+        places.push(Place::Socket(PathBuf::from(word)));
+    }
+    args.finish()?;
+    if places.is_empty() {
+        return Err(Failure::new("no socket or interface (--help)"));
+    }
+    let mut ends = places.iter().map(|place| End::open(place, &shape)).collect::<Result<Vec<_>>>()?;
+    let clock = Clock::calibrate();
+    if served {
+        return serve(&mut ends, &shape, &clock, std::io::stdin().lock(), std::io::stdout());
+    }
+    println!("{}", run(&mut ends, &shape, &clock, &slice)?.json());
+    Ok(())
+}
+
+fn shape(args: &mut Args) -> Result<Shape> {
+    let default = Shape::default();
+    let (udp, tso) = (args.flag("--udp"), args.flag("--tso"));
+    let sizes: Option<String> = args.value("--size")?;
+    let sizes = sizes.unwrap_or_else(|| "64".into());
+    let sizes = sizes.split(',').map(|word| word.parse().context(format_args!("--size {word}")));
+    let to: Option<std::net::SocketAddrV4> = args.value("--to")?;
+    Ok(Shape {
+        ring: args.value("--ring")?.unwrap_or(default.ring),
         packed: args.flag("--packed"),
         mergeable: !args.flag("--no-mergeable"),
         in_order: args.flag("--in-order"),
-        size: args.value("--size")?.unwrap_or(64),
-    };
-    let duration = Duration::from_secs_f64(args.value("--secs")?.unwrap_or(1.0));
-    let warm = Duration::from_secs_f64(args.value("--warm")?.unwrap_or(0.5));
-    let mut sockets = Vec::new();
-    while let Some(word) = args.word() {
-        sockets.push(PathBuf::from(word));
-    }
-    args.finish()?;
-    if sockets.is_empty() {
-        return Err(Failure::new("no socket (--help)"));
-    }
-    let job = Run { sockets, shape, duration, warm };
-    let Report { secs, sent, received, busy, cycles } =
-        if shape.packed { run::<PackedDriver>(&job)? } else { run::<SplitDriver>(&job)? };
-    println!(
-        "{}",
-        serde_json::json!({
-            "secs": secs, "sent": sent, "received": received, "mpps": received as f64 / secs / 1e6,
-            "busy": busy, "cycles": cycles,
-        })
-    );
-    Ok(())
+        kind: match (udp, tso) {
+            (_, true) => Kind::Tso,
+            (true, false) => Kind::Udp,
+            _ => Kind::Raw,
+        },
+        sizes: sizes.collect::<Result<_>>()?,
+        flows: args.value("--flows")?.unwrap_or(default.flows),
+        buffers: args.value("--buffers")?.unwrap_or(default.buffers),
+        to: to.map_or(default.to, |to| (*to.ip(), to.port())),
+        to_mac: args.value::<String>("--to-mac")?.map_or(Ok(default.to_mac), |text| mac(&text))?,
+    })
+}
+
+/// Reads `02:00:00:00:00:01`.
+fn mac(text: &str) -> Result<[u8; 6]> {
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|word| u8::from_str_radix(word, 16).context(format_args!("--to-mac {text}")))
+        .collect::<Result<_>>()?;
+    bytes.try_into().map_err(|_| Failure::new(format!("--to-mac {text}: six bytes")))
 }

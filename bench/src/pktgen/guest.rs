@@ -1,5 +1,10 @@
 //! One guest: memory that it shares, rings, and the handshake over its socket.
 
+#![allow(unsafe_code)] // writes frames into guest memory
+
+use super::frame::{HEADER, Kind, Shape};
+use super::payload::Payload;
+use super::ring::{Receive, Ring, Transmit};
 use crate::failure::{Context, Failure, Result};
 use engine::backend::nic::NetFeatures;
 use engine::mem::guest::{GuestMemory, Region};
@@ -17,66 +22,48 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vmm_sys_util::eventfd::EventFd;
 
-/// Bytes of the guest's memory: two hugepages a MiB.
-const MEMORY: usize = 64 << 20;
-/// Bytes of a small buffer, header included; an odd number of lines apart, so that they spread over the cache's sets.
-const SMALL: usize = 2048 + 64;
-/// Bytes of the virtio-net header.
-pub(super) const HEADER: usize = 12;
-
-/// What a guest's rings look like.
-#[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    /// Entries of each ring.
-    pub ring: u16,
-    /// Packed rings.
-    pub packed: bool,
-    /// Mergeable receive buffers.
-    pub mergeable: bool,
-    /// Buffers are used in order.
-    pub in_order: bool,
-    /// Bytes of a frame that it sends.
-    pub size: usize,
-}
+/// Bytes of a small buffer, header included, as drivers post them for mergeable frames.
+const SMALL: usize = 2048;
+/// Frames longer than this are few at a time.
+const LONG: usize = 4096;
+/// How many of them.
+const FEW: usize = 32;
 
 /// A guest with one queue pair.
-pub struct Guest<R> {
+pub(super) struct Guest<R> {
     /// What it receives.
-    pub receive: Ring<R>,
+    pub(super) receive: Receive<R>,
     /// What it transmits.
-    pub transmit: Ring<R>,
+    pub(super) transmit: Transmit<R>,
     _frontend: Frontend,
-    _memory: Arc<GuestMemory>,
-    _events: Vec<EventFd>,
+    _calls: Vec<EventFd>,
 }
 
-/// One ring with its buffers.
-pub struct Ring<R> {
-    pub(super) ring: R,
-    /// Address of the first buffer.
-    first: u64,
-    /// Bytes that each buffer has.
-    len: u32,
-    memory: Arc<GuestMemory>,
+/// Buffers of a ring: how many, how long, how far apart.
+#[derive(Debug, Clone, Copy)]
+struct Buffers {
+    count: usize,
+    len: usize,
+    stride: usize,
 }
 
-impl<R: DriverRing> Ring<R> {
-    /// Makes buffer `token` available.
-    #[inline]
-    pub(super) fn add(&mut self, token: u32, readable: bool) -> bool {
-        let seg = DriverSeg { addr: self.first + u64::from(token) * SMALL as u64, len: self.len };
-        self.ring.add(&[seg], usize::from(readable), token)
+impl Buffers {
+    fn of(count: usize, len: usize) -> Self {
+        // An odd number of lines apart, so that they spread over the cache's sets.
+        Self { count, len, stride: (len.div_ceil(64) | 1) * 64 }
     }
 
-    /// The bytes of buffer `token`, as they are now.
-    pub fn bytes(&self, token: u32, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        let at = self.first + u64::from(token) * SMALL as u64;
-        if let Some(from) = self.memory.at(at, len as u32, &mut 0) {
-            // SAFETY: the range lies in the guest's memory; raw bytes of our own mapping.
-            unsafe { from.as_ptr().copy_to_nonoverlapping(bytes.as_mut_ptr(), len) };
-        }
-        bytes
+    fn bytes(&self) -> usize {
+        self.count * self.stride
+    }
+
+    /// Those of the receive ring and of the transmit ring.
+    fn both(shape: &Shape) -> [Self; 2] {
+        let (ring, frame) = (usize::from(shape.ring), HEADER + shape.longest().max(64));
+        let few = |len: usize| if len > LONG { FEW.min(ring) } else { ring };
+        let capped = |count: usize| if shape.buffers == 0 { count } else { count.min(shape.buffers) };
+        let receive = if shape.mergeable { SMALL } else { frame.max(SMALL) };
+        [Self::of(few(receive), receive), Self::of(capped(few(frame)), frame)]
     }
 }
 
@@ -85,85 +72,145 @@ impl<R: DriverRing> Guest<R> {
     ///
     /// # Errors
     /// No memory, no back-end, features refused.
-    pub fn connect(path: &Path, shape: &Shape) -> Result<Self> {
-        let (memory, fd, hugepages) = memory()?;
+    pub(super) fn connect(path: &Path, shape: &Shape) -> Result<Self> {
+        let buffers = Buffers::both(shape);
+        let rings = 2 * ring_bytes(shape) as usize;
+        let buffers_bytes: usize = buffers.iter().map(|buffers| buffers.bytes() + 4096).sum();
+        let size = (rings + buffers_bytes).next_multiple_of(2 << 20);
+        let (memory, fd, hugepages) = memory(size)?;
         if !hugepages {
             eprintln!("pktgen: no hugepages free; the guest's memory is ordinary");
         }
-        let until = Instant::now() + Duration::from_secs(10);
-        let mut frontend = loop {
-            match Frontend::connect(path, 2) {
-                Ok(frontend) => break frontend,
-                Err(error) if Instant::now() > until => {
-                    return Err(Failure::new(format!("{}: {error}", path.display())));
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
-        let offered = frontend.get_features().context("GET_FEATURES")?;
-        let mut wanted = F_VERSION_1 | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        for (on, bit) in [
-            (shape.packed, F_RING_PACKED),
-            (shape.mergeable, NetFeatures::MRG_RXBUF),
-            (shape.in_order, F_IN_ORDER),
-        ] {
-            if on {
-                wanted |= bit;
-            }
-        }
-        if wanted & !offered != 0 {
-            return Err(Failure::new(format!(
-                "the back-end does not offer features {:#x}",
-                wanted & !offered
-            )));
-        }
-        let protocol = frontend.get_protocol_features().context("GET_PROTOCOL_FEATURES")?;
-        frontend
-            .set_protocol_features(protocol & VhostUserProtocolFeatures::MQ)
-            .context("SET_PROTOCOL_FEATURES")?;
-        frontend.set_owner().context("SET_OWNER")?;
-        frontend.set_features(wanted).context("SET_FEATURES")?;
+        let mut frontend = dial(path)?;
+        let features = negotiate(&mut frontend, shape)?;
         let region = VhostUserMemoryRegionInfo {
             guest_phys_addr: 0,
-            memory_size: MEMORY as u64,
+            memory_size: size as u64,
             userspace_addr: USER,
             mmap_offset: 0,
             mmap_handle: fd.as_raw_fd(),
         };
         frontend.set_mem_table(&[region]).context("SET_MEM_TABLE")?;
-        let mut events = Vec::new();
-        let mut rings = Vec::new();
-        let mut at = 0u64;
-        for index in 0..2 {
-            let (config, data, end) = layout(at, shape, wanted, &memory)?;
-            at = end + SMALL as u64 * u64::from(shape.ring);
+        let (mut at, mut calls, mut made) = (0u64, Vec::new(), Vec::new());
+        for (index, buffers) in buffers.iter().enumerate() {
+            let (config, data, end) = layout(at, shape, features, &memory)?;
+            at = end + buffers.bytes() as u64;
             let ring = R::new(&config).context("the ring")?;
             let (kick, call) = (event()?, event()?);
+            // A packed ring starts with its wrap counters at 1.
             let base = if shape.packed { 0x8000 } else { 0 };
             frontend.set_vring_num(index, shape.ring).context("SET_VRING_NUM")?;
             frontend.set_vring_addr(index, &data).context("SET_VRING_ADDR")?;
             frontend.set_vring_base(index, base).context("SET_VRING_BASE")?;
             frontend.set_vring_call(index, &call).context("SET_VRING_CALL")?;
             frontend.set_vring_kick(index, &kick).context("SET_VRING_KICK")?;
-            events.extend([kick, call]);
-            let len = if index == 0 { SMALL - 64 } else { HEADER + shape.size };
-            rings.push(Ring { ring, first: end, len: len as u32, memory: memory.clone() });
+            calls.push(call);
+            let addr = |token: usize| end + (token * buffers.stride) as u64;
+            let seg = |token| DriverSeg { addr: addr(token), len: buffers.len as u32 };
+            let base = memory
+                .at(end, buffers.bytes() as u32, &mut 0)
+                .ok_or_else(|| Failure::new("the buffers do not fit into the guest's memory"))?;
+            let segs = (0..buffers.count).map(seg).collect();
+            made.push(Ring { ring, segs, base, stride: buffers.stride, kick, _memory: memory.clone() });
         }
         for index in 0..2 {
             frontend.set_vring_enable(index, true).context("SET_VRING_ENABLE")?;
         }
-        let (Some(mut transmit), Some(mut receive)) = (rings.pop(), rings.pop()) else {
+        let (Some(mut transmit), Some(mut receive)) = (made.pop(), made.pop()) else {
             return Err(Failure::new("two rings"));
         };
         transmit.ring.want_calls(false);
         receive.ring.want_calls(false);
-        for token in 0..u32::from(shape.ring) {
-            fill(&transmit, token, shape.size);
+        let variants = fill(&mut transmit, shape);
+        for token in 0..receive.segs.len() as u32 {
             receive.add(token, false);
         }
-        receive.ring.publish();
-        Ok(Self { receive, transmit, _frontend: frontend, _memory: memory, _events: events })
+        receive.publish();
+        let free = (0..transmit.segs.len() as u32).collect();
+        let spans = shape.mergeable && HEADER + shape.longest() > SMALL;
+        Ok(Self {
+            receive: Receive { ring: receive, spans, left: 0, gathered: Vec::new(), held: Vec::new() },
+            transmit: Transmit { ring: transmit, free, variants },
+            _frontend: frontend,
+            _calls: calls,
+        })
     }
+
+    /// Takes what arrived and gives the buffers back: how many frames.
+    #[inline]
+    pub(super) fn receive<P: Payload>(&mut self, payload: &mut P) -> Result<usize> {
+        let frames = self.receive.take(payload)?;
+        self.receive.give_back();
+        Ok(frames)
+    }
+
+    /// Sends back what arrived, from the buffers where it lies, and posts the buffers again once that is done: how many
+    /// buffers came and how many went. A frame of several buffers goes back in pieces.
+    pub(super) fn reflect(&mut self) -> Result<(usize, usize)> {
+        let came = self.receive.take(&mut super::payload::Plain)?;
+        let mut went = 0;
+        for &(token, len) in &self.receive.held {
+            let seg = self.receive.ring.segs.get(token as usize);
+            let Some(seg) = seg.map(|seg| DriverSeg { len, ..*seg }) else { continue };
+            // Both rings have as many entries, and a buffer is in one of them only.
+            went += usize::from(self.transmit.ring.ring.add(&[seg], 1, token));
+        }
+        self.receive.held.clear();
+        if went > 0 {
+            self.transmit.ring.publish();
+        }
+        let mut back = 0;
+        while let Some((token, _)) = self.transmit.ring.ring.used().context("transmit ring")? {
+            self.receive.ring.add(token, false);
+            back += 1;
+        }
+        if back > 0 {
+            self.receive.ring.publish();
+        }
+        Ok((came, went))
+    }
+}
+
+/// Connects, waiting up to ten seconds for the socket.
+fn dial(path: &Path) -> Result<Frontend> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Frontend::connect(path, 2) {
+            Ok(frontend) => return Ok(frontend),
+            Err(error) if Instant::now() > until => {
+                return Err(Failure::new(format!("{}: {error}", path.display())));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Agrees on features: those that `shape` asks for, all of which the back-end must have.
+fn negotiate(frontend: &mut Frontend, shape: &Shape) -> Result<u64> {
+    let offered = frontend.get_features().context("GET_FEATURES")?;
+    let mut wanted = F_VERSION_1 | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+    let csum = NetFeatures::CSUM | NetFeatures::GUEST_CSUM;
+    let tso = csum | NetFeatures::HOST_TSO4 | NetFeatures::GUEST_TSO4;
+    for (on, bits) in [
+        (shape.packed, F_RING_PACKED),
+        (shape.mergeable, NetFeatures::MRG_RXBUF),
+        (shape.in_order, F_IN_ORDER),
+        (shape.kind == Kind::Udp, csum),
+        (shape.kind == Kind::Tso, tso),
+    ] {
+        if on {
+            wanted |= bits;
+        }
+    }
+    if wanted & !offered != 0 {
+        return Err(Failure::new(format!("the back-end does not offer features {:#x}", wanted & !offered)));
+    }
+    let protocol = frontend.get_protocol_features().context("GET_PROTOCOL_FEATURES")?;
+    let protocol = protocol & VhostUserProtocolFeatures::MQ;
+    frontend.set_protocol_features(protocol).context("SET_PROTOCOL_FEATURES")?;
+    frontend.set_owner().context("SET_OWNER")?;
+    frontend.set_features(wanted).context("SET_FEATURES")?;
+    Ok(wanted)
 }
 
 /// What the front-end calls its memory.
@@ -174,21 +221,36 @@ fn event() -> Result<EventFd> {
 }
 
 /// Shared memory, on hugepages where there are some.
-fn memory() -> Result<(Arc<GuestMemory>, OwnedFd, bool)> {
+fn memory(size: usize) -> Result<(Arc<GuestMemory>, OwnedFd, bool)> {
     let map = |flags| -> Result<(Arc<GuestMemory>, OwnedFd)> {
         let fd = memfd_create("pktgen", flags).context("memfd_create")?;
-        nix::unistd::ftruncate(&fd, MEMORY as i64).context("ftruncate")?;
-        let region = Region { guest: 0, user: USER, size: MEMORY as u64, offset: 0 };
+        nix::unistd::ftruncate(&fd, size as i64).context("ftruncate")?;
+        let region = Region { guest: 0, user: USER, size: size as u64, offset: 0 };
         let copy = fd.try_clone().context("dup")?;
         Ok((Arc::new(GuestMemory::new(&[(region, copy)]).context("mapping guest memory")?), fd))
     };
     if let Ok((memory, fd)) = map(MFdFlags::MFD_HUGETLB | MFdFlags::MFD_CLOEXEC)
-        && nix::fcntl::fallocate(&fd, nix::fcntl::FallocateFlags::empty(), 0, MEMORY as i64).is_ok()
+        && nix::fcntl::fallocate(&fd, nix::fcntl::FallocateFlags::empty(), 0, size as i64).is_ok()
     {
         return Ok((memory, fd, true));
     }
     let (memory, fd) = map(MFdFlags::MFD_CLOEXEC)?;
     Ok((memory, fd, false))
+}
+
+/// Bytes of a ring's parts, each from a page on.
+fn ring_bytes(shape: &Shape) -> u64 {
+    let page = |n: u64| n.next_multiple_of(4096);
+    parts(shape).into_iter().map(page).sum()
+}
+
+/// Bytes of the parts of a ring.
+fn parts(shape: &Shape) -> [u64; 3] {
+    if shape.packed {
+        [packed::desc_bytes(shape.ring), packed::EVENT_BYTES, packed::EVENT_BYTES]
+    } else {
+        [split::desc_bytes(shape.ring), split::avail_bytes(shape.ring), split::used_bytes(shape.ring)]
+    }
 }
 
 /// Lays a ring out from `at` on: its configuration, its addresses for the back-end, and where its buffers start.
@@ -198,12 +260,9 @@ fn layout(
     features: u64,
     memory: &Arc<GuestMemory>,
 ) -> Result<(RingConfig, VringConfigData, u64)> {
-    let (desc, avail, used) = if shape.packed {
-        (packed::desc_bytes(shape.ring), packed::EVENT_BYTES, packed::EVENT_BYTES)
-    } else {
-        (split::desc_bytes(shape.ring), split::avail_bytes(shape.ring), split::used_bytes(shape.ring))
-    };
+    let [desc, avail, used] = parts(shape);
     let page = |n: u64| n.next_multiple_of(4096);
+    let at = page(at);
     let starts = [at, page(at + desc), page(page(at + desc) + avail)];
     let end = page(starts[2] + used);
     let pointer = |guest: u64| -> Result<NonNull<u8>> {
@@ -236,15 +295,20 @@ fn layout(
     Ok((config, data, end))
 }
 
-/// Writes a frame with an empty header into a buffer: broadcast-free Ethernet, and zeros.
-fn fill<R>(ring: &Ring<R>, token: u32, size: usize) {
-    let at = ring.first + u64::from(token) * SMALL as u64;
-    let mut bytes = vec![0; HEADER + size];
-    bytes[HEADER..HEADER + 6].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
-    bytes[HEADER + 6..HEADER + 12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
-    bytes[HEADER + 12..HEADER + 14].copy_from_slice(&[0x88, 0xb5]);
-    if let Some(to) = ring.memory.at(at, bytes.len() as u32, &mut 0) {
-        // SAFETY: the range lies in the guest's memory, which nobody else uses yet.
-        unsafe { to.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+/// Writes the frames into the buffers: which of them each buffer holds.
+fn fill<R: DriverRing>(ring: &mut Ring<R>, shape: &Shape) -> Vec<u32> {
+    let all: Vec<Vec<u8>> = (0..shape.variants()).map(|variant| shape.build(variant, true)).collect();
+    let mut variants = Vec::new();
+    for token in 0..ring.segs.len() {
+        let variant = token % all.len().max(1);
+        let Some(bytes) = all.get(variant) else { continue };
+        let to = ring.host(token as u32);
+        // SAFETY: a buffer has room for the longest frame, and nobody else uses it yet.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        if let Some(seg) = ring.segs.get_mut(token) {
+            seg.len = bytes.len() as u32;
+        }
+        variants.push(variant as u32);
     }
+    variants
 }

@@ -1,8 +1,23 @@
-//! A light guest: the driver's side of vhost-user sockets, as little work a frame as possible, so that what is measured is the
-//! other side. It is the load of `scripts/compare vhost`, for us and for the peers alike.
+//! A light guest and traffic generator: the driver's side of vhost-user sockets, and taps, with as little work a frame as
+//! possible, so that what is measured is the other side. It is the load of `scripts/compare`, for us and for the peers alike.
+//!
+//! An [`End`] is where frames go in and come out. A [`slice::Slice`] is one measurement over all ends: as fast as the rings take
+//! frames (closed loop), or at a rate by the clock (open loop). [`payload::Payload`] says what each frame carries: nothing,
+//! the time, or a number and a pattern that the receiver checks.
 
+mod end;
+mod frame;
 mod guest;
-mod run;
+mod payload;
+mod ring;
+mod serve;
+mod slice;
+mod tap;
 
-pub use guest::{Guest, Shape};
-pub use run::{Report, Run, run};
+pub use end::{End, Place};
+pub use frame::{Kind, Shape};
+pub use serve::serve;
+pub use slice::{Report, Role, Slice, run};
+
+/// Frames taken from, or given to, an end in one go.
+const BURST: usize = 32;

@@ -1,0 +1,94 @@
+//! Where frames go in and come out.
+
+use super::frame::Shape;
+use super::guest::Guest;
+use super::payload::Payload;
+use super::tap::Tap;
+use crate::failure::{Failure, Result};
+use engine::virtq::packed::PackedDriver;
+use engine::virtq::split::SplitDriver;
+use std::path::PathBuf;
+
+/// How an end is named.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// The socket of a vhost-user back-end.
+    Socket(PathBuf),
+    /// A tap's interface.
+    Tap(String),
+    /// An AF_XDP socket on an interface.
+    Xdp(String),
+}
+
+/// An open end. Calls choose the kind once a burst.
+pub struct End(Kind);
+
+enum Kind {
+    Split(Guest<SplitDriver>),
+    Packed(Guest<PackedDriver>),
+    Tap(Tap),
+}
+
+impl End {
+    /// Opens `place`.
+    ///
+    /// # Errors
+    /// Nobody listens there, features are refused, no memory, no privilege.
+    pub fn open(place: &Place, shape: &Shape) -> Result<Self> {
+        Ok(Self(match place {
+            Place::Socket(path) if shape.packed => Kind::Packed(Guest::connect(path, shape)?),
+            Place::Socket(path) => Kind::Split(Guest::connect(path, shape)?),
+            Place::Tap(name) => Kind::Tap(Tap::attach(name, shape)?),
+            Place::Xdp(name) => {
+                return Err(Failure::new(format!(
+                    "{name}: AF_XDP is not compiled into this pktgen; use a tap or a vhost-user socket"
+                )));
+            }
+        }))
+    }
+
+    /// Whether checksums are left to the receiver in what this end sends.
+    pub(super) fn partial(&self) -> bool {
+        !matches!(self.0, Kind::Tap(_))
+    }
+
+    /// Takes what arrived, a burst at most: how many frames.
+    #[inline]
+    pub(super) fn receive<P: Payload>(&mut self, payload: &mut P) -> Result<usize> {
+        match &mut self.0 {
+            Kind::Split(guest) => guest.receive(payload),
+            Kind::Packed(guest) => guest.receive(payload),
+            Kind::Tap(tap) => tap.receive(payload),
+        }
+    }
+
+    /// Takes back what went out, a burst at most: how many frames.
+    #[inline]
+    pub(super) fn reclaim(&mut self) -> Result<usize> {
+        match &mut self.0 {
+            Kind::Split(guest) => guest.transmit.reclaim(),
+            Kind::Packed(guest) => guest.transmit.reclaim(),
+            Kind::Tap(tap) => Ok(tap.reclaim()),
+        }
+    }
+
+    /// Sends `n` frames, a burst at most: how many were taken.
+    #[inline]
+    pub(super) fn send<P: Payload>(&mut self, n: usize, payload: &mut P) -> Result<usize> {
+        match &mut self.0 {
+            Kind::Split(guest) => Ok(guest.transmit.send(n, payload)),
+            Kind::Packed(guest) => Ok(guest.transmit.send(n, payload)),
+            Kind::Tap(tap) => tap.send(n, payload),
+        }
+    }
+
+    /// Sends back what arrived: how many frames came and how many went.
+    #[inline]
+    pub(super) fn reflect(&mut self) -> Result<(usize, usize)> {
+        match &mut self.0 {
+            Kind::Split(guest) => guest.reflect(),
+            Kind::Packed(guest) => guest.reflect(),
+            Kind::Tap(tap) => tap.reflect(),
+        }
+    }
+}
