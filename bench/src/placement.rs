@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Above this round trip (nanoseconds) the CPUs do not share a cache.
-pub const FAR_NS: f64 = 120.0;
+pub const FAR_NS: f64 = 100.0;
 
 const TRIPS: u64 = 500;
 const GIVE_UP: Duration = Duration::from_millis(100);

@@ -14,12 +14,25 @@ fn read(pid: u32, file: &str) -> Result<String> {
 /// # Errors
 /// When the process is gone.
 pub fn cpu_ns(pid: u32) -> Result<u64> {
+    schedstat(pid, 0)
+}
+
+/// Nanoseconds that all threads of `pid` were ready to run and another one had their CPU.
+///
+/// # Errors
+/// When the process is gone.
+pub fn waited_ns(pid: u32) -> Result<u64> {
+    schedstat(pid, 1)
+}
+
+/// The sum of a field of `/proc/PID/task/*/schedstat`.
+fn schedstat(pid: u32, field: usize) -> Result<u64> {
     let path = format!("/proc/{pid}/task");
     let mut total = 0;
     for task in fs::read_dir(&path).context(&path)?.flatten() {
         // A thread may end between the listing and the read.
         let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        total += stat.split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        total += stat.split_whitespace().nth(field).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
     }
     Ok(total)
 }

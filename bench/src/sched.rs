@@ -27,8 +27,26 @@ pub fn pin(cpu: usize) -> Result<()> {
 /// # Errors
 /// Without CAP_SYS_NICE.
 pub fn real_time(priority: i32) -> Result<()> {
+    schedule(0, libc::SCHED_FIFO, priority)
+}
+
+/// Gives every thread of process `pid` the SCHED_FIFO priority that `priority` says for its name.
+///
+/// # Errors
+/// Without CAP_SYS_NICE, or when the process is gone.
+pub fn real_time_threads(pid: u32, priority: impl Fn(&str) -> i32) -> Result<()> {
+    let path = format!("/proc/{pid}/task");
+    for task in std::fs::read_dir(&path).context(&path)?.flatten() {
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        let Some(tid) = task.file_name().to_str().and_then(|word| word.parse().ok()) else { continue };
+        schedule(tid, libc::SCHED_FIFO, priority(name.trim_end()))?;
+    }
+    Ok(())
+}
+
+fn schedule(tid: libc::pid_t, policy: libc::c_int, priority: i32) -> Result<()> {
     let parameters = libc::sched_param { sched_priority: priority };
-    // SAFETY: `parameters` is valid for the call; pid 0 is the calling thread.
-    let status = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
+    // SAFETY: `parameters` is valid for the call, which only changes how a thread is scheduled.
+    let status = unsafe { libc::sched_setscheduler(tid, policy, &raw const parameters) };
     nix::errno::Errno::result(status).map(drop).context("SCHED_FIFO needs CAP_SYS_NICE")
 }

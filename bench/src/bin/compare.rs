@@ -2,7 +2,7 @@
 
 use bench::args::Args;
 use bench::compare::lab::{Lab, catch_signals};
-use bench::compare::{churn, idle, link, qmp, tap, vhost};
+use bench::compare::{churn, coalesce, idle, link, qmp, soak, tap, vhost};
 use bench::failure::{Failure, Result, exit};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,9 +13,13 @@ scripts/compare tap    two namespaces joined by netdevd, QEMU's hub, the kernel'
                        [--only WORKLOAD]...
 scripts/compare qmp    QMP commands a second beside QEMU's; [--rounds 5] [--secs 1]
 scripts/compare link   the link between workers beside DPDK's rte_ring
-scripts/compare vhost  two nics on a hub beside testpmd with two vhost ports, the same load on both
+scripts/compare vhost  two nics on a hub beside testpmd with two vhost ports, the same load on both;
+                       [--part cycles|zero-loss|latency|foreign|workers]... [--only split-64]... [--quick] [--check]
+scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
+scripts/compare soak   guests of DPDK and pktgen for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]
 scripts/compare idle   100 idle taps: CPU share, and the first frame after a rest; [--taps 100]
+vhost and coalesce count only what was measured while both CPUs shared a cache; --any-placement counts all.
 All: --json prints the report instead of the table; --lock FILE keeps measurements apart.
 Reports go to target/compare. $QEMU names another QEMU.";
 
@@ -30,10 +34,12 @@ fn run() -> Result<()> {
         return Ok(());
     }
     catch_signals()?;
-    let lab = Lab::open(args.value("--lock")?)?;
+    let mut lab = Lab::open(args.value("--lock")?)?;
+    lab.any_placement = args.flag("--any-placement");
     let quick = args.flag("--quick");
     let rounds = args.value("--rounds")?.unwrap_or(if quick { 2 } else { 5 });
-    let slice = Duration::from_secs_f64(args.value("--secs")?.unwrap_or(1.0));
+    let secs: Option<f64> = args.value("--secs")?;
+    let slice = Duration::from_secs_f64(secs.unwrap_or(1.0));
     let json = args.flag("--json");
     let check = args.flag("--check");
     match args.word().as_deref() {
@@ -51,8 +57,19 @@ fn run() -> Result<()> {
             link::run(&lab, rounds.min(3), json, check)
         }
         Some("vhost") => {
+            let (parts, only) = (all(&mut args, "--part")?, all(&mut args, "--only")?);
             args.finish()?;
-            vhost::run(&lab, rounds, json, check)
+            vhost::run(&lab, &vhost::Options { quick, json, check, parts, only })
+        }
+        Some("coalesce") => {
+            args.finish()?;
+            coalesce::run(&lab, quick, json, check)
+        }
+        Some("soak") => {
+            let only = all(&mut args, "--only")?;
+            args.finish()?;
+            let length = Duration::from_secs_f64(secs.unwrap_or(if quick { 3.0 } else { 60.0 }));
+            soak::run(&lab, length, &only, json)
         }
         Some("churn") => {
             let pairs = args.value("--pairs")?.unwrap_or(if quick { 500 } else { 10_000 });
@@ -65,7 +82,7 @@ fn run() -> Result<()> {
             args.finish()?;
             idle::run(&lab, taps, if quick { 2.0 } else { 10.0 }, json, check)
         }
-        _ => Err(Failure::new("tap, qmp, link, vhost, churn or idle? (--help)")),
+        _ => Err(Failure::new("tap, qmp, link, vhost, coalesce, soak, churn or idle? (--help)")),
     }
 }
 

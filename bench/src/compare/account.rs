@@ -28,7 +28,7 @@ impl Engine {
         Ok(Self::parse(&stats))
     }
 
-    fn parse(stats: &Value) -> Self {
+    pub(crate) fn parse(stats: &Value) -> Self {
         let mut engine = Self::default();
         let list = |name: &str| stats[name].as_array().cloned().unwrap_or_default();
         for port in list("ports") {

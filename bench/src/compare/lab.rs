@@ -45,6 +45,8 @@ pub struct Lab {
     pub run: tempfile::TempDir,
     /// The release or debug directory that this program runs from: netdevd and the tools lie beside it.
     pub binaries: PathBuf,
+    /// Take the CPUs for near each other wherever they are: for machines on which they never are.
+    pub any_placement: bool,
     lock: PathBuf,
 }
 
@@ -96,7 +98,7 @@ impl Lab {
         let dut_cpu = cpus.first().copied().unwrap_or(0);
         let load_cpu = cpus.get(1).copied().unwrap_or(dut_cpu);
         let lock = lock.unwrap_or_else(|| target.join("measure.lock"));
-        Ok(Self { dut_cpu, load_cpu, target, reports, run, binaries, lock })
+        Ok(Self { dut_cpu, load_cpu, target, reports, run, binaries, any_placement: false, lock })
     }
 
     /// The path of a tool of this package.

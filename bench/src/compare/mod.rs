@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod churn;
+pub mod coalesce;
 pub mod idle;
 pub mod lab;
 pub mod link;
@@ -15,6 +16,7 @@ pub mod peer;
 pub mod plot;
 pub mod process;
 pub mod qmp;
+pub mod soak;
 pub mod stats;
 pub mod table;
 pub mod tap;

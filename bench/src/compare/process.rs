@@ -141,6 +141,14 @@ impl Drop for Process {
     }
 }
 
+/// A command line that runs `program` with the best nice value, and not in the real-time class that it may start from.
+#[must_use]
+pub fn preferred(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("chrt");
+    command.args(["--other", "0", "nice", "-n", "-20"]).arg(program);
+    command
+}
+
 /// Runs a command line to its end and gives its standard output.
 ///
 /// # Errors

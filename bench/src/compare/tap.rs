@@ -211,7 +211,14 @@ fn report(
     let (json_path, svg_path) = (lab.reports.join("tap.json"), lab.reports.join("tap.svg"));
     let text = serde_json::to_string_pretty(&document).context("report")?;
     std::fs::write(&json_path, &text).context(json_path.display())?;
-    std::fs::write(&svg_path, plot::bars(rows)).context(svg_path.display())?;
+    let group = |row: &Row| plot::Group {
+        label: row.metric.label.to_owned(),
+        unit: row.metric.unit,
+        less: row.metric.less,
+        values: row.values.clone(),
+    };
+    let groups: Vec<plot::Group> = rows.iter().map(group).collect();
+    std::fs::write(&svg_path, plot::bars(&groups)).context(svg_path.display())?;
     if options.json {
         println!("{text}");
         return Ok(());

@@ -77,6 +77,8 @@ mod tests {
         assert_eq!((slice.role, slice.rate, slice.stamps), (Role::Forward, Some(2e6), true));
         assert_eq!(slice.duration, Duration::from_millis(200));
         assert_eq!(parse("{}").unwrap().rate, None);
-        assert!(parse("now").is_err() && parse(r#"{"role": "x"}"#).is_err() && parse(r#"{"secs": -1}"#).is_err());
+        assert!(
+            parse("now").is_err() && parse(r#"{"role": "x"}"#).is_err() && parse(r#"{"secs": -1}"#).is_err()
+        );
     }
 }

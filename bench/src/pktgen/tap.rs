@@ -1,8 +1,8 @@
 //! A tap as an end: one system call a frame, as most programs do it.
 
+use super::BURST;
 use super::frame::{HEADER, Shape};
 use super::payload::Payload;
-use super::BURST;
 use crate::failure::{Context, Result};
 use crate::load::wire;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};

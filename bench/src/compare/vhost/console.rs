@@ -1,0 +1,194 @@
+//! `dpdk-testpmd` with a prompt: commands and their answers over a pseudo-terminal, without which it does not flush.
+
+use crate::compare::process::preferred;
+use crate::failure::{Context, Failure, Result};
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::Child;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+const PROMPT: &str = "testpmd> ";
+/// How long a command may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A testpmd that is up. Dropping it ends it.
+#[derive(Debug)]
+pub struct Console {
+    name: String,
+    child: Child,
+    terminal: File,
+    said: Arc<Said>,
+}
+
+/// What was printed so far.
+#[derive(Debug, Default)]
+struct Said {
+    text: Mutex<String>,
+    more: Condvar,
+}
+
+/// What a testpmd is for.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// Its name in messages and for its files.
+    pub name: &'a str,
+    /// The CPU of its prompt (asleep) and of its forwarding core.
+    pub cpu: usize,
+    /// MiB of hugepages.
+    pub memory: usize,
+    /// Devices.
+    pub vdevs: Vec<String>,
+    /// Options behind `--`.
+    pub options: Vec<String>,
+}
+
+impl Console {
+    /// Starts it and waits for the prompt.
+    ///
+    /// # Errors
+    /// With what it printed last.
+    pub fn start(setup: &Setup<'_>) -> Result<Self> {
+        let pty = openpty(None, None).context("a pseudo-terminal")?;
+        let mut raw = tcgetattr(&pty.slave).context("a pseudo-terminal")?;
+        cfmakeraw(&mut raw);
+        tcsetattr(&pty.slave, SetArg::TCSANOW, &raw).context("a pseudo-terminal")?;
+        let mut command = preferred("dpdk-testpmd");
+        command.args(["--no-pci", "--in-memory", "--single-file-segments"]);
+        command.args(["--lcores", &format!("0@{0},1@{0}", setup.cpu), "-m", &setup.memory.to_string()]);
+        command.args(["--file-prefix", &format!("nd{}{}", std::process::id(), setup.name)]);
+        for vdev in &setup.vdevs {
+            command.args(["--vdev", vdev]);
+        }
+        command.args(["--", "-i", "--record-core-cycles", "--nb-cores=1", "--forward-mode=io"]);
+        command.args(&setup.options);
+        let end = || pty.slave.try_clone().context("a pseudo-terminal");
+        command.stdin(end()?).stdout(end()?).stderr(end()?);
+        let child = command.spawn().context("dpdk-testpmd (Debian's package dpdk-dev)")?;
+        drop(command); // and with it our copies of the terminal's end
+        drop(pty.slave);
+        let terminal = File::from(pty.master);
+        let said = Arc::new(Said::default());
+        let (mut from, to) = (terminal.try_clone().context("a pseudo-terminal")?, Arc::clone(&said));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = from.read(&mut bytes) {
+                let mut text = to.text.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&String::from_utf8_lossy(&bytes[..n]));
+                to.more.notify_all();
+            }
+        });
+        let mut this = Self { name: setup.name.to_owned(), child, terminal, said };
+        this.wait(0)?;
+        Ok(this)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives a command; what it printed.
+    ///
+    /// # Errors
+    /// When it has ended, or does not answer within half a minute.
+    pub fn command(&mut self, line: &str) -> Result<String> {
+        let at = self.said.text.lock().unwrap_or_else(PoisonError::into_inner).len();
+        writeln!(self.terminal, "{line}").context(&self.name)?;
+        // The line is echoed, behind nothing or behind a prompt.
+        self.wait(at + line.len())
+    }
+
+    /// Waits for a prompt behind `at`; what stands in front of it.
+    fn wait(&mut self, at: usize) -> Result<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let gone = self.child.try_wait().context(&self.name)?.is_some();
+            let text = self.said.text.lock().unwrap_or_else(PoisonError::into_inner);
+            let rest = text.get(at..).unwrap_or_default();
+            if let Some(end) = rest.find(PROMPT) {
+                return Ok(rest[..end].to_owned());
+            }
+            if gone || Instant::now() > until {
+                let start = text.len().saturating_sub(400);
+                let tail = text.get(start..).unwrap_or(&text).replace(['\r', '\n'], " ");
+                return Err(Failure::new(format!("{}: no answer: {tail}", self.name)));
+            }
+            let _ = self.said.more.wait_timeout(text, Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        let _ = kill(pid, Signal::SIGCONT);
+        let _ = kill(pid, Signal::SIGTERM);
+        let until = Instant::now() + Duration::from_secs(5);
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > until {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// What `show fwd stats all` tells of all cores together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Forwarded {
+    /// TSC cycles of polls that returned frames.
+    pub cycles: f64,
+    /// Frames received.
+    pub frames: f64,
+    /// Frames that it had to drop, since the other ring was full.
+    pub dropped: f64,
+}
+
+impl Forwarded {
+    /// Reads the answer.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = |text: &str| -> Option<f64> {
+            let text = text.trim_start();
+            text.split(|c: char| !(c.is_ascii_digit() || c == '.')).next()?.parse().ok()
+        };
+        let (_, cycles) = text.split_once("(total cycles=")?;
+        let (_, frames) = cycles.split_once("packets=")?;
+        let dropped = text.rsplit("TX-dropped:").next().and_then(number).unwrap_or(0.0);
+        Some(Self { cycles: number(cycles)?, frames: number(frames)?, dropped })
+    }
+}
+
+/// The sum of a counter over all ports in `show port stats all`.
+#[must_use]
+pub fn port_sum(text: &str, counter: &str) -> f64 {
+    let values = text.split(counter).skip(1);
+    values.filter_map(|rest| rest.split_whitespace().next()?.parse::<f64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarding_statistics_are_read() {
+        let text = "  TX-packets: 1 TX-dropped: 5 TX-total: 6\n +++ Accumulated\n  TX-packets: 9 TX-dropped: 7             TX-total: 16\n\
+                    \n  CPU cycles/packet=162.37 (total cycles=3247 / total RX packets=20) at 2596 MHz Clock\n";
+        assert_eq!(Forwarded::parse(text), Some(Forwarded { cycles: 3247.0, frames: 20.0, dropped: 7.0 }));
+        assert_eq!(Forwarded::parse("nothing"), None);
+    }
+
+    #[test]
+    fn port_counters_are_added_up() {
+        let text = "NIC statistics for port 0\n RX-packets: 10 RX-missed: 0\nNIC statistics for port 1\n RX-packets: 32  RX-m";
+        assert_eq!(port_sum(text, "RX-packets:"), 42.0);
+    }
+}

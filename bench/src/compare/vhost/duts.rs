@@ -1,0 +1,239 @@
+//! What is measured: netdevd with two nics on a hub, and testpmd with two `net_vhost` ports.
+
+use super::cases::{Case, LARGE};
+use super::console::{Console, Forwarded, Setup};
+use crate::compare::account::Engine;
+use crate::compare::lab::Lab;
+use crate::compare::process::{Process, preferred};
+use crate::failure::{Context, Failure, Result};
+use crate::qmp::Qmp;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// What a device under test did since [`Dut::begin`].
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Account {
+    /// TSC ticks of polls that found frames, to the end of their transmission.
+    pub busy: f64,
+    /// Frames that it took in.
+    pub frames: f64,
+    /// Frames that it dropped.
+    pub dropped: f64,
+}
+
+impl Account {
+    /// Busy ticks a frame.
+    #[must_use]
+    pub fn cycles(&self) -> f64 {
+        self.busy / self.frames.max(1.0)
+    }
+}
+
+/// A device under test: two vhost-user sockets and what moves frames between them.
+pub trait Dut {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// Its process.
+    fn pid(&self) -> u32;
+
+    /// The sockets on which it listens.
+    fn sockets(&self) -> &[PathBuf];
+
+    /// Starts an account.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    fn begin(&mut self) -> Result<()>;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    fn end(&mut self) -> Result<Account>;
+}
+
+fn sockets(directory: &Path) -> Vec<PathBuf> {
+    (0..2).map(|number| directory.join(format!("n{number}.sock"))).collect()
+}
+
+fn directory(lab: &Lab) -> Result<TempDir> {
+    tempfile::tempdir_in(lab.run.path()).context("a directory")
+}
+
+/// How netdevd is started.
+#[derive(Debug, Clone)]
+pub struct NetdevdSetup {
+    /// `-cores`.
+    pub cores: String,
+    /// `-idle`.
+    pub idle: &'static str,
+    /// Queue pairs of each nic.
+    pub queues: usize,
+}
+
+/// netdevd.
+#[derive(Debug)]
+pub struct Netdevd {
+    process: Process,
+    qmp: Qmp,
+    sockets: Vec<PathBuf>,
+    before: (Engine, f64),
+    _directory: TempDir,
+}
+
+impl Netdevd {
+    /// Starts it on the device's CPU, polling.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let setup = NetdevdSetup { cores: lab.dut_cpu.to_string(), idle: "poll", queues: 1 };
+        Self::with(lab, &setup)
+    }
+
+    /// Starts it as `setup` says.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn with(lab: &Lab, setup: &NetdevdSetup) -> Result<Self> {
+        let directory = directory(lab)?;
+        let sockets = sockets(directory.path());
+        let qmp = directory.path().join("qmp.sock");
+        let mut command = preferred(lab.binaries.join("netdevd"));
+        command.args(["-cores", &setup.cores, "-idle", setup.idle]);
+        command.args(["-qmp", &format!("unix:{},server=on,wait=off", qmp.display())]);
+        for (number, socket) in sockets.iter().enumerate() {
+            command.args(["-netdev", &format!("hubport,id=h{number},hubid=0")]);
+            let queues = if setup.queues > 1 { format!(",queues={}", setup.queues) } else { String::new() };
+            let path = socket.display();
+            command.args(["-netdev", &format!("nic,id=n{number},netdev=h{number},addr={path}{queues}")]);
+        }
+        let mut process = Process::spawn(command, "netdevd", directory.path())?;
+        let qmp = match Qmp::connect(&qmp, Duration::from_secs(10)) {
+            Ok(qmp) => qmp,
+            Err(failure) => {
+                process.check()?;
+                return Err(failure);
+            }
+        };
+        Ok(Self { process, qmp, sockets, before: (Engine::default(), 0.0), _directory: directory })
+    }
+
+    /// All its counters, and the frames that its workers took in.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn counters(&mut self) -> Result<(Engine, f64)> {
+        let stats = self.qmp.execute("query-net-stats", json!({}))?;
+        let workers = stats["workers"].as_array().into_iter().flatten();
+        let frames = workers.filter_map(|worker| worker["frames"].as_f64()).sum();
+        Ok((Engine::parse(&stats), frames))
+    }
+
+    /// Fails when it has ended.
+    ///
+    /// # Errors
+    /// With what it printed.
+    pub fn check(&mut self) -> Result<()> {
+        self.process.check()
+    }
+}
+
+impl Dut for Netdevd {
+    fn name(&self) -> &'static str {
+        "netdevd"
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        self.before = self.counters()?;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<Account> {
+        let (now, frames) = self.counters()?;
+        let since = now.since(&self.before.0);
+        Ok(Account {
+            busy: since.busy_ticks as f64,
+            frames: frames - self.before.1,
+            dropped: since.drops.values().sum::<u64>() as f64,
+        })
+    }
+}
+
+/// testpmd with two `net_vhost` ports, forwarding as they come.
+#[derive(Debug)]
+pub struct Testpmd {
+    console: Console,
+    sockets: Vec<PathBuf>,
+    _directory: TempDir,
+}
+
+impl Testpmd {
+    /// Starts it on the device's CPU for guests as in `case`.
+    ///
+    /// # Errors
+    /// When it does not come up; it needs 512 MiB of hugepages.
+    pub fn start(lab: &Lab, case: &Case) -> Result<Self> {
+        let directory = directory(lab)?;
+        let sockets = sockets(directory.path());
+        let large = case.size == LARGE;
+        // 64 KiB frames: the offloads have to be offered, and the header has to survive from one ring to the other.
+        let offloads = if large { ",tso=1,legacy-ol-flags=1" } else { "" };
+        let vdev = |(number, socket): (usize, &PathBuf)| {
+            format!("net_vhost{number},iface={},queues=1{offloads}", socket.display())
+        };
+        let mut options = vec!["--txd=1024".to_owned(), "--rxd=1024".to_owned()];
+        if large {
+            options.extend(LARGE_MBUFS.map(str::to_owned));
+        }
+        let setup = Setup {
+            name: "dut",
+            cpu: lab.dut_cpu,
+            memory: if large { 1024 } else { 512 },
+            vdevs: sockets.iter().enumerate().map(vdev).collect(),
+            options,
+        };
+        let mut console = Console::start(&setup)?;
+        console.command("start")?;
+        Ok(Self { console, sockets, _directory: directory })
+    }
+}
+
+/// Buffers of testpmd for 64 KiB frames.
+const LARGE_MBUFS: [&str; 1] = ["--total-num-mbufs=65536"];
+
+impl Dut for Testpmd {
+    fn name(&self) -> &'static str {
+        "testpmd"
+    }
+
+    fn pid(&self) -> u32 {
+        self.console.pid()
+    }
+
+    fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        self.console.command("clear fwd stats all").map(drop)
+    }
+
+    fn end(&mut self) -> Result<Account> {
+        let text = self.console.command("show fwd stats all")?;
+        let Forwarded { cycles, frames, dropped } = Forwarded::parse(&text)
+            .ok_or_else(|| Failure::new(format!("testpmd counted nothing: {text}")))?;
+        Ok(Account { busy: cycles, frames, dropped })
+    }
+}

@@ -1,0 +1,144 @@
+//! `compare vhost`: two nics on a hub of two ports beside DPDK's testpmd with two `net_vhost` ports, each on one core, the same
+//! load on the other.
+//!
+//! What counts is the busy time a frame: from a poll that found frames to the end of their transmission, as testpmd's
+//! `--record-core-cycles` and `query-net-stats` both count it. Both sides are up at once, and the one that is not measured is stopped, so that
+//! they can take turns within a second ([`quads`]). A leg in which the machine took time away is measured again; only legs
+//! with both CPUs in one cache make a result ([`watch`]).
+
+pub mod cases;
+pub mod console;
+pub mod cycles;
+pub mod duts;
+pub mod foreign;
+pub mod latency;
+pub mod load;
+pub mod quads;
+pub mod report;
+pub mod search;
+pub mod watch;
+pub mod workers;
+
+use self::cases::Case;
+use self::quads::{Plan, before_others};
+use self::report::{Row, tables};
+use crate::compare::lab::{Lab, progress_done};
+use crate::compare::plot;
+use crate::failure::{Context, Failure, Result};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What the user asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Fewer samples, fewer rows.
+    pub quick: bool,
+    /// Print JSON instead of the tables.
+    pub json: bool,
+    /// Fail when a target is missed or cannot be judged.
+    pub check: bool,
+    /// Only these parts (`cycles`, `zero-loss`, `latency`, `foreign`, `workers`); empty for all.
+    pub parts: Vec<String>,
+    /// Only these rows (`split-64`, `packed-1518-nomrg`, ...); empty for all.
+    pub only: Vec<String>,
+}
+
+const PARTS: [&str; 5] = ["cycles", "zero-loss", "latency", "foreign", "workers"];
+
+/// Rows of a part, and the longest that one of them takes.
+fn planned(part: &str, options: &Options) -> (Vec<Case>, Duration) {
+    let quads = |quad| Plan::new(options.quick, quad, Duration::ZERO).budget;
+    let quick = |case: &Case| !options.quick || case.mergeable;
+    let (cases, longest) = match part {
+        "cycles" => (Case::all().into_iter().filter(quick).collect(), quads(cycles::QUAD)),
+        "zero-loss" => (Case::small(), search::budget(options.quick)),
+        "latency" => (Case::small(), quads(latency::QUAD) * 3),
+        "foreign" => (foreign::cases(), quads(foreign::QUAD)),
+        _ => (Case::small(), workers::LONGEST),
+    };
+    let named = |case: &Case| options.only.is_empty() || options.only.contains(&case.id());
+    (cases.into_iter().filter(named).collect(), longest)
+}
+
+/// Runs the comparison and writes `vhost.json` and `vhost.svg`.
+///
+/// # Errors
+/// When a peer fails, and with `check` when a target is missed.
+pub fn run(lab: &Lab, options: &Options) -> Result<()> {
+    if lab.dut_cpu == lab.load_cpu {
+        return Err(Failure::new("two CPUs are needed"));
+    }
+    if let Some(part) = options.parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        return Err(Failure::new(format!("part {part}: {}", PARTS.join(", "))));
+    }
+    let wanted = |part: &&str| options.parts.is_empty() || options.parts.iter().any(|name| name == part);
+    let parts: Vec<&str> = PARTS.into_iter().filter(wanted).collect();
+    let most: Duration = parts
+        .iter()
+        .map(|part| planned(part, options))
+        .map(|(cases, longest)| (longest + Duration::from_secs(8)) * cases.len() as u32)
+        .sum();
+    eprintln!(
+        "at most {:.0} min, a third of that on a quiet machine (--quick, --part and --only shorten it)",
+        most.as_secs_f64() / 60.0
+    );
+    before_others();
+    let (mut rows, mut failed, mut rates) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for part in parts {
+        for case in planned(part, options).0 {
+            lab.go_on()?;
+            let id = case.id();
+            let made = match part {
+                "cycles" => cycles::rows(lab, &case, options.quick),
+                "zero-loss" => search::rows(lab, &case, options.quick).map(|(rows, rate)| {
+                    rate.map(|rate| rates.insert(id.clone(), rate));
+                    rows
+                }),
+                "latency" => latency::rows(lab, &case, rates.get(&id).copied(), options.quick),
+                "foreign" => foreign::rows(lab, &case, options.quick),
+                _ => workers::rows(lab, &case, options.quick),
+            };
+            match made {
+                Ok(made) => rows.extend(made),
+                // One row that cannot be had does not take the others with it.
+                Err(failure) => {
+                    lab.go_on()?;
+                    progress_done();
+                    eprintln!("{part} {id}: {failure}");
+                    failed.push(format!("{part} {id}: {failure}"));
+                }
+            }
+        }
+    }
+    progress_done();
+    finish(lab, options, &rows, &failed)
+}
+
+fn finish(lab: &Lab, options: &Options, rows: &[Row], failed: &[String]) -> Result<()> {
+    let value = json!({"what": "compare vhost", "quick": options.quick, "rows": report::json(rows), "failed": failed});
+    let path = lab.reports.join("vhost.json");
+    let text = serde_json::to_string_pretty(&value).context("report")?;
+    std::fs::write(&path, &text).context(path.display())?;
+    let drawing = path.with_extension("svg");
+    std::fs::write(&drawing, plot::bars(&report::groups(rows))).context(drawing.display())?;
+    if options.json {
+        println!("{text}");
+    } else {
+        print!("{}", tables(rows));
+        for failure in failed {
+            println!("failed: {failure}");
+        }
+        println!(
+            "better: median over n near quads (A B B A within a second; zero-loss: over n searches) with its 95 % interval. Near:\n\
+             both CPUs in one cache before and after each leg, and no time lost. Cycles: TSC, from a poll that found frames to the\n\
+             end of their transmission. Where the load is busy all the time it bounds the rate."
+        );
+        println!("{}\n{}", path.display(), drawing.display());
+    }
+    let missed = failed.len() + rows.iter().filter(|row| row.missed()).count();
+    match options.check && missed > 0 {
+        true => Err(Failure::new(format!("{missed} targets are missed or have no result"))),
+        false => Ok(()),
+    }
+}

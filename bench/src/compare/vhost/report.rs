@@ -1,0 +1,148 @@
+//! Rows of all parts: what is printed, written as JSON and drawn.
+
+use crate::compare::plot::Group;
+use crate::compare::stats::{Estimate, Spread};
+use crate::compare::table::{Table, figure, ratio};
+use serde_json::{Value, json};
+
+/// One figure of both sides.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Which part of the comparison.
+    pub part: &'static str,
+    /// Which rings, frames or load.
+    pub case: String,
+    /// What is counted, with its unit.
+    pub unit: &'static str,
+    /// Whether less is better.
+    pub less: bool,
+    /// netdevd's.
+    pub ours: Option<Spread>,
+    /// The peer's.
+    pub theirs: Option<Spread>,
+    /// How many times better, at near placement.
+    pub better: Option<Estimate>,
+    /// The same where the CPUs shared no cache.
+    pub far: Option<Estimate>,
+    /// How many times better is wanted.
+    pub want: Option<f64>,
+    /// Samples (quads, searches) that it rests on.
+    pub samples: usize,
+    /// Samples below which there is no result.
+    pub least: usize,
+    /// What a reader has to know.
+    pub note: String,
+}
+
+impl Row {
+    /// Whether there is a result.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.samples >= self.least.max(1) && self.better.is_some()
+    }
+
+    /// Whether a target is missed, or cannot be judged.
+    #[must_use]
+    pub fn missed(&self) -> bool {
+        self.want.is_some_and(|want| !self.stands() || self.better.is_none_or(|better| better.median < want))
+    }
+
+    fn verdict(&self) -> String {
+        match (self.want, self.stands()) {
+            (_, false) => "no result".into(),
+            (None, true) => String::new(),
+            (Some(want), true) => format!("{}{}", ratio(want), if self.missed() { " MISS" } else { "" }),
+        }
+    }
+
+    fn cells(&self) -> [String; 9] {
+        let median = |spread: &Option<Spread>| figure(spread.map_or(f64::NAN, |spread| spread.median));
+        let shown = self.better.filter(|_| self.samples > 0);
+        [
+            self.case.clone(),
+            self.unit.to_owned(),
+            median(&self.ours),
+            median(&self.theirs),
+            shown.map_or("-".into(), |better| ratio(better.median)),
+            shown.map_or("-".into(), |better| format!("{:.2}-{:.2}", better.low, better.high)),
+            self.verdict(),
+            self.samples.to_string(),
+            self.note.clone(),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        let spread = |spread: &Option<Spread>| spread.map(|spread| spread.summary());
+        let estimate = |estimate: &Option<Estimate>| estimate.map(|estimate| estimate.summary());
+        json!({
+            "part": self.part, "case": self.case, "unit": self.unit, "less-is-better": self.less,
+            "netdevd": spread(&self.ours), "peer": spread(&self.theirs), "times-better": estimate(&self.better),
+            "times-better-far": estimate(&self.far), "want": self.want, "samples": self.samples,
+            "result": self.stands(), "missed": self.missed(), "note": self.note,
+        })
+    }
+
+    /// As bars.
+    fn group(&self) -> Option<Group> {
+        let values = [("netdevd", self.ours?), ("testpmd", self.theirs?)];
+        Some(Group { label: self.case.clone(), unit: self.unit, less: self.less, values: values.into() })
+    }
+}
+
+/// A table a part.
+#[must_use]
+pub fn tables(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let mut parts: Vec<&str> = rows.iter().map(|row| row.part).collect();
+    parts.dedup();
+    for part in parts {
+        let mut table = Table::default();
+        table.row([part, "", "netdevd", "testpmd", "better", "95 %", "want", "n", ""]);
+        rows.iter().filter(|row| row.part == part).for_each(|row| table.row(row.cells()));
+        text.push_str(&format!("{table}\n"));
+    }
+    text
+}
+
+/// All rows for the report.
+#[must_use]
+pub fn json(rows: &[Row]) -> Value {
+    rows.iter().map(Row::json).collect()
+}
+
+/// All rows with figures as bars.
+#[must_use]
+pub fn groups(rows: &[Row]) -> Vec<Group> {
+    rows.iter().filter(|row| row.stands()).filter_map(Row::group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(samples: usize, better: f64) -> Row {
+        let spread = Spread { median: 1.0, min: 1.0, max: 1.0 };
+        Row {
+            part: "cycles",
+            case: "split-64".into(),
+            unit: "cycles",
+            less: true,
+            ours: Some(spread),
+            theirs: Some(spread),
+            better: Estimate::of(&[better]),
+            far: None,
+            want: Some(2.0),
+            samples,
+            least: 5,
+            note: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_row_of_too_few_samples_has_no_result_and_misses_its_target() {
+        assert!(row(4, 3.0).missed() && tables(&[row(4, 3.0)]).contains("no result"));
+        assert!(!row(5, 3.0).missed() && row(5, 1.9).missed());
+        assert!(tables(&[row(5, 1.9)]).contains("MISS"));
+        assert!(groups(&[row(4, 3.0)]).is_empty());
+    }
+}

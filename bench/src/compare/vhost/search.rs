@@ -1,0 +1,218 @@
+//! The zero-loss rate: RFC 2544's search, with the loss verification of ETSI GS NFV-TST 009, since a virtual machine that
+//! freezes for milliseconds fakes losses.
+//!
+//! Frames are sent by the clock. Lost is what was due and did not arrive, whether a device dropped it (testpmd does, when the receiver's
+//! ring is full) or took no more from the sender's ring (netdevd does): offered and delivered is one criterion for both.
+
+use super::cases::Case;
+use super::cycles::sides;
+use super::load::{Pktgen, Want};
+use super::quads::Side;
+use super::report::Row;
+use super::watch::{State, near, watched};
+use crate::compare::lab::{Lab, progress};
+use crate::compare::stats::{Estimate, Spread};
+use crate::failure::Result;
+use std::time::{Duration, Instant};
+
+/// Length of a trial.
+const TRIAL: Duration = Duration::from_millis(200);
+/// Trials of a rate, and how many of them must lose nothing.
+const TRIALS: usize = 10;
+const LOSSLESS: usize = 8;
+/// The canary's.
+const TICK: Duration = Duration::from_millis(5);
+/// The search ends when its bounds are this close.
+const WIDTH: f64 = 0.01;
+/// A search may take this long.
+const BUDGET: Duration = Duration::from_secs(90);
+/// The load itself must not have been stopped for longer.
+const STALLED: f64 = 0.001;
+
+/// How often the search is made.
+#[must_use]
+pub(super) fn rounds(quick: bool) -> usize {
+    if quick { 1 } else { 5 }
+}
+
+/// What all of them may take for one case.
+#[must_use]
+pub(super) fn budget(quick: bool) -> Duration {
+    BUDGET * rounds(quick) as u32
+}
+
+/// One search under way.
+#[derive(Debug, Clone, Copy)]
+struct Search {
+    /// The highest rate that passed, frames a second.
+    low: f64,
+    /// The lowest rate that failed.
+    high: f64,
+    /// Trials of the present rate that lost nothing, and that lost something.
+    good: usize,
+    bad: usize,
+    /// The load could not send the rate that failed last.
+    bound: bool,
+}
+
+impl Search {
+    fn new(low: f64, high: f64) -> Self {
+        Self { low, high, good: 0, bad: 0, bound: false }
+    }
+
+    /// The rate to try, or nothing when the bounds are close.
+    fn rate(&self) -> Option<f64> {
+        (self.high - self.low > WIDTH * self.high).then(|| f64::midpoint(self.low, self.high))
+    }
+
+    /// Books a trial.
+    fn book(&mut self, lossless: bool, slow: bool) {
+        let Some(rate) = self.rate() else { return };
+        if lossless {
+            self.good += 1;
+        } else {
+            self.bad += 1;
+        }
+        if self.good >= LOSSLESS {
+            (self.low, self.good, self.bad) = (rate, 0, 0);
+        } else if self.bad > TRIALS - LOSSLESS {
+            (self.high, self.good, self.bad) = (rate, 0, 0);
+            self.bound = slow;
+        }
+    }
+}
+
+/// What a search came to: frames a second of each side, and whether the load was what bounded it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) rates: [f64; 2],
+    pub(super) bound: [bool; 2],
+}
+
+/// Searches both sides' rates, trial by trial in turn. Nothing when it could not be done in its time.
+///
+/// # Errors
+/// When a side fails.
+pub(super) fn search(
+    lab: &Lab,
+    label: &str,
+    sides: &mut [Side<Pktgen>; 2],
+    start: Option<[f64; 2]>,
+) -> Result<Option<Found>> {
+    let until = Instant::now() + BUDGET;
+    let mut all = match start {
+        // A search after another one begins around what that one found.
+        Some(rates) => rates.map(|rate| Search::new(rate * 0.8, rate * 1.25)),
+        None => {
+            let mut all = [Search::new(0.0, 0.0); 2];
+            for (side, search) in sides.iter_mut().zip(&mut all) {
+                side.thaw()?;
+                let want = Want { rate: None, length: TRIAL, stamps: false, verify: false };
+                let got = side.load.slice(&want);
+                side.freeze()?;
+                *search = Search::new(0.0, got?.mpps * 1e6 * 1.1);
+            }
+            all
+        }
+    };
+    while all.iter().any(|search| search.rate().is_some()) {
+        if Instant::now() > until {
+            return Ok(None);
+        }
+        for at in 0..2 {
+            let Some(rate) = all[at].rate() else { continue };
+            let [ours, theirs] = all.map(|search| search.low / 1e6);
+            progress(&format!("{label}: at least {ours:.2} and {theirs:.2} Mpps, trying {:.2}", rate / 1e6));
+            if let Some((lossless, slow)) = trial(lab, &mut sides[at], rate)? {
+                all[at].book(lossless, slow);
+            }
+        }
+    }
+    Ok(Some(Found { rates: all.map(|search| search.low), bound: all.map(|search| search.bound) }))
+}
+
+/// Whether a rate loses nothing, and whether the load was too slow for it; nothing when the machine disturbed it.
+fn trial(lab: &Lab, side: &mut Side<Pktgen>, rate: f64) -> Result<Option<(bool, bool)>> {
+    lab.go_on()?;
+    let _lock = lab.hold()?;
+    if near(lab) == Some(false) {
+        std::thread::sleep(TRIAL);
+        return Ok(None);
+    }
+    side.thaw()?;
+    let want = Want { rate: Some(rate), length: TRIAL, stamps: false, verify: false };
+    let pids = side.pids();
+    let leg = watched(lab, TICK, &pids, || side.load.slice(&want));
+    side.freeze()?;
+    let leg = leg?;
+    let got = leg.value;
+    if leg.state != State::Near || got.stalled > STALLED {
+        return Ok(None);
+    }
+    // A thousandth of what was due may be skipped: the start of a slice is never even.
+    let slow = got.slow > got.offered / 1000.0;
+    Ok(Some((got.lost == 0.0 && !slow, slow)))
+}
+
+/// The row of one case, and what testpmd's rate is.
+///
+/// # Errors
+/// When a side fails.
+pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<(Vec<Row>, Option<f64>)> {
+    let mut sides = sides(lab, case)?;
+    let mut found: Vec<Found> = Vec::new();
+    for round in 0..rounds(quick) {
+        let label = format!("zero-loss {} search {}/{}", case.id(), round + 1, rounds(quick));
+        let start = found.last().map(|found| found.rates);
+        found.extend(search(lab, &label, &mut sides, start)?);
+    }
+    let rates = |side: usize| -> Vec<f64> { found.iter().map(|found| found.rates[side] / 1e6).collect() };
+    let ratios: Vec<f64> = found.iter().map(|found| found.rates[0] / found.rates[1]).collect();
+    let bound = |side: usize| found.iter().any(|found| found.bound[side]);
+    let note = match [bound(0), bound(1)] {
+        [false, false] => "",
+        [true, false] => "the load bounds netdevd",
+        [false, true] => "the load bounds testpmd",
+        [true, true] => "the load bounds both",
+    };
+    let row = Row {
+        part: "zero-loss",
+        case: case.id(),
+        unit: "Mpps",
+        less: false,
+        ours: Spread::of(&rates(0)),
+        theirs: Spread::of(&rates(1)),
+        better: Estimate::of(&ratios),
+        far: None,
+        want: case.more_lossless(),
+        samples: found.len(),
+        least: if quick { 1 } else { 3 },
+        note: note.into(),
+    };
+    let theirs = row.theirs.map(|spread| spread.median * 1e6);
+    Ok((vec![row], theirs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A search of a device that loses nothing up to `limit`, except for every seventh trial.
+    fn found(limit: f64, noisy: bool) -> f64 {
+        let mut search = Search::new(0.0, 20.0);
+        let mut trial = 0;
+        while let Some(rate) = search.rate() {
+            trial += 1;
+            search.book(rate <= limit && !(noisy && trial % 7 == 0), false);
+        }
+        search.low
+    }
+
+    #[test]
+    fn the_rate_is_found_within_the_width_in_spite_of_false_losses() {
+        for noisy in [false, true] {
+            let rate = found(13.7, noisy);
+            assert!((13.5..=13.7).contains(&rate), "{rate}, noisy {noisy}");
+        }
+    }
+}
