@@ -52,6 +52,27 @@ impl End {
         !matches!(self.0, Kind::Tap(_))
     }
 
+    /// Looks how much there is. All ends look, then all ask for the lines that they will read ([`End::peek`]), then they are
+    /// served: lines that the other side wrote come at once and not one after the other.
+    #[inline]
+    pub(super) fn look(&mut self) {
+        match &mut self.0 {
+            Kind::Split(guest) => guest.look(),
+            Kind::Packed(guest) => guest.look(),
+            Kind::Tap(_) => {}
+        }
+    }
+
+    /// Asks for what was looked at.
+    #[inline]
+    pub(super) fn peek(&self) {
+        match &self.0 {
+            Kind::Split(guest) => guest.peek(),
+            Kind::Packed(guest) => guest.peek(),
+            Kind::Tap(_) => {}
+        }
+    }
+
     /// Takes what arrived, a burst at most: how many frames.
     #[inline]
     pub(super) fn receive<P: Payload>(&mut self, payload: &mut P) -> Result<usize> {

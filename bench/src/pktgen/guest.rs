@@ -111,7 +111,22 @@ impl<R: DriverRing> Guest<R> {
                 .at(end, buffers.bytes() as u32, &mut 0)
                 .ok_or_else(|| Failure::new("the buffers do not fit into the guest's memory"))?;
             let segs = (0..buffers.count).map(seg).collect();
-            made.push(Ring { ring, segs, base, stride: buffers.stride, kick, _memory: memory.clone() });
+            made.push(Ring {
+                ring,
+                segs,
+                base,
+                stride: buffers.stride,
+                kick,
+                descs: config.desc,
+                avail: (!shape.packed).then_some(config.avail),
+                next: 0,
+                used_ring: (!shape.packed).then_some(config.used),
+                came: 0,
+                taken: 0,
+                ready: 0,
+                size: usize::from(shape.ring),
+                _memory: memory.clone(),
+            });
         }
         for index in 0..2 {
             frontend.set_vring_enable(index, true).context("SET_VRING_ENABLE")?;
@@ -136,6 +151,20 @@ impl<R: DriverRing> Guest<R> {
         })
     }
 
+    /// Looks how much there is for the next calls.
+    #[inline]
+    pub(super) fn look(&mut self) {
+        self.receive.ring.look();
+        self.transmit.ring.look();
+    }
+
+    /// Asks for the lines that they will read.
+    #[inline]
+    pub(super) fn peek(&self) {
+        self.receive.ring.peek();
+        self.transmit.ring.peek();
+    }
+
     /// Takes what arrived and gives the buffers back: how many frames.
     #[inline]
     pub(super) fn receive<P: Payload>(&mut self, payload: &mut P) -> Result<usize> {
@@ -153,14 +182,14 @@ impl<R: DriverRing> Guest<R> {
             let seg = self.receive.ring.segs.get(token as usize);
             let Some(seg) = seg.map(|seg| DriverSeg { len, ..*seg }) else { continue };
             // Both rings have as many entries, and a buffer is in one of them only.
-            went += usize::from(self.transmit.ring.ring.add(&[seg], 1, token));
+            went += usize::from(self.transmit.ring.put(seg, true, token));
         }
         self.receive.held.clear();
         if went > 0 {
             self.transmit.ring.publish();
         }
         let mut back = 0;
-        while let Some((token, _)) = self.transmit.ring.ring.used().context("transmit ring")? {
+        while let Some((token, _)) = self.transmit.ring.used()? {
             self.receive.ring.add(token, false);
             back += 1;
         }

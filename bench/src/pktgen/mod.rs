@@ -20,4 +20,4 @@ pub use serve::serve;
 pub use slice::{Report, Role, Slice, run};
 
 /// Frames taken from, or given to, an end in one go.
-const BURST: usize = 32;
+const BURST: usize = 64;

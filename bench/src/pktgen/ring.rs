@@ -5,9 +5,9 @@
 use super::BURST;
 use super::frame::HEADER;
 use super::payload::Payload;
-use crate::failure::{Context, Result};
+use crate::failure::{Failure, Result};
 use engine::mem::guest::GuestMemory;
-use engine::virtq::{DriverRing, DriverSeg};
+use engine::virtq::{DriverRing, DriverSeg, RingFault};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
@@ -22,6 +22,18 @@ pub(super) struct Ring<R> {
     /// Bytes from buffer to buffer.
     pub(super) stride: usize,
     pub(super) kick: EventFd,
+    /// The descriptors, and the available entries behind their head (a packed ring has none).
+    pub(super) descs: NonNull<u8>,
+    pub(super) avail: Option<NonNull<u8>>,
+    /// The descriptor that is written next: devices that keep the order give them back in ring order.
+    pub(super) next: usize,
+    /// The used ring (a packed ring has none).
+    pub(super) used_ring: Option<NonNull<u8>>,
+    /// Buffers that came back, all of them, those since the last look, and those that are there to be taken.
+    pub(super) came: usize,
+    pub(super) taken: usize,
+    pub(super) ready: usize,
+    pub(super) size: usize,
     /// Keeps the buffers mapped.
     pub(super) _memory: Arc<GuestMemory>,
 }
@@ -34,11 +46,97 @@ impl<R: DriverRing> Ring<R> {
         unsafe { self.base.as_ptr().add(token as usize * self.stride) }
     }
 
+    /// Asks for the lines that the next `n` descriptors will be written to. The device had them last, and stores that wait for
+    /// their lines one after the other are most of what a driver costs.
+    #[inline]
+    pub(super) fn expect(&self, n: usize) {
+        let end = self.next + n;
+        for at in (self.next & !3..end).step_by(4) {
+            let slot = if at >= self.size { at - self.size } else { at };
+            own(self.descs, slot * 16);
+            if let Some(avail) = self.avail
+                && slot % 32 < 4
+            {
+                own(avail, 4 + slot * 2);
+            }
+        }
+        if let Some(avail) = self.avail {
+            own(avail, 0); // the index, which the device polls
+            own(avail, 4 + self.next * 2);
+        }
+    }
+
+    /// Looks how many buffers came back (packed: guesses).
+    #[inline]
+    pub(super) fn look(&mut self) {
+        self.ready = match self.used_ring {
+            Some(used) => {
+                // SAFETY: the index behind the flags at the start of a used ring, which is mapped.
+                let index = unsafe { used.as_ptr().add(2).cast::<u16>().read_volatile() };
+                usize::from(index.wrapping_sub(self.came as u16)).min(BURST)
+            }
+            None if self.taken == BURST => BURST,
+            None => 0,
+        };
+        self.taken = 0;
+    }
+
+    /// Asks for the lines that name them, and for no others: the device would have to take those back to write them.
+    #[inline]
+    pub(super) fn peek(&self) {
+        let (first, end) = (self.came % self.size, self.came % self.size + self.ready);
+        match self.used_ring {
+            Some(used) => {
+                for at in (first & !7..end).step_by(8) {
+                    fetch(used, 4 + (at & (self.size - 1)) * 8);
+                }
+            }
+            None => {
+                for at in (first & !3..end).step_by(4) {
+                    fetch(self.descs, if at >= self.size { at - self.size } else { at } * 16);
+                }
+            }
+        }
+    }
+
+    /// Notes that a descriptor was written.
+    #[inline]
+    fn wrote(&mut self) {
+        self.next += 1;
+        if self.next == self.size {
+            self.next = 0;
+        }
+    }
+
+    /// Makes a buffer of one segment available.
+    #[inline]
+    pub(super) fn put(&mut self, seg: DriverSeg, readable: bool, token: u32) -> bool {
+        let added = self.ring.add(&[seg], usize::from(readable), token);
+        if added {
+            self.wrote();
+        }
+        added
+    }
+
+    /// The next buffer that came back.
+    #[inline]
+    pub(super) fn used(&mut self) -> Result<Option<(u32, u32)>> {
+        match self.ring.used() {
+            Ok(None) => Ok(None),
+            Ok(used) => {
+                self.came = self.came.wrapping_add(1);
+                self.taken += 1;
+                Ok(used)
+            }
+            Err(fault) => Err(broken(&fault)),
+        }
+    }
+
     /// Makes buffer `token` available.
     #[inline]
     pub(super) fn add(&mut self, token: u32, readable: bool) -> bool {
         let Some(&seg) = self.segs.get(token as usize) else { return false };
-        self.ring.add(&[seg], usize::from(readable), token)
+        self.put(seg, readable, token)
     }
 
     /// Shows the back-end what was added, and wakes it if it sleeps.
@@ -48,6 +146,37 @@ impl<R: DriverRing> Ring<R> {
             let _ = self.kick.write(1);
         }
     }
+}
+
+/// Fetches the line `offset` bytes behind `base`, to be read.
+#[inline]
+fn fetch(base: NonNull<u8>, offset: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint; it reads nothing and cannot fault.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(base.as_ptr().wrapping_add(offset).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (base, offset);
+}
+
+/// Fetches the line `offset` bytes behind `base`, to be written.
+#[inline]
+fn own(base: NonNull<u8>, offset: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint; it reads nothing and cannot fault.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_ET0>(base.as_ptr().wrapping_add(offset).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (base, offset);
+}
+
+#[cold]
+fn broken(fault: &RingFault) -> Failure {
+    Failure::new(format!("a ring: {fault}"))
 }
 
 /// A receive ring.
@@ -70,7 +199,7 @@ impl<R: DriverRing> Receive<R> {
         self.held.clear();
         let mut frames = 0;
         while self.held.len() < BURST {
-            let Some((token, len)) = self.ring.ring.used().context("receive ring")? else { break };
+            let Some((token, len)) = self.ring.used()? else { break };
             if self.held.is_empty() && P::TOUCH {
                 payload.burst();
             }
@@ -120,6 +249,7 @@ impl<R: DriverRing> Receive<R> {
         if self.held.is_empty() {
             return;
         }
+        self.ring.expect(self.held.len());
         for at in 0..self.held.len() {
             let (token, _) = self.held[at];
             self.ring.add(token, false);
@@ -143,7 +273,7 @@ impl<R: DriverRing> Transmit<R> {
     pub(super) fn reclaim(&mut self) -> Result<usize> {
         let mut n = 0;
         while n < BURST {
-            let Some((token, _)) = self.ring.ring.used().context("transmit ring")? else { break };
+            let Some((token, _)) = self.ring.used()? else { break };
             self.free.push(token);
             n += 1;
         }
@@ -157,6 +287,7 @@ impl<R: DriverRing> Transmit<R> {
         if n == 0 {
             return 0;
         }
+        self.ring.expect(n);
         if P::TOUCH {
             payload.burst();
         }
@@ -171,7 +302,7 @@ impl<R: DriverRing> Transmit<R> {
                     payload.mark(self.ring.host(token).add(HEADER), seg.len as usize - HEADER, variant);
                 }
             }
-            if !self.ring.ring.add(&[seg], 1, token) {
+            if !self.ring.put(seg, true, token) {
                 break;
             }
             self.free.pop();

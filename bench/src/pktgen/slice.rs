@@ -211,6 +211,8 @@ fn turn<P: Payload>(
             break;
         }
         let mut moved = 0;
+        ends.iter_mut().for_each(End::look);
+        ends.iter().for_each(End::peek);
         for ((end, pace), payload) in ends.iter_mut().zip(&mut paces).zip(payloads.iter_mut()) {
             if slice.role == Role::Reflect {
                 let (came, went) = end.reflect()?;

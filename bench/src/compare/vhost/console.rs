@@ -1,14 +1,12 @@
-//! `dpdk-testpmd` with a prompt: commands and their answers over a pseudo-terminal, without which it does not flush.
+//! `dpdk-testpmd` with a prompt: commands and their answers over pipes. `stdbuf` makes it flush each line; a pseudo-terminal would
+//! do that too, but needs a kernel thread for every answer, which gets no CPU while both are polled.
 
 use crate::compare::process::preferred;
 use crate::failure::{Context, Failure, Result};
-use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
-use std::fs::File;
 use std::io::{Read, Write};
-use std::process::Child;
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Console {
     name: String,
     child: Child,
-    terminal: File,
+    input: ChildStdin,
     said: Arc<Said>,
 }
 
@@ -53,12 +51,8 @@ impl Console {
     /// # Errors
     /// With what it printed last.
     pub fn start(setup: &Setup<'_>) -> Result<Self> {
-        let pty = openpty(None, None).context("a pseudo-terminal")?;
-        let mut raw = tcgetattr(&pty.slave).context("a pseudo-terminal")?;
-        cfmakeraw(&mut raw);
-        tcsetattr(&pty.slave, SetArg::TCSANOW, &raw).context("a pseudo-terminal")?;
-        let mut command = preferred("dpdk-testpmd");
-        command.args(["--no-pci", "--in-memory", "--single-file-segments"]);
+        let mut command = preferred("stdbuf");
+        command.args(["-oL", "dpdk-testpmd", "--no-pci", "--in-memory", "--single-file-segments"]);
         command.args(["--lcores", &format!("0@{0},1@{0}", setup.cpu), "-m", &setup.memory.to_string()]);
         command.args(["--file-prefix", &format!("nd{}{}", std::process::id(), setup.name)]);
         for vdev in &setup.vdevs {
@@ -66,14 +60,13 @@ impl Console {
         }
         command.args(["--", "-i", "--record-core-cycles", "--nb-cores=1", "--forward-mode=io"]);
         command.args(&setup.options);
-        let end = || pty.slave.try_clone().context("a pseudo-terminal");
-        command.stdin(end()?).stdout(end()?).stderr(end()?);
-        let child = command.spawn().context("dpdk-testpmd (Debian's package dpdk-dev)")?;
-        drop(command); // and with it our copies of the terminal's end
-        drop(pty.slave);
-        let terminal = File::from(pty.master);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().context("dpdk-testpmd (Debian's package dpdk-dev)")?;
+        let (Some(input), Some(mut from)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Failure::new("dpdk-testpmd has no input or output"));
+        };
         let said = Arc::new(Said::default());
-        let (mut from, to) = (terminal.try_clone().context("a pseudo-terminal")?, Arc::clone(&said));
+        let to = Arc::clone(&said);
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(n @ 1..) = from.read(&mut bytes) {
@@ -82,7 +75,7 @@ impl Console {
                 to.more.notify_all();
             }
         });
-        let mut this = Self { name: setup.name.to_owned(), child, terminal, said };
+        let mut this = Self { name: setup.name.to_owned(), child, input, said };
         this.wait(0)?;
         Ok(this)
     }
@@ -99,7 +92,7 @@ impl Console {
     /// When it has ended, or does not answer within half a minute.
     pub fn command(&mut self, line: &str) -> Result<String> {
         let at = self.said.text.lock().unwrap_or_else(PoisonError::into_inner).len();
-        writeln!(self.terminal, "{line}").context(&self.name)?;
+        writeln!(self.input, "{line}").context(&self.name)?;
         // The line is echoed, behind nothing or behind a prompt.
         self.wait(at + line.len())
     }

@@ -5,8 +5,10 @@ use super::console::{Console, Forwarded, Setup, port_sum};
 use crate::compare::lab::Lab;
 use crate::compare::process::preferred;
 use crate::failure::{Context, Failure, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
@@ -63,6 +65,9 @@ pub struct Pktgen {
     answers: BufReader<ChildStdout>,
 }
 
+/// How long it may take to connect, and longer than a slice to answer.
+const PATIENCE: Duration = Duration::from_secs(12);
+
 /// How long a slice runs before it counts.
 const WARM: Duration = Duration::from_millis(10);
 
@@ -86,12 +91,19 @@ impl Pktgen {
         let mut child = command.spawn().context("pktgen")?;
         let answers = child.stdout.take().ok_or_else(|| Failure::new("pktgen has no output"))?;
         let mut this = Self { child, answers: BufReader::new(answers) };
-        this.answer()?;
+        this.answer(PATIENCE)?;
         Ok(this)
     }
 
-    fn answer(&mut self) -> Result<Value> {
+    /// Waits for a line, no longer than `patience`.
+    fn answer(&mut self, patience: Duration) -> Result<Value> {
         let mut line = String::new();
+        let output = self.answers.get_ref().as_fd();
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        let heard = poll(&mut [PollFd::new(output, PollFlags::POLLIN)], timeout).context("pktgen")?;
+        if heard == 0 {
+            return Err(Failure::new("pktgen does not answer"));
+        }
         self.answers.read_line(&mut line).context("pktgen")?;
         if line.is_empty() {
             return Err(Failure::new("pktgen ended"));
@@ -122,7 +134,7 @@ impl Pktgen {
         });
         let input = self.child.stdin.as_mut().ok_or_else(|| Failure::new("pktgen takes no slices"))?;
         writeln!(input, "{request}").context("pktgen")?;
-        let report = self.answer()?;
+        let report = self.answer(want.length + PATIENCE)?;
         let number = |name: &str| report[name].as_f64().unwrap_or(0.0);
         let latency = |name: &str| report["latency-ns"][name].as_f64().map_or(f64::NAN, |ns| ns / 1e3);
         Ok(Got {

@@ -20,9 +20,10 @@ pub struct Side<L> {
     pub load: L,
 }
 
-/// Priorities of what may not wait: threads that move frames, and above them those that answer questions on the same CPU.
-const MOVES: i32 = 1;
-const ANSWERS: i32 = 2;
+/// Priorities of what may not wait: the load, threads that move frames, and above them those that answer questions on the same CPU.
+const LOADS: i32 = 1;
+const MOVES: i32 = 2;
+const ANSWERS: i32 = 3;
 
 /// Lets the calling thread, which asks, and those that it starts run before other programs.
 pub fn before_others() {
@@ -31,8 +32,11 @@ pub fn before_others() {
 
 /// The priority of a thread by its name: netdevd's workers are called `netdevd/w0c0`, testpmd's `rte-worker-1`.
 fn priority(name: &str) -> i32 {
-    let moves = name.contains("/w") || name.starts_with("rte-worker") || name == "pktgen";
-    if moves { MOVES } else { ANSWERS }
+    match name {
+        "pktgen" => LOADS,
+        name if name.contains("/w") || name.starts_with("rte-worker") => MOVES,
+        _ => ANSWERS,
+    }
 }
 
 impl<L: Load> Side<L> {
