@@ -297,7 +297,7 @@ mod tests {
     fn a_slow_generator_offers_less_and_says_so() {
         let mut pace = Pace { per_tick: Some(1.0), origin: 0, done: 0, sends: true };
         let mut report = Report::default();
-        pace.book(pace.want(1000), 32, &mut report);
-        assert_eq!((report.slow, report.refused, pace.want(1000)), (968, 0, 0));
+        pace.book(pace.want(1000), BURST as u64, &mut report);
+        assert_eq!((report.slow, report.refused, pace.want(1000)), (1000 - BURST as u64, 0, 0));
     }
 }

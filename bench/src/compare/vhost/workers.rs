@@ -34,9 +34,8 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<Vec<Row>> {
         Side::new(netdevd, load)
     };
     let mut sides = [side(both)?, side(lab.dut_cpu.to_string())?];
-    let plan = Plan { least: 2, ..Plan::new(quick, QUAD, TICK) };
+    let plan = Plan { least: 2, shared: true, ..Plan::new(quick, QUAD, TICK) };
     let label = format!("workers {}", case.id());
-    // The load and a worker share a CPU here, so waiting for it is no disturbance.
     let quads = interleave(lab, &plan, &label, &mut sides, |side| {
         side.dut.begin()?;
         let got = side.load.slice(&Want { rate: Some(RATE), length: LEG, stamps: false, verify: false })?;
