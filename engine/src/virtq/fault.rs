@@ -48,6 +48,9 @@ pub enum RingFault {
     /// An indirect table within one, of a length that is no table, or where none was agreed on.
     #[error("an indirect table is nested, empty, cut or was not agreed on")]
     Indirect,
+    /// A command of the control queue without its two bytes of header, or without a byte for the answer.
+    #[error("a control command has no header, or no room for its status")]
+    Command,
     /// A buffer name that is not under way (driver side).
     #[error("the device used buffer {0}, which it does not have")]
     NotUnderWay(u32),

@@ -37,6 +37,8 @@ pub struct Found {
     used: usize,
     /// Ring slots of all chains.
     slots: u32,
+    /// Readable segments of the last chain of several.
+    readable: usize,
 }
 
 // SAFETY: it only names memory that its ring's `GuestMemory` keeps mapped.
@@ -60,6 +62,7 @@ impl Found {
             segs: Box::new([Seg::EMPTY; SEGMENTS]),
             used: 0,
             slots: 0,
+            readable: 0,
         }
     }
 
@@ -124,6 +127,15 @@ impl Found {
         if chain.count == 1 { self.segs.get(usize::from(chain.first)).copied() } else { None }
     }
 
+    /// The segments of the oldest chain that the device reads, and those that it writes; for [`DeviceRing::look_both`] alone.
+    ///
+    /// [`DeviceRing::look_both`]: super::DeviceRing::look_both
+    #[must_use]
+    pub fn both(&self) -> (&[Seg], &[Seg]) {
+        let segs = self.chains().first().map_or(&[][..], |chain| self.segs(chain));
+        segs.split_at(self.readable.min(segs.len()))
+    }
+
     /// Whether the longest chain would still fit.
     #[inline]
     #[must_use]
@@ -153,7 +165,7 @@ impl Found {
 
     /// Begins a chain of several segments.
     pub(super) const fn begin(&self) -> Building {
-        Building { first: self.used, count: 0, len: 0 }
+        Building { first: self.used, count: 0, len: 0, readable: 0 }
     }
 
     /// Appends a segment to a chain that is being built; false when it has too many or too many bytes.
@@ -177,6 +189,7 @@ impl Found {
             self.used += built.count;
             self.slots += u32::from(slots);
             self.len += 1;
+            self.readable = built.readable;
         }
     }
 }
@@ -187,4 +200,16 @@ pub(super) struct Building {
     first: usize,
     count: usize,
     len: u32,
+    readable: usize,
+}
+
+impl Building {
+    /// Whether a segment of that direction may come next: what is read comes before what is written (virtio 1.3, 2.6.4.2).
+    pub(super) const fn goes_on(&mut self, write: bool) -> bool {
+        if write {
+            return true;
+        }
+        self.readable += 1;
+        self.readable > self.count
+    }
 }

@@ -48,6 +48,8 @@ pub enum Access {
     Read,
     /// The device writes: the driver's receive queue.
     Write,
+    /// The device reads a chain's first part and writes the rest: the control queue ([`DeviceRing::look_both`]).
+    Both,
 }
 
 /// The device's side of a ring. Buffers are taken and used in the order in which they were made available.
@@ -70,6 +72,12 @@ pub trait DeviceRing: Send + Sized + 'static {
     /// What the driver wrote makes no sense. Chains before the bad one are in `found`; the ring is to be stopped when those
     /// are done.
     fn look(&mut self, want: usize, access: Access, found: &mut Found) -> Result<(), RingFault>;
+
+    /// Looks at the oldest chain, whatever its direction: [`Found::both`] has its parts. False when there is none. For slow queues.
+    ///
+    /// # Errors
+    /// What the driver wrote makes no sense.
+    fn look_both(&mut self, found: &mut Found) -> Result<bool, RingFault>;
 
     /// Takes the oldest chain and marks it used, with `written` bytes; the driver sees it after [`DeviceRing::publish`].
     fn give(&mut self, chain: &Chain, written: u32);

@@ -49,7 +49,7 @@ impl PackedDevice {
 
     /// The bytes of one descriptor, checked.
     fn seg(&mut self, addr: u64, len: u32, flags: u16, access: Access) -> Result<Seg, RingFault> {
-        if (flags & DESC_WRITE != 0) != (access == Access::Write) {
+        if access != Access::Both && (flags & DESC_WRITE != 0) != (access == Access::Write) {
             return Err(RingFault::Direction);
         }
         if len == 0 {
@@ -106,6 +106,9 @@ impl PackedDevice {
                 self.table(addr, word.len(), access, found, &mut built)?;
             } else {
                 let seg = self.seg(addr, word.len(), flags, access)?;
+                if !built.goes_on(flags & DESC_WRITE != 0) {
+                    return Err(RingFault::Direction);
+                }
                 if !found.grow(&mut built, seg) {
                     return Err(RingFault::Chain);
                 }
@@ -145,6 +148,9 @@ impl PackedDevice {
                 return Err(RingFault::Indirect);
             }
             let seg = self.seg(addr, word.len(), word.flags(), access)?;
+            if !built.goes_on(word.flags() & DESC_WRITE != 0) {
+                return Err(RingFault::Direction);
+            }
             if !found.grow(built, seg) {
                 return Err(RingFault::Chain);
             }
@@ -261,6 +267,11 @@ impl DeviceRing for PackedDevice {
             at.advance(slots, self.ring.size);
             left -= slots;
         }
+    }
+
+    fn look_both(&mut self, found: &mut Found) -> Result<bool, RingFault> {
+        found.clear();
+        Ok(self.chain(self.next(), self.ring.size, Access::Both, found)? > 0)
     }
 
     #[inline]

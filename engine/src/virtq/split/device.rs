@@ -43,7 +43,7 @@ impl SplitDevice {
     /// The bytes of one descriptor, checked.
     #[inline]
     fn seg(&mut self, desc: &Desc, access: Access) -> Result<Seg, RingFault> {
-        if (desc.flags & DESC_WRITE != 0) != (access == Access::Write) {
+        if access != Access::Both && (desc.flags & DESC_WRITE != 0) != (access == Access::Write) {
             return Err(RingFault::Direction);
         }
         if desc.len == 0 {
@@ -69,6 +69,9 @@ impl SplitDevice {
                 self.table(&desc, access, found, &mut built)?;
                 found.end(head, 1, &built);
                 return Ok(());
+            }
+            if !built.goes_on(desc.flags & DESC_WRITE != 0) {
+                return Err(RingFault::Direction);
             }
             if !found.grow(&mut built, self.seg(&desc, access)?) {
                 return Err(RingFault::Chain);
@@ -112,6 +115,9 @@ impl SplitDevice {
             let desc = Desc::of(addr, rest);
             if desc.flags & DESC_INDIRECT != 0 {
                 return Err(RingFault::Indirect);
+            }
+            if !built.goes_on(desc.flags & DESC_WRITE != 0) {
+                return Err(RingFault::Direction);
             }
             if !found.grow(built, self.seg(&desc, access)?) {
                 return Err(RingFault::Chain);
@@ -234,6 +240,15 @@ impl DeviceRing for SplitDevice {
             }
         }
         jump.map_or(Ok(()), Err)
+    }
+
+    fn look_both(&mut self, found: &mut Found) -> Result<bool, RingFault> {
+        found.clear();
+        if self.available(1)? == 0 {
+            return Ok(false);
+        }
+        self.any(self.next.get(), Access::Both, found)?;
+        Ok(true)
     }
 
     #[inline]
