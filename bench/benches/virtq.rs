@@ -162,8 +162,8 @@ impl<V: DriverRing> Hop<V> {
     fn new(format: Format) -> Self {
         let (from, to) = (Guest::<V>::new(format), Guest::<V>::new(format));
         let wake = Arc::new(OwnedFd::from(EventFd::new().expect("an eventfd")));
-        let rx = pair(Some(&from.rig.config), None, &wake).expect("a ring").rx;
-        let tx = pair(None, Some(&to.rig.config), &wake).expect("a ring").tx;
+        let rx = pair(Some(&from.rig.config), None, &wake, &Arc::default()).expect("a ring").rx;
+        let tx = pair(None, Some(&to.rig.config), &wake, &Arc::default()).expect("a ring").tx;
         let arena =
             Arena::new(&ArenaConfig { hugepages: false, ..ArenaConfig::default() }).expect("an arena");
         let pool = Pool::set(1, &arena).expect("a pool").remove(0);

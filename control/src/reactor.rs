@@ -132,6 +132,14 @@ impl Reactor {
         self.epoll.add(fd, EpollEvent::new(interest.flags(), token.pack()))
     }
 
+    /// Begins to watch `fd` for reading, by edges: told of each time that something is written to it, so that nobody has to read it.
+    ///
+    /// # Errors
+    /// As [`Reactor::watch`].
+    pub fn watch_edges(&self, fd: impl AsFd, token: Token) -> nix::Result<()> {
+        self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token.pack()))
+    }
+
     /// Changes what a watched `fd` is watched for.
     ///
     /// # Errors
@@ -308,6 +316,22 @@ mod tests {
         ready.clear();
         reactor.wait(Some(Duration::ZERO), &mut ready).unwrap();
         assert!(ready.is_empty());
+    }
+
+    #[test]
+    fn edges_are_told_each_time_without_a_read() {
+        let reactor = Reactor::new().unwrap();
+        let wake = Wake::new().unwrap();
+        reactor.watch_edges(&wake, Token::new(Part::Nic, 3, 1)).unwrap();
+        for _ in 0..3 {
+            wake.wake();
+            let mut ready = Vec::new();
+            reactor.wait(Some(Duration::from_secs(5)), &mut ready).unwrap();
+            assert_eq!(ready.len(), 1);
+            ready.clear();
+            reactor.wait(Some(Duration::ZERO), &mut ready).unwrap();
+            assert!(ready.is_empty());
+        }
     }
 
     #[test]

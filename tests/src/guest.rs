@@ -24,16 +24,20 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::wait;
 
+mod control;
+
 /// Entries of each ring.
 const RING: u16 = 64;
 /// Bytes of the guest's memory.
-const MEMORY: u64 = 1 << 20;
+const MEMORY: u64 = 1 << 21;
 /// What the front-end calls its memory.
 const USER: u64 = 0x7000_0000_0000;
 /// Bytes of the virtio-net header.
 const HEADER: usize = 12;
 /// Bytes between buffers.
 const BUFFER: u64 = 4096;
+/// Rings at most.
+const RINGS: u64 = 16;
 /// Bytes of a receive buffer that is one of several for a frame.
 const PIECE: u32 = 256;
 
@@ -46,19 +50,27 @@ pub struct Shape {
     pub mergeable: bool,
 }
 
-/// A guest with one queue pair; ring 0 receives, ring 1 transmits.
+/// A guest with one queue pair in use; ring 0 receives, ring 1 transmits. It may have further pairs and a control queue.
 pub struct Guest<R> {
     frontend: Frontend,
     memory: OwnedFd,
     channel: UnixStream,
     rings: [Ring<R>; 2],
+    /// Transmit rings of further pairs.
+    more: Vec<Ring<R>>,
+    control: Option<Ring<R>>,
+    /// The number of the control queue's ring.
+    control_index: usize,
+    /// The virtio-net header of the last frame received.
+    header: [u8; HEADER],
     free: Vec<u32>,
     mergeable: bool,
 }
 
 struct Ring<R> {
     ring: R,
-    /// Addresses of the available part and of the first buffer.
+    /// Addresses of the descriptors, the available part and the first buffer.
+    desc: u64,
     avail: u64,
     first: u64,
     kick: EventFd,
@@ -107,12 +119,29 @@ impl<R: DriverRing> Guest<R> {
     /// # Panics
     /// When this machine has no memory for it.
     pub fn connect(path: &Path, shape: Shape) -> Result<Self, String> {
-        let connected = wait::until(wait::PATIENCE, || Frontend::connect(path, 2).ok());
-        let frontend = connected.ok_or_else(|| format!("nobody listens at {}", path.display()))?;
-        Self::begin(frontend, shape).map_err(|error| error.to_string())
+        Self::connect_with(path, shape, 0, 1)
     }
 
-    fn begin(mut frontend: Frontend, shape: Shape) -> Result<Self, vhost::Error> {
+    /// As [`Guest::connect`], with further features and that many pairs. With `VIRTIO_NET_F_CTRL_VQ` among the features the control queue
+    /// runs, too.
+    ///
+    /// # Errors
+    /// What the nic refused, or how it hung up.
+    ///
+    /// # Panics
+    /// When this machine has no memory for it, or a feature is not offered.
+    pub fn connect_with(path: &Path, shape: Shape, features: u64, pairs: usize) -> Result<Self, String> {
+        let connected = wait::until(wait::PATIENCE, || Frontend::connect(path, RINGS).ok());
+        let frontend = connected.ok_or_else(|| format!("nobody listens at {}", path.display()))?;
+        Self::begin(frontend, shape, features, pairs).map_err(|error| error.to_string())
+    }
+
+    fn begin(
+        mut frontend: Frontend,
+        shape: Shape,
+        features: u64,
+        pairs: usize,
+    ) -> Result<Self, vhost::Error> {
         let file = memfd_create("guest", MFdFlags::MFD_CLOEXEC).expect("memfd");
         nix::unistd::ftruncate(&file, MEMORY.cast_signed()).expect("ftruncate");
         let region = Region { guest: 0, user: USER, size: MEMORY, offset: 0 };
@@ -121,7 +150,7 @@ impl<R: DriverRing> Guest<R> {
 
         let offered = frontend.get_features()?;
         let mut wanted =
-            F_VERSION_1 | NetFeatures::STATUS | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+            F_VERSION_1 | NetFeatures::STATUS | features | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
         for (on, bit) in [(shape.packed, F_RING_PACKED), (shape.mergeable, NetFeatures::MRG_RXBUF)] {
             wanted |= if on { bit } else { 0 };
         }
@@ -143,13 +172,15 @@ impl<R: DriverRing> Guest<R> {
             mmap_handle: file.as_raw_fd(),
         }])?;
         let mut at = 0;
-        let rings: [Result<Ring<R>, _>; 2] = [0, 1].map(|index| {
-            let ring = start(&frontend, index, at, shape.packed, wanted, &memory);
+        let mut ring = |index| {
+            let ring: Result<Ring<R>, _> = start(&frontend, index, at, shape.packed, wanted, &memory);
             at = ring.as_ref().map_or(0, |ring| ring.first + BUFFER * u64::from(RING));
             ring
-        });
-        let [receive, transmit] = rings;
-        let mut rings = [receive?, transmit?];
+        };
+        let mut rings = [ring(0)?, ring(1)?];
+        let more = (1..pairs).map(|pair| ring(2 * pair + 1)).collect::<Result<_, _>>()?;
+        let control_index = if wanted & NetFeatures::MQ == 0 { 2 } else { 2 * pairs };
+        let control = (wanted & NetFeatures::CTRL_VQ != 0).then(|| ring(control_index)).transpose()?;
         let len = if shape.mergeable { PIECE } else { BUFFER as u32 };
         for token in 0..u32::from(RING) {
             let seg = rings[0].seg(token, len);
@@ -157,7 +188,9 @@ impl<R: DriverRing> Guest<R> {
         }
         rings[0].publish();
         let free = (0..u32::from(RING)).collect();
-        Ok(Self { frontend, memory: file, channel, rings, free, mergeable: shape.mergeable })
+        let (header, mergeable) = ([0; HEADER], shape.mergeable);
+        let memory = file;
+        Ok(Self { frontend, memory, channel, rings, more, control, control_index, header, free, mergeable })
     }
 
     /// Sends a frame: it is in the ring when this returns. False: the ring is full.
@@ -165,12 +198,20 @@ impl<R: DriverRing> Guest<R> {
     /// # Panics
     /// For a frame that no buffer holds.
     pub fn send(&mut self, frame: &[u8]) -> bool {
+        self.send_with([0; HEADER], frame)
+    }
+
+    /// As [`Guest::send`], with a virtio-net header.
+    ///
+    /// # Panics
+    /// For a frame that no buffer holds.
+    pub fn send_with(&mut self, header: [u8; HEADER], frame: &[u8]) -> bool {
         let ring = &mut self.rings[1];
         while let Some((token, _)) = ring.ring.used().expect("the device keeps the rules") {
             self.free.push(token);
         }
         let Some(token) = self.free.pop() else { return false };
-        let bytes = [&[0; HEADER], frame].concat();
+        let bytes = [&header, frame].concat();
         let seg = ring.seg(token, bytes.len() as u32);
         assert_eq!(pwrite(&self.memory, &bytes, seg.addr.cast_signed()), Ok(bytes.len()));
         assert!(ring.ring.add(&[seg], 1, token));
@@ -201,7 +242,9 @@ impl<R: DriverRing> Guest<R> {
             assert!(ring.ring.add(&[seg], 0, token));
             ring.publish();
         }
-        Some(bytes.split_off(HEADER))
+        let frame = bytes.split_off(HEADER);
+        self.header.copy_from_slice(&bytes);
+        Some(frame)
     }
 
     /// Writes an available index that is further than the ring is long (split rings), and kicks.
@@ -277,7 +320,7 @@ fn start<R: DriverRing>(
     };
     let ring = R::new(&config).expect("a ring");
     let event = || EventFd::new(nix::libc::EFD_NONBLOCK | nix::libc::EFD_CLOEXEC).expect("an eventfd");
-    let ring = Ring { ring, avail, first, kick: event(), call: event() };
+    let ring = Ring { ring, desc, avail, first, kick: event(), call: event() };
     frontend.set_vring_num(index, RING)?;
     frontend.set_vring_addr(
         index,

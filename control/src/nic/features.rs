@@ -31,6 +31,13 @@ const SWITCHES: &[(&str, u64, bool)] = &[
     ("host_uso", Net::HOST_USO, true),
     ("mrg_rxbuf", Net::MRG_RXBUF, true),
     ("status", Net::STATUS, true),
+    ("ctrl_vq", Net::CTRL_VQ, true),
+    ("ctrl_rx", Net::CTRL_RX, true),
+    ("ctrl_vlan", Net::CTRL_VLAN, true),
+    ("ctrl_rx_extra", Net::CTRL_RX_EXTRA, true),
+    ("ctrl_mac_addr", Net::CTRL_MAC_ADDR, true),
+    ("ctrl_guest_offloads", Net::CTRL_GUEST_OFFLOADS, true),
+    ("guest_announce", Net::GUEST_ANNOUNCE, true),
     ("mq", Net::MQ, true),
     ("failover", Net::STANDBY, false),
     ("indirect_desc", F_INDIRECT_DESC, true),
@@ -39,6 +46,14 @@ const SWITCHES: &[(&str, u64, bool)] = &[
     ("in_order", F_IN_ORDER, true),
     ("any_layout", F_ANY_LAYOUT, true),
 ];
+
+/// Features that mean nothing without a control queue (virtio 1.3, 5.1.3.1), but for MQ: a VMM may serve that by itself.
+const NEED_CONTROL: u64 = Net::CTRL_RX
+    | Net::CTRL_VLAN
+    | Net::CTRL_RX_EXTRA
+    | Net::CTRL_MAC_ADDR
+    | Net::CTRL_GUEST_OFFLOADS
+    | Net::GUEST_ANNOUNCE;
 
 /// What a nic is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +84,14 @@ impl NicProperties {
                 features |= bits;
             }
         }
+        let pairs = pairs.clamp(1, MOST_PAIRS);
+        if pairs == MOST_PAIRS {
+            // Its ring would be the 257th, which no kick can name.
+            features &= !Net::CTRL_VQ;
+        }
+        if features & Net::CTRL_VQ == 0 {
+            features &= !NEED_CONTROL;
+        }
         let text = |name: &str| args.get(name).and_then(Value::as_str);
         let mtu =
             args.get("host_mtu").and_then(Value::as_u64).and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(0);
@@ -86,7 +109,7 @@ impl NicProperties {
         }
         Self {
             mac,
-            pairs: pairs.clamp(1, MOST_PAIRS),
+            pairs,
             features,
             mtu,
             speed: speed.unwrap_or(u32::MAX),
@@ -126,7 +149,7 @@ mod tests {
         for bits in [Net::MQ, Net::MRG_RXBUF, Net::STATUS, F_RING_PACKED, F_VERSION_1, Net::HOST_UFO] {
             assert_ne!(plain.features & bits, 0, "{bits:#x}");
         }
-        assert_eq!(plain.features & (Net::MTU | Net::STANDBY | Net::SPEED_DUPLEX | Net::CTRL_VQ), 0);
+        assert_eq!(plain.features & (Net::MTU | Net::STANDBY | Net::SPEED_DUPLEX), 0);
         let other = made(
             &json!({"mq": false, "packed": false, "mrg_rxbuf": false, "status": false, "failover": true,
             "host_mtu": 9000, "speed": 10000, "duplex": "full", "link-down": "disconnect"}),
@@ -137,5 +160,20 @@ mod tests {
         let config = other.config(true);
         assert_eq!((config.status, config.mtu, config.speed, config.duplex), (1, 9000, 10000, 1));
         assert_eq!(made(&json!({})).config(false).status, 0);
+    }
+
+    #[test]
+    fn what_needs_a_control_queue_is_offered_with_one() {
+        let few =
+            |args: &Value| NicProperties::new([2, 0, 0, 0, 0, 1], 127, args.as_object().unwrap()).features;
+        let all = Net::CTRL_VQ | NEED_CONTROL;
+        assert_eq!(few(&json!({})) & all, all);
+        assert_eq!(
+            few(&json!({"ctrl_rx": false, "guest_announce": false})) & all,
+            all & !(Net::CTRL_RX | Net::GUEST_ANNOUNCE)
+        );
+        assert_eq!(few(&json!({"ctrl_vq": false})) & all, 0);
+        // The ring of 128 pairs' control queue has no number.
+        assert_eq!(made(&json!({})).features & all, 0);
     }
 }

@@ -1,13 +1,14 @@
 //! All nics: their chardevs, connections and sessions.
 
 use super::connection::{Connection, Read};
+use super::control::Control;
 use super::features::NicProperties;
 use super::plug::{Plug, QueuePair};
 use crate::apply::Binding;
 use crate::chardev::Stream;
 use crate::model::{ClientId, Net};
 use crate::reactor::{Interest, Part, Reactor, Ready, Token, Wake};
-use engine::backend::nic::NetFeatures;
+use engine::backend::nic::{Asked, NetFeatures};
 use engine::vhost::{Reader, Session, config_changed};
 use nix::sys::socket::{MsgFlags, send};
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 /// Messages of one VMM handled in one go.
 const MESSAGES: usize = 64;
+/// The role of a control queue's kick.
+const KICK: u8 = 1;
 /// The object number of the wake-up that workers use.
 const WAKE: u32 = u32::MAX;
 
@@ -38,6 +41,8 @@ pub struct NicState {
     pub(super) wake: Arc<OwnedFd>,
     /// The guest's driver agreed to the standby feature, and nobody was told yet.
     pub(super) standby: bool,
+    /// Its control queue.
+    pub(super) control: Control,
 }
 
 /// Where a nic comes from.
@@ -80,6 +85,8 @@ pub enum Happened {
     Stopped(String, usize, String),
     /// The guest's driver agreed to the standby feature: nic.
     Standby(String),
+    /// The guest's driver changed its filter: nic's id, if it has one, and path.
+    Filter(Option<String>, String),
 }
 
 /// How a nic's connection stands.
@@ -128,8 +135,18 @@ impl Nics {
         self.next += 1;
         let pairs = std::iter::repeat_with(QueuePair::default).take(usize::from(properties.pairs)).collect();
         let wake = self.wake.clone();
-        let state =
-            NicState { properties, accepted: None, stopped: None, waits: None, pairs, wake, standby: false };
+        let token = Token::new(Part::Nic, number, KICK);
+        let control = Control::new(properties.mac, self.reactor.clone(), token);
+        let state = NicState {
+            properties,
+            accepted: None,
+            stopped: None,
+            waits: None,
+            pairs,
+            wake,
+            standby: false,
+            control,
+        };
         let (name, chardev) = (name.to_owned(), chardev.to_owned());
         self.nics.insert(number, Nic { name, chardev, made, state, client, link_up: true, link: None });
         number
@@ -198,9 +215,15 @@ impl Nics {
     pub fn ready(&mut self, ready: Ready, net: &mut Net, binding: &mut Binding) -> Vec<Happened> {
         if ready.token.object == WAKE {
             let _ = nix::unistd::read(self.wake.as_fd(), &mut [0; 8]);
-            return self.faults();
+            let mut happened = self.faults();
+            let waiting = self.nics.values_mut().filter(|nic| nic.state.control.more);
+            happened.extend(waiting.flat_map(|nic| nic.control(net, binding)));
+            return happened;
         }
         let Some(nic) = self.nics.get_mut(&ready.token.object) else { return Vec::new() };
+        if ready.token.role == KICK {
+            return nic.control(net, binding);
+        }
         let stays = nic.serve(&ready, &self.reactor, net, binding);
         let mut happened: Vec<Happened> = nic.look_for_lost_positions().into_iter().collect();
         if std::mem::take(&mut nic.state.standby) {
@@ -229,6 +252,24 @@ impl Nics {
             }
         }
         happened
+    }
+
+    /// Asks the guest of a client's nic to announce itself to its neighbours, as it has another place in the network. False: its
+    /// driver did not agree to be asked.
+    pub fn announce(&mut self, client: ClientId) -> bool {
+        let Some(nic) = self.nics.values_mut().find(|nic| nic.client == client) else { return false };
+        let asked = nic.state.control.asked.ask_announce();
+        if let (true, Some((_, session))) = (asked, &nic.link) {
+            tell_config(session);
+        }
+        asked
+    }
+
+    /// Lets changes of a nic's filter be told of again.
+    pub fn arm(&mut self, client: ClientId) {
+        if let Some(nic) = self.nics.values_mut().find(|nic| nic.client == client) {
+            nic.state.control.armed = true;
+        }
     }
 
     /// Rings that workers stopped.
@@ -269,6 +310,28 @@ impl Nic {
 
     fn is_link_up(&self, net: &Net) -> bool {
         net.client(self.client).is_some_and(|client| client.link_up)
+    }
+
+    /// What its guest's driver asked for.
+    #[must_use]
+    pub const fn asked(&self) -> &Asked {
+        &self.state.control.asked
+    }
+
+    /// Does what waits in the control queue, a bounded part of it.
+    fn control(&mut self, net: &mut Net, binding: &mut Binding) -> Vec<Happened> {
+        let mut plug = Plug { client: self.client, nic: &mut self.state, net, binding };
+        let served = plug.control();
+        let mut happened = Vec::new();
+        if served.filter && std::mem::take(&mut self.state.control.armed) {
+            happened.push(Happened::Filter(self.made.id.clone(), self.made.path.clone()));
+        }
+        if let (Some(why), Some(ring)) = (served.fault, self.state.control_ring()) {
+            tracing::warn!("nic '{}': ring {ring} stopped: {why}", self.name);
+            self.state.stopped.get_or_insert((ring, why.clone()));
+            happened.push(Happened::Stopped(self.name.clone(), ring, why));
+        }
+        happened
     }
 
     /// Reads and answers messages. False: the connection is over.
@@ -327,6 +390,20 @@ impl Nic {
         }
         self.state.accepted = None;
         self.state.waits = None;
+    }
+}
+
+impl NicState {
+    /// The number of the control queue's ring, behind all others; with one pair alone in use that pair's.
+    pub(super) fn control_ring(&self) -> Option<usize> {
+        let accepted = self.accepted.filter(|bits| bits & NetFeatures::CTRL_VQ != 0)?;
+        Some(if accepted & NetFeatures::MQ != 0 { 2 * self.pairs.len() } else { 2 })
+    }
+
+    /// Pairs that the driver uses: as many as it named, if it has a queue to name them by.
+    pub(super) fn pairs_in_use(&self) -> usize {
+        let named = self.control.served && self.control.asked.has(NetFeatures::MQ);
+        if named { self.control.asked.pairs.into() } else { self.pairs.len() }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Queue pairs of a nic on workers: what a session starts and stops.
 
+use super::control::Served;
+use super::info;
 use super::nics::{NicState, stands_by};
 use crate::apply::{Binding, Pair};
 use crate::model::{Client, ClientId, Kind, Net, QueueRef};
 use engine::Attachments;
-use engine::backend::nic::{self, Shared};
+use engine::backend::nic::{self, Asked, NetFeatures, Shared};
 use engine::port::counters::PortCounters;
 use engine::vhost::{Device, NetConfig};
 use engine::virtq::{Position, RingConfig};
@@ -77,8 +79,11 @@ impl Plug<'_> {
         }
     }
 
-    /// Puts a pair with at least one ring onto a worker.
+    /// Puts a pair that is in use and has at least one ring onto a worker.
     fn plug(&mut self, pair: usize) -> Result<(), String> {
+        if pair >= self.nic.pairs_in_use() && pair < self.nic.pairs.len() {
+            return Ok(());
+        }
         let Some(place) = self.nic.pairs.get_mut(pair) else {
             return Err(format!("there is no pair {pair}"));
         };
@@ -87,7 +92,8 @@ impl Plug<'_> {
             return Ok(());
         }
         let wake = self.nic.wake.clone();
-        let halves = nic::pair(transmit.as_ref(), receive.as_ref(), &wake).map_err(|e| e.to_string())?;
+        let halves = nic::pair(transmit.as_ref(), receive.as_ref(), &wake, &self.nic.control.published)
+            .map_err(|e| e.to_string())?;
         let (rx, tx) = (halves.rx, halves.tx);
         let counters = place.counters.clone();
         let (queue, attach) = self.binding.place_one(Pair { rx, tx, fd: -1 }, counters);
@@ -106,6 +112,56 @@ impl Plug<'_> {
         }
     }
 
+    /// Runs the pairs that the driver uses, and no others.
+    fn use_pairs(&mut self) {
+        let used = self.nic.pairs_in_use();
+        (used..self.nic.pairs.len()).for_each(|pair| self.unplug(pair));
+        for pair in 0..used {
+            if self.nic.pairs.get(pair).is_some_and(|p| !p.runs())
+                && let Err(error) = self.plug(pair)
+            {
+                tracing::error!("nic: {error}");
+            }
+        }
+    }
+
+    /// Shows the address that the nic has now.
+    fn show_address(&mut self) {
+        if let Some(Client { kind: Kind::Nic(dev), .. }) = self.net.client_mut(self.client) {
+            dev.info = vec![info(self.nic.control.asked.filter.mac)];
+        }
+    }
+
+    /// Does what waits in the control queue; a driver sees its answer when what it asked for is in force on all workers, but for the
+    /// filter and the offloads: those hold from each worker's next burst on.
+    pub(super) fn control(&mut self) -> Served {
+        let served = self.nic.control.serve(self.nic.properties.pairs);
+        if served.address {
+            self.show_address();
+        }
+        if served.pairs {
+            self.use_pairs();
+        }
+        self.nic.control.answer(&served);
+        self.call_again();
+        served
+    }
+
+    /// If commands wait for which no kick will come, their turn comes when everything else had its own.
+    fn call_again(&self) {
+        if self.nic.control.more {
+            // An eventfd that is full is readable as it is.
+            let _ = nix::unistd::write(&self.nic.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Forgets what the driver asked for.
+    fn forget(&mut self) {
+        self.nic.control.forget(self.nic.properties.mac);
+        self.nic.stopped = None;
+        self.show_address();
+    }
+
     /// Stops everything: the VMM has gone, or the nic goes.
     pub(super) fn clear(&mut self) {
         for pair in 0..self.nic.pairs.len() {
@@ -114,6 +170,9 @@ impl Plug<'_> {
                 pair.rings = [None, None];
             }
         }
+        self.nic.control.stop();
+        self.nic.control.reset(self.nic.properties.mac);
+        self.show_address();
     }
 }
 
@@ -126,17 +185,33 @@ impl Device for Plug<'_> {
         self.nic.properties.pairs
     }
 
+    fn rings(&self) -> usize {
+        let control = self.nic.properties.features & NetFeatures::CTRL_VQ != 0;
+        2 * usize::from(self.nic.properties.pairs) + usize::from(control)
+    }
+
     fn config(&self) -> NetConfig {
         let up = self.net.client(self.client).is_some_and(|client| client.link_up);
-        self.nic.properties.config(up)
+        let Asked { filter, announce, .. } = &self.nic.control.asked;
+        let config = self.nic.properties.config(up);
+        NetConfig { mac: filter.mac, status: config.status | u16::from(*announce) << 1, ..config }
     }
 
     fn set_features(&mut self, accepted: u64) {
         self.nic.accepted = Some(accepted);
         self.nic.standby = stands_by(accepted);
+        self.nic.control.agree(accepted, self.nic.properties.mac);
+        self.show_address();
     }
 
     fn start(&mut self, ring: usize, config: RingConfig) -> Result<(), String> {
+        if self.nic.control_ring() == Some(ring) {
+            self.nic.control.start(config, self.nic.properties.mac)?;
+            self.show_address();
+            self.use_pairs();
+            self.call_again();
+            return Ok(());
+        }
         let pair = ring / 2;
         self.unplug(pair);
         if let Some(place) = self.nic.pairs.get_mut(pair)
@@ -148,6 +223,9 @@ impl Device for Plug<'_> {
     }
 
     fn stop(&mut self, ring: usize) -> Option<Position> {
+        if self.nic.control_ring() == Some(ring) {
+            return self.nic.control.stop();
+        }
         let pair = ring / 2;
         self.unplug(pair);
         let config = self.nic.pairs.get_mut(pair)?.rings.get_mut(ring % 2)?.take();
@@ -162,16 +240,23 @@ impl Device for Plug<'_> {
     }
 
     fn set_mac(&mut self, mac: [u8; 6]) {
-        self.nic.properties.mac = mac;
+        self.nic.control.asked.filter.mac = mac;
+        self.nic.control.publish();
+        self.show_address();
     }
 
     // The engine has no way to send a frame of our own toward a peer, so neighbours learn from the guest's next frame.
     fn send_rarp(&mut self, _mac: [u8; 6]) {}
 
-    fn set_status(&mut self, _status: u8) {}
+    fn set_status(&mut self, status: u8) {
+        if status == 0 {
+            self.forget();
+        }
+    }
 
     fn reset(&mut self) {
-        self.nic.accepted = None;
         self.clear();
+        self.nic.accepted = None;
+        self.nic.stopped = None;
     }
 }

@@ -6,6 +6,21 @@ use engine::QueueStats;
 use engine::port::counters::{DropReason, PortCounters};
 use std::sync::atomic::Ordering;
 
+/// The model that QEMU's texts name.
+pub const MODEL: &str = "virtio-net-pci";
+
+/// A hardware address as it is shown.
+#[must_use]
+pub fn show_mac(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// What `info network` shows of a nic of that address.
+#[must_use]
+pub fn info(mac: [u8; 6]) -> String {
+    format!("model={MODEL},macaddr={}", show_mac(mac))
+}
+
 /// A ring as queries show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingView {
@@ -13,6 +28,8 @@ pub struct RingView {
     pub ring: usize,
     /// Entries, once it was started.
     pub size: Option<u16>,
+    /// Its pair is in use; the driver says how many are.
+    pub used: bool,
     /// Why it was stopped for cause.
     pub fault: Option<String>,
 }
@@ -24,8 +41,20 @@ impl Nic {
         let sizes = self.state.pairs.iter().flat_map(QueuePair::sizes);
         let fault =
             |ring: usize| self.state.stopped.as_ref().filter(|(r, _)| *r == ring).map(|(_, why)| why.clone());
-        let view = |(ring, size)| RingView { ring, size, fault: fault(ring) };
-        sizes.enumerate().map(view).filter(|v| v.size.is_some() || v.fault.is_some()).collect()
+        let mut sizes: Vec<Option<u16>> = sizes.collect();
+        let used = 2 * self.state.pairs_in_use();
+        let control = self.state.control_ring();
+        if let Some(ring) = control {
+            sizes.resize(sizes.len().max(ring + 1), None);
+            sizes[ring] = self.state.control.size();
+        }
+        let view = |(ring, size)| RingView {
+            ring,
+            size,
+            used: ring < used || control == Some(ring),
+            fault: fault(ring),
+        };
+        sizes.into_iter().enumerate().map(view).filter(|v| v.size.is_some() || v.fault.is_some()).collect()
     }
 
     /// The counters of each pair, and whether it runs.

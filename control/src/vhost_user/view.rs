@@ -35,7 +35,9 @@ impl VhostUser {
         let fault =
             |ring: usize| self.stopped.as_ref().filter(|(r, _)| *r == ring).map(|(_, why)| why.clone());
         let sizes = link.sizes.iter().enumerate();
-        sizes.map(|(ring, size)| RingView { ring, size: Some(*size), fault: fault(ring) }).collect()
+        sizes
+            .map(|(ring, size)| RingView { ring, size: Some(*size), used: true, fault: fault(ring) })
+            .collect()
     }
 
     /// The counters of each pair, and whether it runs.

@@ -52,11 +52,13 @@ pub enum DropReason {
     NoBuffer,
     /// Cut by the receive buffer.
     Truncated,
+    /// The guest does not take such frames: its MAC and VLAN tables.
+    RxFilter,
 }
 
 impl DropReason {
     /// All reasons, in counter order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoPeer,
         Self::LinkDown,
         Self::NotConnected,
@@ -71,6 +73,7 @@ impl DropReason {
         Self::Filter,
         Self::NoBuffer,
         Self::Truncated,
+        Self::RxFilter,
     ];
 
     /// The name that counter surfaces show.
@@ -91,6 +94,7 @@ impl DropReason {
             Self::Filter => "filter",
             Self::NoBuffer => "no-buffer",
             Self::Truncated => "truncated",
+            Self::RxFilter => "rx-filter",
         }
     }
 
@@ -112,6 +116,7 @@ impl DropReason {
             Self::Filter => "A filter dropped the frame.",
             Self::NoBuffer => "No pool buffer was free for a frame that had to be copied.",
             Self::Truncated => "The frame was longer than the receive buffer.",
+            Self::RxFilter => "The guest does not take frames of this address or VLAN (query-rx-filter).",
         }
     }
 }

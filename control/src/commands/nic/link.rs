@@ -40,6 +40,14 @@ impl State {
             return Err(error);
         }
         self.settle_links(events);
+        let moved = self
+            .net
+            .client(nic)
+            .is_some_and(|now| now.peer.is_some() && Some(now.peer) != before.map(|b| b.0));
+        if moved {
+            // Its neighbours are others now.
+            self.nics.announce(nic);
+        }
         Ok(empty())
     }
 }

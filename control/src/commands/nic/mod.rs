@@ -13,15 +13,13 @@ use super::args::Args;
 use super::state::timestamp;
 use crate::chardev::{Stream, User};
 use crate::model::{Client, ClientId, Kind, Netdev};
-use crate::nic::{Happened, MOST_PAIRS, Made, Nic, NicProperties};
+use crate::nic::{Happened, MODEL, MOST_PAIRS, Made, Nic, NicProperties, info, show_mac};
 use crate::qmp::error::QmpError;
 use crate::qmp::events::Event;
 use crate::reactor::Ready;
 use engine::Attachments;
 use serde_json::{Map, Value, json};
 
-/// The model that QEMU's texts name.
-const MODEL: &str = "virtio-net-pci";
 /// The first hardware address that is given out (QEMU `qemu_macaddr_default_if_unset`).
 const FIRST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 
@@ -35,11 +33,6 @@ fn mac(text: &str, short: bool) -> Option<[u8; 6]> {
         *byte = u8::from_str_radix(part, 16).ok()?;
     }
     parts.next().is_none().then_some(bytes)
-}
-
-/// A hardware address as it is shown.
-fn show_mac(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// A nic to be made.
@@ -60,7 +53,7 @@ impl State {
         let pairs = args.uint("queues").unwrap_or(peer_queues as u64).clamp(1, u64::from(MOST_PAIRS)) as u16;
         let properties = NicProperties::new(mac, pairs, &args);
         let link_up = args.flag("link").unwrap_or(true);
-        let info = vec![format!("model={MODEL},macaddr={}", show_mac(mac))];
+        let info = vec![info(mac)];
         let dev = Netdev { driver: "nic", queues: Vec::new(), info, connected: false };
         let client = self.net.add_nic(&name, dev, netdev.as_deref(), args)?;
         if let Some(client) = self.net.client_mut(client) {
@@ -153,6 +146,13 @@ fn event(happened: Happened) -> Event {
         Happened::Disconnected(nic, _) => ("NETDEV_VHOST_USER_DISCONNECTED", json!({"netdev-id": nic})),
         Happened::Stopped(nic, ring, reason) => {
             ("NIC_STOPPED", json!({"name": nic, "queue": ring, "reason": reason}))
+        }
+        Happened::Filter(id, path) => {
+            let mut data = json!({"path": format!("{path}/virtio-backend")});
+            if let Some(id) = id {
+                data["name"] = id.into();
+            }
+            ("NIC_RX_FILTER_CHANGED", data)
         }
         Happened::Standby(nic) => ("FAILOVER_NEGOTIATED", json!({"device-id": nic})),
     };

@@ -6,34 +6,48 @@ use crate::commands::args::Args;
 use crate::model::{Client, ClientId};
 use crate::nic::{Nic, RingView, Standing, complete};
 use crate::qmp::error::QmpError;
+use engine::backend::nic::{Mac, Mode, NetFeatures};
 use engine::{ClientStats, Stats};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
-/// The filter of a nic without a control queue: it takes everything. The VLAN table is full, as QEMU shows one that
-/// was not agreed on.
+/// What a guest's driver takes (QEMU `virtio_net_query_rxfilter`): tables in reverse order. Without an agreement on VLANs all are taken.
 fn rx_filter(nic: &Nic) -> Value {
+    let asked = nic.asked();
+    let filter = &asked.filter;
+    let state = |none, all| match (filter.mode(none), filter.mode(all)) {
+        (true, _) => "none",
+        (false, true) => "all",
+        (false, false) => "normal",
+    };
+    let addresses = |all: &[Mac]| -> Value { all.iter().rev().map(|mac| show_mac(*mac)).collect() };
+    let vlans: Vec<u16> = filter.vlans().collect();
+    let vlan = match (asked.has(NetFeatures::CTRL_VLAN), vlans.is_empty()) {
+        (false, _) => "all",
+        (true, true) => "none",
+        (true, false) => "normal",
+    };
     json!({
         "name": nic.name,
-        "promiscuous": true,
-        "multicast": "normal",
-        "unicast": "normal",
-        "vlan": "all",
-        "broadcast-allowed": true,
-        "multicast-overflow": false,
-        "unicast-overflow": false,
-        "main-mac": show_mac(nic.state.properties.mac),
-        "vlan-table": (0..4096).rev().collect::<Vec<u16>>(),
-        "unicast-table": [],
-        "multicast-table": [],
+        "promiscuous": filter.mode(Mode::Promiscuous),
+        "multicast": state(Mode::NoMulticast, Mode::AllMulticast),
+        "unicast": state(Mode::NoUnicast, Mode::AllUnicast),
+        "vlan": vlan,
+        "broadcast-allowed": !filter.mode(Mode::NoBroadcast),
+        "multicast-overflow": filter.table.multicast_overflow,
+        "unicast-overflow": filter.table.unicast_overflow,
+        "main-mac": show_mac(filter.mac),
+        "vlan-table": vlans,
+        "unicast-table": addresses(filter.table.unicast()),
+        "multicast-table": addresses(filter.table.multicast()),
     })
 }
 
 pub(in crate::commands) fn ring(view: RingView) -> Value {
     let state = match (&view.fault, view.size) {
         (Some(_), _) => "failed",
-        (None, Some(_)) => "running",
-        (None, None) => "stopped",
+        (None, Some(_)) if view.used => "running",
+        (None, _) => "stopped",
     };
     let mut entry = json!({"ring": view.ring, "state": state});
     if let Some(size) = view.size {
@@ -46,16 +60,25 @@ pub(in crate::commands) fn ring(view: RingView) -> Value {
 }
 
 impl State {
-    /// What the guests of nics have asked for.
-    pub(in crate::commands) fn query_rx_filter(&self, args: &Map<String, Value>) -> Result<Value, QmpError> {
-        let Some(name) = args.maybe("name") else { return Ok(self.nics.all().map(rx_filter).collect()) };
-        match self.net.named(name).next() {
-            None => Err(QmpError::generic(format!("invalid net client name: {name}"))),
-            Some(client) => match self.nics.of(client.id) {
-                Some(nic) => Ok(json!([rx_filter(nic)])),
-                None => Err(QmpError::generic(format!("net client({name}) isn't a NIC"))),
+    /// What the guests of nics have asked for; NIC_RX_FILTER_CHANGED tells of changes again.
+    pub(in crate::commands) fn query_rx_filter(
+        &mut self,
+        args: &Map<String, Value>,
+    ) -> Result<Value, QmpError> {
+        let nics: Vec<&Nic> = match args.maybe("name") {
+            None => self.nics.all().collect(),
+            Some(name) => match self.net.named(name).next() {
+                None => return Err(QmpError::generic(format!("invalid net client name: {name}"))),
+                Some(client) => match self.nics.of(client.id) {
+                    Some(nic) => vec![nic],
+                    None => return Err(QmpError::generic(format!("net client({name}) isn't a NIC"))),
+                },
             },
-        }
+        };
+        let shown = nics.iter().copied().map(rx_filter).collect();
+        let clients: Vec<ClientId> = nics.iter().map(|nic| nic.client).collect();
+        clients.into_iter().for_each(|client| self.nics.arm(client));
+        Ok(shown)
     }
 
     /// All counters, with every queue pair of every nic and `vhost-user` netdev, whether it runs or not.
@@ -96,7 +119,7 @@ impl State {
             }
         }
         entry.insert("model".into(), MODEL.into());
-        entry.insert("macaddr".into(), show_mac(nic.state.properties.mac).into());
+        entry.insert("macaddr".into(), show_mac(nic.asked().filter.mac).into());
         entry.insert("queues".into(), nic.state.properties.pairs.into());
         entry.insert("properties".into(), args.into());
         entry.insert("offered".into(), format!("{:#x}", nic.state.properties.features).into());

@@ -1,7 +1,9 @@
 //! Making a nic's queue pairs, on the control thread.
 
 use super::options::Features;
+use super::published::Published;
 use super::rx::NicRx;
+use super::selective::SelectiveTx;
 use super::tx::NicTx;
 use crate::port::{RxQueue, TxQueue};
 use crate::virtq::packed::PackedDevice;
@@ -62,7 +64,7 @@ pub struct Halves {
 }
 
 /// A queue pair over the guest's transmit and receive rings, either of which may not run. `wake` is an eventfd that is written to when
-/// one of them is stopped for cause.
+/// one of them is stopped for cause. `asked` says what the guest takes, now and later.
 ///
 /// # Errors
 /// A configuration that no ring can have.
@@ -70,13 +72,14 @@ pub fn pair(
     transmit: Option<&RingConfig>,
     receive: Option<&RingConfig>,
     wake: &Arc<OwnedFd>,
+    asked: &Arc<Published>,
 ) -> Result<Halves, RingFault> {
     let (rx_shared, tx_shared) = (Shared::new(wake), Shared::new(wake));
     let packed = [transmit, receive].into_iter().flatten().any(|c| c.features & F_RING_PACKED != 0);
     let (rx, tx) = if packed {
-        halves::<PackedDevice>(transmit, receive, &rx_shared, &tx_shared)?
+        halves::<PackedDevice>(transmit, receive, &rx_shared, &tx_shared, asked)?
     } else {
-        halves::<SplitDevice>(transmit, receive, &rx_shared, &tx_shared)?
+        halves::<SplitDevice>(transmit, receive, &rx_shared, &tx_shared, asked)?
     };
     Ok(Halves { rx, tx, rx_shared, tx_shared })
 }
@@ -88,15 +91,19 @@ fn halves<R: DeviceRing>(
     receive: Option<&RingConfig>,
     rx_shared: &Arc<Shared>,
     tx_shared: &Arc<Shared>,
+    asked: &Arc<Published>,
 ) -> Result<Boxes, RingFault> {
     let features = |c: &RingConfig| Features::of(c.features);
     let rx = match transmit {
         Some(c) => NicRx::new(Some(R::new(c)?), features(c), c, rx_shared.clone()),
         None => NicRx::<R>::absent(rx_shared.clone()),
     };
-    let tx = match receive {
-        Some(c) => NicTx::new(Some(R::new(c)?), features(c), c, tx_shared.clone()),
-        None => NicTx::<R>::absent(tx_shared.clone()),
+    let tx: Box<dyn TxQueue> = match receive {
+        Some(c) => {
+            let tx = NicTx::new(Some(R::new(c)?), features(c), c, tx_shared.clone());
+            Box::new(SelectiveTx::new(tx, c.features, asked.clone()))
+        }
+        None => Box::new(NicTx::<R>::absent(tx_shared.clone())),
     };
-    Ok((Box::new(rx), Box::new(tx)))
+    Ok((Box::new(rx), tx))
 }

@@ -11,6 +11,7 @@ pub struct NetFeatures;
 impl NetFeatures {
     pub const CSUM: u64 = 1 << 0;
     pub const GUEST_CSUM: u64 = 1 << 1;
+    pub const CTRL_GUEST_OFFLOADS: u64 = 1 << 2;
     pub const MTU: u64 = 1 << 3;
     pub const MAC: u64 = 1 << 5;
     pub const GUEST_TSO4: u64 = 1 << 7;
@@ -35,6 +36,15 @@ impl NetFeatures {
     pub const HOST_USO: u64 = 1 << 56;
     pub const STANDBY: u64 = 1 << 62;
     pub const SPEED_DUPLEX: u64 = 1 << 63;
+
+    /// What a guest takes beyond whole frames: what CTRL_GUEST_OFFLOADS may switch.
+    pub const GUEST_OFFLOADS: u64 = Self::GUEST_CSUM
+        | Self::GUEST_TSO4
+        | Self::GUEST_TSO6
+        | Self::GUEST_ECN
+        | Self::GUEST_UFO
+        | Self::GUEST_USO4
+        | Self::GUEST_USO6;
 }
 
 /// The features agreed on, in the words of the data path.

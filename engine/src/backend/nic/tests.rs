@@ -1,4 +1,4 @@
-use super::{Halves, NetFeatures, pair};
+use super::{Halves, Mode, NetFeatures, Published, RxFilter, pair};
 use crate::burst::Burst;
 use crate::mem::arena::{Arena, ArenaConfig};
 use crate::mem::pool::{Pool, PoolSize};
@@ -15,6 +15,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 const HEADER: usize = 12;
+/// The receiver's address.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const MERGEABLE: u64 = NetFeatures::MRG_RXBUF;
 
 /// What a worker has.
@@ -136,8 +138,8 @@ impl<V: DriverRing> Two<V> {
     fn new(format: Format, size: u16, features: u64, buffer: usize) -> Self {
         let sender = Ring::new(format, size, features, 70_000);
         let receiver = Ring::new(format, size, features, buffer.next_multiple_of(64));
-        let from = pair(Some(&sender.rig.config), None, &wake()).unwrap();
-        let to = pair(None, Some(&receiver.rig.config), &wake()).unwrap();
+        let from = pair(Some(&sender.rig.config), None, &wake(), &Arc::default()).unwrap();
+        let to = pair(None, Some(&receiver.rig.config), &wake(), &Arc::default()).unwrap();
         Self { world: World::new(), sender, receiver, from, to }
     }
 
@@ -250,7 +252,7 @@ fn a_frame_too_short_for_ethernet_is_consumed_and_named() {
 fn a_hostile_ring_stops_with_its_reason_and_wakes_control() {
     let sender = Ring::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 2048);
     let wake = wake();
-    let mut from = pair(Some(&sender.rig.config), None, &wake).unwrap();
+    let mut from = pair(Some(&sender.rig.config), None, &wake, &Arc::default()).unwrap();
     // The available index jumps: two bytes behind the start of the available ring.
     let avail = sender.rig.guest(sender.rig.config.avail.as_ptr());
     sender.rig.write(avail + 2, &100u16.to_le_bytes());
@@ -269,13 +271,88 @@ fn a_hostile_ring_stops_with_its_reason_and_wakes_control() {
 #[test]
 fn frames_for_a_ring_that_does_not_run_are_dropped_by_name() {
     let sender = Ring::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 70_000);
-    let mut from = pair(Some(&sender.rig.config), None, &wake()).unwrap();
-    let mut to = pair(None, None, &wake()).unwrap();
+    let mut from = pair(Some(&sender.rig.config), None, &wake(), &Arc::default()).unwrap();
+    let mut to = pair(None, None, &wake(), &Arc::default()).unwrap();
     let mut sender = sender;
     sender.send(0, &frame(60, 0), &[]);
     let mut world = World::new();
     assert_eq!(world.hop(&mut from, &mut to), (1, 1));
     assert_eq!(world.counters.dropped(DropReason::NotConnected), 1);
+}
+
+/// A frame to that address.
+fn addressed(to: [u8; 6], mark: u8) -> Vec<u8> {
+    let mut bytes = frame(60, mark);
+    bytes[..6].copy_from_slice(&to);
+    bytes
+}
+
+#[test]
+fn frames_that_the_guest_does_not_take_are_dropped_by_name_and_need_no_buffer() {
+    let asked: Arc<Published> = Arc::default();
+    let mut two = Two::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 2048);
+    two.to = pair(None, Some(&two.receiver.rig.config), &wake(), &asked).unwrap();
+    let mut filter = RxFilter::new(MAC);
+    filter.set_mode(Mode::Promiscuous, false);
+    let other = [2, 0, 0, 0, 0, 8];
+    let send = |two: &mut Two<SplitDriver>, first: u32, to: &[[u8; 6]]| {
+        for (i, to) in to.iter().enumerate() {
+            two.sender.send(first + i as u32, &addressed(*to, i as u8), &[]);
+        }
+    };
+    // Promiscuous at first: the filter's other parts do not count.
+    send(&mut two, 0, &[other, MAC]);
+    two.receiver.post(0, 2048);
+    two.receiver.post(1, 2048);
+    assert_eq!(two.hop(), (2, 2));
+    while two.receiver.receive().is_some() {}
+    while two.sender.driver.used().unwrap().is_some() {}
+    asked.publish(&filter, u64::MAX);
+    for token in 2..5 {
+        two.receiver.post(token, 2048);
+    }
+    let before = two.world.counters.tx.frames.get();
+    send(&mut two, 0, &[other, MAC, other]);
+    assert_eq!(two.hop(), (3, 3));
+    assert_eq!(two.receiver.receive().unwrap().0, addressed(MAC, 1));
+    assert!(two.receiver.receive().is_none());
+    assert_eq!(two.world.counters.dropped(DropReason::RxFilter), 2);
+    assert_eq!(two.world.counters.tx.frames.get(), before + 1);
+    // Three wanted frames and two buffers: what is in front of the one that has to wait is done with, and counted once.
+    while two.sender.driver.used().unwrap().is_some() {}
+    let mut world = World::new();
+    let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
+    send(&mut two, 0, &[other, MAC, MAC, other, MAC, other]);
+    world.burst.clear();
+    two.from.rx.rx(&mut turn, 64, &mut world.burst);
+    let all = world.burst.all();
+    assert_eq!(two.to.tx.tx(&mut turn, &world.burst, all), 4);
+    two.receiver.post(0, 2048);
+    let rest = crate::burst::Mask(all.0 & !0b1111);
+    assert_eq!(two.to.tx.tx(&mut turn, &world.burst, rest), 2);
+    two.to.tx.settle(&mut turn, &two.world.counters);
+    assert_eq!(two.world.counters.dropped(DropReason::RxFilter), 5);
+    assert_eq!(two.world.counters.tx.frames.get(), before + 4);
+}
+
+#[test]
+fn offloads_follow_what_the_guest_asks_for() {
+    type Net = NetFeatures;
+    let asked: Arc<Published> = Arc::default();
+    let features = MERGEABLE | Net::GUEST_CSUM | Net::GUEST_TSO4 | Net::GUEST_TSO6;
+    let receiver = Ring::<SplitDriver>::new(Format::Split, 8, features, 2048);
+    let mut to = pair(None, Some(&receiver.rig.config), &wake(), &asked).unwrap();
+    let mut world = World::new();
+    let mut caps = |offloads| {
+        asked.publish(&RxFilter::new(MAC), offloads);
+        to.tx.room(&mut Turn { now: 0, io: &mut world.io, pool: &mut world.pool }, 64);
+        let caps = to.tx.caps();
+        (caps.csum, caps.tso4, caps.tso6, caps.uso)
+    };
+    assert_eq!(caps(u64::MAX), (true, true, true, false));
+    assert_eq!(caps(Net::GUEST_CSUM | Net::GUEST_TSO6), (true, false, true, false));
+    assert_eq!(caps(0), (false, false, false, false));
+    assert_eq!(caps(Net::GUEST_OFFLOADS), (true, true, true, false));
 }
 
 proptest! {

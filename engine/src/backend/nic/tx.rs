@@ -18,7 +18,8 @@ use std::sync::Arc;
 /// The transmitting half of a nic's queue pair.
 pub(super) struct NicTx<R> {
     ring: Option<R>,
-    features: Features,
+    /// What the guest takes now.
+    pub(super) features: Features,
     /// Chains that were looked at and not yet filled: what they say is read once.
     found: Found,
     /// Entries of the ring.

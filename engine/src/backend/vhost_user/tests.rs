@@ -78,7 +78,8 @@ struct Line {
 impl Line {
     fn new(features: u64) -> Self {
         let (opened, driver) = driver(features);
-        let device = nic::pair(Some(&opened.rings[1]), Some(&opened.rings[0]), &wake()).unwrap();
+        let device =
+            nic::pair(Some(&opened.rings[1]), Some(&opened.rings[0]), &wake(), &Arc::default()).unwrap();
         let end = |id| port(QueueId(id), 512, Caps::NONE);
         Self { world: World::new(), near: end(1), driver, device, far: end(2) }
     }
@@ -202,7 +203,8 @@ fn what_was_not_taken_is_lent_again_in_the_same_order() {
 fn a_sleeper_is_woken_by_the_device_and_kicks_it() {
     for features in [MERGEABLE, ALL, ALL | F_RING_PACKED] {
         let (opened, mut driver) = driver(features);
-        let mut device = nic::pair(Some(&opened.rings[1]), Some(&opened.rings[0]), &wake()).unwrap();
+        let mut device =
+            nic::pair(Some(&opened.rings[1]), Some(&opened.rings[0]), &wake(), &Arc::default()).unwrap();
         let mut world = World::new();
         let (mut near, outside) = port(QueueId(1), 8, Caps::NONE);
         let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };

@@ -1,0 +1,109 @@
+//! To a guest that may not take every frame: what its filter refuses is dropped by name before a buffer is used.
+
+use super::filter::{Mode, RxFilter, head};
+use super::options::{Features, NetFeatures};
+use super::published::Published;
+use super::tx::NicTx;
+use crate::burst::{Burst, Mask};
+use crate::port::counters::{DropReason, PortCounters};
+use crate::port::{Caps, Turn, TxQueue};
+use crate::virtq::DeviceRing;
+use std::sync::Arc;
+
+/// The transmitting half of a nic's queue pair, behind the guest's filter.
+pub(super) struct SelectiveTx<R> {
+    tx: NicTx<R>,
+    /// What the guest asked for, and what was last read of it.
+    published: Arc<Published>,
+    version: u64,
+    filter: Box<RxFilter>,
+    /// The guest does not take every frame.
+    filters: bool,
+    /// Frames that it did not take.
+    refused: u64,
+    /// Features agreed on.
+    agreed: u64,
+}
+
+impl<R: DeviceRing> SelectiveTx<R> {
+    pub(super) fn new(tx: NicTx<R>, agreed: u64, published: Arc<Published>) -> Self {
+        let filter = Box::new(RxFilter::new([0; 6]));
+        // No version is odd when it is read: the first look finds news.
+        let mut this = Self { tx, published, version: u64::MAX, filter, filters: false, refused: 0, agreed };
+        this.learn();
+        this
+    }
+
+    /// Reads what the guest asked for, if that changed.
+    #[inline]
+    fn learn(&mut self) {
+        if self.version != self.published.version()
+            && let Some((version, filter, offloads)) = self.published.read()
+        {
+            self.tx.features = Features::of(self.agreed & (offloads | !NetFeatures::GUEST_OFFLOADS));
+            self.filters = !filter.mode(Mode::Promiscuous);
+            (self.version, *self.filter) = (version, filter);
+        }
+    }
+
+    /// As `tx`, for a guest that does not take every frame.
+    #[inline(never)]
+    fn select(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
+        let takes = |i: &usize| burst.frames().get(*i).is_some_and(|f| self.filter.takes(head(burst, f)));
+        let wanted = Mask(mask.iter().filter(takes).fold(0, |wanted, i| wanted | 1 << i));
+        let taken = if wanted.is_empty() { 0 } else { self.tx.tx(turn, burst, wanted) };
+        // All in front of the first that is wanted and did not go are done with.
+        let stuck = wanted.iter().nth(taken);
+        let mut gone = 0;
+        for i in mask.iter().take_while(|i| stuck.is_none_or(|stuck| *i < stuck)) {
+            gone += 1;
+            if !wanted.has(i) {
+                self.refused += burst.frames().get(i).map_or(0, |frame| u64::from(frame.weight));
+            }
+        }
+        gone
+    }
+}
+
+impl<R: DeviceRing> TxQueue for SelectiveTx<R> {
+    fn start(&mut self, turn: &mut Turn<'_>) {
+        self.tx.start(turn);
+    }
+
+    #[inline]
+    fn caps(&self) -> Caps {
+        self.tx.caps()
+    }
+
+    #[inline]
+    fn room(&mut self, turn: &mut Turn<'_>, want: usize) -> usize {
+        self.learn();
+        self.tx.room(turn, want)
+    }
+
+    #[inline]
+    fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
+        if self.filters { self.select(turn, burst, mask) } else { self.tx.tx(turn, burst, mask) }
+    }
+
+    #[inline]
+    fn flush(&mut self, turn: &mut Turn<'_>) {
+        self.tx.flush(turn);
+    }
+
+    #[inline]
+    fn settle(&mut self, turn: &mut Turn<'_>, counters: &PortCounters) {
+        self.tx.settle(turn, counters);
+        if self.refused > 0 {
+            counters.count_drop(DropReason::RxFilter, std::mem::take(&mut self.refused));
+        }
+    }
+
+    fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
+        self.tx.stop(turn)
+    }
+
+    fn blocked(&self) -> bool {
+        self.tx.blocked()
+    }
+}
