@@ -9,6 +9,8 @@
 pub mod config;
 pub mod fault;
 pub mod found;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod ids;
 mod index;
 mod indirect;

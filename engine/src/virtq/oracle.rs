@@ -355,16 +355,6 @@ pub const fn setup(size: u8, features: u8, start: u16) -> Setup {
     Setup { format, size, features: event | order, access, start }
 }
 
-/// A run as a fuzzer's bytes describe it.
-///
-/// # Panics
-/// The ring and its model differ.
-pub fn fuzz_ring(data: &[u8]) {
-    let Some((&[size, features, low, high], rest)) = data.split_first_chunk() else { return };
-    let ops: Vec<Op> = rest.as_chunks::<3>().0.iter().take(4096).copied().collect();
-    run(setup(size, features, u16::from_le_bytes([low, high])), &ops);
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::GUEST;
