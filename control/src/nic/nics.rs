@@ -282,6 +282,9 @@ impl Nics {
             });
             if let Some((ring, why)) = found {
                 tracing::warn!("nic '{}': ring {ring} stopped: {why}", nic.name);
+                if let Some(mut bell) = nic.state.pairs.get(ring / 2).and_then(|pair| pair.err(ring % 2)) {
+                    bell.ring();
+                }
                 nic.state.stopped = Some((ring, why.clone()));
                 all.push(Happened::Stopped(nic.name.clone(), ring, why));
             }

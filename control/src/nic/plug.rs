@@ -8,6 +8,7 @@ use crate::model::{Client, ClientId, Kind, Net, QueueRef};
 use engine::Attachments;
 use engine::backend::nic::{self, Asked, NetFeatures, Shared};
 use engine::port::counters::PortCounters;
+use engine::uring::Bell;
 use engine::vhost::{Device, NetConfig};
 use engine::virtq::{Position, RingConfig};
 use std::sync::Arc;
@@ -45,6 +46,11 @@ impl QueuePair {
     /// What it counted since the nic was made.
     pub(super) fn counters(&self) -> &PortCounters {
         &self.counters
+    }
+
+    /// Tells the VMM that a ring stopped for cause, if it wants to hear of it.
+    pub(super) fn err(&self, ring: usize) -> Option<Bell> {
+        self.rings.get(ring)?.as_ref()?.err.as_ref().map(Bell::new)
     }
 
     /// The ring that stopped for cause, and why.

@@ -17,6 +17,7 @@
 #![allow(unsafe_code)] // shares memory with the kernel
 
 mod batch;
+mod bell;
 mod buffers;
 mod doze;
 mod error;
@@ -26,6 +27,7 @@ mod ring;
 mod sends;
 mod wake;
 
+pub use bell::Bell;
 pub use buffers::Buffers;
 pub use error::{IoError, IoMode, Refused};
 pub use fdio::FdIo;

@@ -57,6 +57,9 @@ pub enum ProtocolError {
         /// Files that should have come.
         wanted: usize,
     },
+    /// A ring's file that is no eventfd.
+    #[error("{0:?} came with a file that is no eventfd")]
+    NoEvent(FrontendReq),
     /// A value that the message cannot have.
     #[error("{request:?} of {value:#x} is not possible")]
     Value {

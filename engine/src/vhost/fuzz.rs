@@ -4,6 +4,7 @@ use super::testing::{Noted, addresses, entry, longs, memory, table, words};
 use super::{Reader, Session};
 use crate::mem::guest::Region;
 use crate::virtq::{F_EVENT_IDX, F_RING_PACKED, F_VERSION_1};
+use nix::sys::eventfd::EventFd;
 use nix::unistd::pipe;
 use std::os::fd::OwnedFd;
 use vhost::vhost_user::message::FrontendReq;
@@ -110,7 +111,7 @@ fn body(request: u32, data: &mut Bytes<'_>, name: &str) -> (Vec<u8>, Vec<OwnedFd
     let region =
         |at: u64| Region { guest: GUEST + at * BYTES, user: USER + at * BYTES, size: BYTES, offset: 0 };
     let file = || vec![memory(name, BYTES)];
-    let event = || pipe().into_iter().map(|(_, write)| write).collect();
+    let event = || EventFd::new().into_iter().map(OwnedFd::from).collect();
     let payload = match FrontendReq::try_from(request) {
         Ok(Kind::SET_FEATURES) => {
             let all = [1 << 30, 1 << 30 | OFFERS, OFFERS, 1 << 26 | 1 << 30, F_VERSION_1, 0];

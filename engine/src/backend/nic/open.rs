@@ -47,7 +47,8 @@ impl Shared {
 
     pub(super) fn fail(&self, fault: RingFault) {
         self.fault.store(Some(fault));
-        super::rx::notify(Some(&self.wake));
+        // Ours alone, and non-blocking: one that is full has told already.
+        let _ = nix::unistd::write(&*self.wake, &1u64.to_ne_bytes());
     }
 }
 

@@ -8,7 +8,7 @@ use crate::burst::{Burst, MAX_FRAME, Seg};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::DropReason;
 use crate::port::{Doze, RxQueue, Source, Turn};
-use crate::uring::FileId;
+use crate::uring::{Bell, FileId};
 use crate::virtq::{Access, CHAINS, Chain, DeviceRing, Found, RingConfig};
 use crate::wire::vnet_hdr::VnetHdr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,7 +30,7 @@ pub(super) struct NicRx<R> {
     kick: Option<Arc<OwnedFd>>,
     /// The kick as the worker watches it.
     file: Option<FileId>,
-    call: Option<Arc<OwnedFd>>,
+    call: Option<Bell>,
     shared: Arc<Shared>,
     /// Keeps the memory of lent frames mapped.
     _memory: Option<Arc<GuestMemory>>,
@@ -46,7 +46,7 @@ impl<R: DeviceRing> NicRx<R> {
             malformed: 0,
             kick: config.kick.clone(),
             file: None,
-            call: config.call.clone(),
+            call: config.call.as_ref().map(Bell::new),
             shared,
             _memory: Some(config.memory.clone()),
         }
@@ -154,7 +154,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
                     ring.give(chain, 0);
                     self.malformed += 1;
                     if ring.publish() {
-                        notify(self.call.as_deref());
+                        notify(self.call.as_mut());
                     }
                     break;
                 }
@@ -172,7 +172,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
         ring.give_all(self.found.chains().iter().take(taken.min(self.lent)).map(|chain| (chain, 0)));
         self.lent = 0;
         if ring.publish() {
-            notify(self.call.as_deref());
+            notify(self.call.as_mut());
         }
     }
 
@@ -221,9 +221,10 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
     }
 }
 
-/// Tells the driver. An eventfd that is full has told it already.
-pub(super) fn notify(call: Option<&OwnedFd>) {
+/// Tells the driver.
+#[inline]
+pub(super) fn notify(call: Option<&mut Bell>) {
     if let Some(call) = call {
-        let _ = nix::unistd::write(call, &1u64.to_ne_bytes());
+        call.ring();
     }
 }

@@ -10,9 +10,9 @@ use crate::burst::{Burst, Frame, Mask};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Turn, TxQueue};
+use crate::uring::Bell;
 use crate::virtq::{Access, CHAINS, Chain, DeviceRing, Found, RingConfig, RingFault};
 use crate::wire::vnet_hdr::VnetHdr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The transmitting half of a nic's queue pair.
@@ -29,7 +29,7 @@ pub(super) struct NicTx<R> {
     too_long: u64,
     /// Frames for a ring that does not run.
     stopped: u64,
-    call: Option<Arc<OwnedFd>>,
+    call: Option<Bell>,
     shared: Arc<Shared>,
     memory: Option<Arc<GuestMemory>>,
 }
@@ -50,7 +50,7 @@ impl<R: DeviceRing> NicTx<R> {
         this.ring = ring;
         this.features = features;
         this.size = config.size;
-        this.call = config.call.clone();
+        this.call = config.call.as_ref().map(Bell::new);
         this.memory = Some(config.memory.clone());
         this
     }
@@ -301,7 +301,7 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
         if let Some(ring) = &mut self.ring
             && ring.publish()
         {
-            notify(self.call.as_deref());
+            notify(self.call.as_mut());
         }
     }
 

@@ -6,8 +6,9 @@ use crate::vhost::error::ProtocolError;
 use crate::vhost::message::{F_PROTOCOL_FEATURES, Message};
 use crate::vhost::reply::Reply;
 use crate::vhost::ring::{Addresses, Ring};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use std::os::fd::OwnedFd;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, readlink};
+use nix::sys::stat::fstat;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use vhost::vhost_user::message::{FrontendReq, VhostUserVringAddr, VhostUserVringState};
 
@@ -198,7 +199,7 @@ impl Session {
         }
         let at = self.ring(kind, value & RING)?;
         let file = if value & NO_FILE == 0 {
-            Some(event(message.file()?))
+            Some(event(kind, message.file()?)?)
         } else {
             message.files(0)?;
             None
@@ -238,12 +239,18 @@ impl Session {
     }
 }
 
-/// A ring's file. It may be a pipe, and must never make a worker wait.
-fn event(fd: OwnedFd) -> Arc<OwnedFd> {
-    // Both fail for nothing that a ring's file can be; what else it is cannot be helped here.
+/// A ring's file. It must be an eventfd, as for vhost in the kernel: of other files even a look may wait for somebody (a pipe's lock, a file
+/// system in user space).
+fn event(kind: FrontendReq, fd: OwnedFd) -> Result<Arc<OwnedFd>, ProtocolError> {
+    // Where /proc is missing, an inode without a type of its own is as much as can be seen.
+    let bare = || fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0);
+    let name = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str());
+    if !name.map_or_else(|_| bare(), |name| name == "anon_inode:[eventfd]") {
+        return Err(ProtocolError::NoEvent(kind));
+    }
     if let Ok(flags) = fcntl(&fd, FcntlArg::F_GETFL) {
         let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
         let _ = fcntl(&fd, FcntlArg::F_SETFL(flags));
     }
-    Arc::new(fd)
+    Ok(Arc::new(fd))
 }

@@ -49,11 +49,21 @@ fn files(count: usize) -> Vec<OwnedFd> {
     (0..count).map(|_| memory("file", BYTES)).collect()
 }
 
+/// So many files as the message wants them.
+fn right_files(kind: Kind, count: usize) -> Vec<OwnedFd> {
+    match kind {
+        Kind::SET_VRING_KICK | Kind::SET_VRING_CALL | Kind::SET_VRING_ERR => {
+            (0..count).map(|_| event()).collect()
+        }
+        _ => files(count),
+    }
+}
+
 #[test]
 fn every_message_is_taken_when_it_is_right() {
     for (kind, payload, fds) in right() {
         let (mut bench, _file) = Bench::running(F_VERSION_1);
-        bench.say(kind, &payload, files(fds)).unwrap();
+        bench.say(kind, &payload, right_files(kind, fds)).unwrap();
     }
 }
 
@@ -101,6 +111,23 @@ fn the_files_of_a_refused_message_are_closed() {
         fds.push(other);
         bench.say(kind, &payload, fds).unwrap_err();
         assert_eq!(read(&end, &mut [0]), Ok(0), "{kind:?} keeps a file");
+    }
+}
+
+#[test]
+fn files_that_could_make_somebody_wait_are_refused() {
+    let others = || {
+        let (end, pipe) = pipe().unwrap();
+        let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        let timer = nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC).unwrap().0;
+        let device = std::fs::File::open("/dev/null").unwrap();
+        [end, pipe, socket.into(), timer, device.into(), memory("no-event", 4096)]
+    };
+    for kind in [Kind::SET_VRING_KICK, Kind::SET_VRING_CALL, Kind::SET_VRING_ERR] {
+        for file in others() {
+            let (mut bench, _file) = Bench::running(F_VERSION_1);
+            assert_eq!(bench.say(kind, &longs(&[0]), vec![file]).unwrap_err(), ProtocolError::NoEvent(kind));
+        }
     }
 }
 
@@ -204,7 +231,7 @@ fn a_disconnect_at_every_point_of_the_handshake_stops_what_ran() {
     for end in 0..steps.len() {
         let (mut bench, _file) = Bench::ready(F_VERSION_1);
         for (kind, payload, fds) in steps.iter().take(end) {
-            bench.raw(message(*kind, payload, files(*fds))).unwrap();
+            bench.raw(message(*kind, payload, right_files(*kind, *fds))).unwrap();
         }
         bench.session.end(&mut bench.device);
         assert!(bench.device.running.is_empty());
