@@ -1,8 +1,9 @@
 //! A guest without a machine: it shares memory, drives two rings of a vhost-user nic, and checks every byte.
 #![allow(unsafe_code)]
 
-use std::io::Read;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::io::{IoSlice, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::ptr::NonNull;
@@ -14,9 +15,11 @@ use engine::mem::guest::{GuestMemory, Region};
 use engine::virtq::{DriverRing, DriverSeg, F_RING_PACKED, F_VERSION_1, Position, RingConfig, packed, split};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::uio::{pread, pwrite};
 use vhost::vhost_user::message::{
-    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
+    VhostUserVirtioFeatures,
 };
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
@@ -64,14 +67,31 @@ pub struct Guest<R> {
     /// The virtio-net header of the last frame received.
     header: [u8; HEADER],
     free: Vec<u32>,
+    /// Receive buffers that are not given back, while the guest keeps them.
+    kept: Option<Vec<u32>>,
     mergeable: bool,
+    inflight: (VhostUserInflight, File),
+    /// Features accepted.
+    wanted: u64,
+}
+
+/// A part of a ring's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Descriptor table, or packed ring.
+    Descriptors,
+    /// Available ring, or the driver's event suppression.
+    Available,
+    /// Used ring, or the device's.
+    Used,
+    /// Where buffers start.
+    Buffers,
 }
 
 struct Ring<R> {
     ring: R,
-    /// Addresses of the descriptors, the available part and the first buffer.
-    desc: u64,
-    avail: u64,
+    /// Addresses of the parts.
+    at: [u64; 4],
     first: u64,
     kick: EventFd,
     call: EventFd,
@@ -82,10 +102,13 @@ impl<R: DriverRing> Ring<R> {
         DriverSeg { addr: self.first + u64::from(token) * BUFFER, len }
     }
 
-    fn publish(&mut self) {
-        if self.ring.publish() {
+    /// Whether the device asked for a kick, which it gets.
+    fn publish(&mut self) -> bool {
+        let asked = self.ring.publish();
+        if asked {
             self.kick.write(1).expect("a kick");
         }
+        asked
     }
 
     /// The next buffer that comes back, if one does within `limit`.
@@ -148,34 +171,19 @@ impl<R: DriverRing> Guest<R> {
         let copy = file.try_clone().expect("dup");
         let memory = Arc::new(GuestMemory::new(&[(region, copy)]).expect("the guest's memory"));
 
-        let offered = frontend.get_features()?;
         let mut wanted =
             F_VERSION_1 | NetFeatures::STATUS | features | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
         for (on, bit) in [(shape.packed, F_RING_PACKED), (shape.mergeable, NetFeatures::MRG_RXBUF)] {
             wanted |= if on { bit } else { 0 };
         }
-        assert_eq!(wanted & !offered, 0, "not offered");
-        type Protocol = VhostUserProtocolFeatures;
-        let protocol = Protocol::MQ | Protocol::REPLY_ACK | Protocol::CONFIG | Protocol::BACKEND_REQ;
-        assert!(frontend.get_protocol_features()?.contains(protocol));
-        frontend.set_protocol_features(protocol)?;
-        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        frontend.set_owner()?;
-        frontend.set_features(wanted)?;
-        let (channel, theirs) = UnixStream::pair().expect("a socket pair");
-        frontend.set_backend_request_fd(&theirs)?;
-        frontend.set_mem_table(&[VhostUserMemoryRegionInfo {
-            guest_phys_addr: 0,
-            memory_size: MEMORY,
-            userspace_addr: USER,
-            mmap_offset: 0,
-            mmap_handle: file.as_raw_fd(),
-        }])?;
+        let channel = greet(&mut frontend, wanted, &file)?;
+        let inflight = frontend.get_inflight_fd(&VhostUserInflight::new(0, 0, 2, RING))?;
+        frontend.set_inflight_fd(&inflight.0, inflight.1.as_raw_fd())?;
         let mut at = 0;
         let mut ring = |index| {
-            let ring: Result<Ring<R>, _> = start(&frontend, index, at, shape.packed, wanted, &memory);
-            at = ring.as_ref().map_or(0, |ring| ring.first + BUFFER * u64::from(RING));
-            ring
+            let ring: Ring<R> = lay(at, shape.packed, wanted, &memory);
+            at = ring.first + BUFFER * u64::from(RING);
+            run(&frontend, index, &ring, shape.packed).map(|()| ring)
         };
         let mut rings = [ring(0)?, ring(1)?];
         let more = (1..pairs).map(|pair| ring(2 * pair + 1)).collect::<Result<_, _>>()?;
@@ -188,9 +196,41 @@ impl<R: DriverRing> Guest<R> {
         }
         rings[0].publish();
         let free = (0..u32::from(RING)).collect();
-        let (header, mergeable) = ([0; HEADER], shape.mergeable);
-        let memory = file;
-        Ok(Self { frontend, memory, channel, rings, more, control, control_index, header, free, mergeable })
+        Ok(Self {
+            frontend,
+            memory: file,
+            channel,
+            rings,
+            more,
+            control,
+            control_index,
+            header: [0; HEADER],
+            free,
+            kept: None,
+            mergeable: shape.mergeable,
+            inflight,
+            wanted,
+        })
+    }
+
+    /// Connects again, with memory, rings and in-flight region as they are, as a VMM does whose back-end was killed: it does not know
+    /// where the rings stand.
+    ///
+    /// # Errors
+    /// What the nic refused, or how it hung up.
+    pub fn reconnect(&mut self, path: &Path) -> Result<(), String> {
+        let connected = wait::until(wait::PATIENCE, || Frontend::connect(path, 2).ok());
+        self.frontend = connected.ok_or_else(|| format!("nobody listens at {}", path.display()))?;
+        self.resume().map_err(|error| error.to_string())
+    }
+
+    fn resume(&mut self) -> Result<(), vhost::Error> {
+        self.channel = greet(&mut self.frontend, self.wanted, &self.memory)?;
+        self.frontend.set_inflight_fd(&self.inflight.0, self.inflight.1.as_raw_fd())?;
+        for (index, ring) in self.rings.iter().enumerate() {
+            run(&self.frontend, index, ring, self.wanted & F_RING_PACKED != 0)?;
+        }
+        Ok(())
     }
 
     /// Sends a frame: it is in the ring when this returns. False: the ring is full.
@@ -239,6 +279,10 @@ impl<R: DriverRing> Guest<R> {
             }
             bytes.append(&mut part);
             pieces -= 1;
+            if let Some(kept) = &mut self.kept {
+                kept.push(token);
+                continue;
+            }
             assert!(ring.ring.add(&[seg], 0, token));
             ring.publish();
         }
@@ -247,10 +291,94 @@ impl<R: DriverRing> Guest<R> {
         Some(frame)
     }
 
+    /// From now on received buffers are not given back.
+    pub fn keep(&mut self) {
+        self.kept.get_or_insert_default();
+    }
+
+    /// Gives back what was kept; whether the nic had asked for a kick.
+    ///
+    /// # Panics
+    /// When there is no room for what came from there.
+    pub fn give_back(&mut self) -> bool {
+        let len = if self.mergeable { PIECE } else { BUFFER as u32 };
+        let ring = &mut self.rings[0];
+        for token in self.kept.take().unwrap_or_default() {
+            let seg = ring.seg(token, len);
+            assert!(ring.ring.add(&[seg], 0, token));
+        }
+        ring.publish()
+    }
+
+    /// Writes bytes into a part of a ring, whatever the rules are.
+    ///
+    /// # Panics
+    /// Beyond the memory.
+    pub fn poke(&mut self, ring: usize, part: Part, offset: u64, bytes: &[u8]) {
+        let at = self.rings[ring].at[part as usize] + offset;
+        assert_eq!(pwrite(&self.memory, bytes, at.cast_signed()), Ok(bytes.len()));
+    }
+
+    /// Kicks a ring.
+    ///
+    /// # Panics
+    /// When the kick is full.
+    pub fn kick(&mut self, ring: usize) {
+        self.rings[ring].kick.write(1).expect("a kick");
+    }
+
+    /// The guest address of a part of a ring.
+    #[must_use]
+    pub fn address(&self, ring: usize, part: Part) -> u64 {
+        self.rings[ring].at[part as usize]
+    }
+
+    /// The guest's memory ends here.
+    #[must_use]
+    pub const fn end() -> u64 {
+        MEMORY
+    }
+
+    /// Takes the memory away, under the nic and itself: nothing but its end is to be asked of it then.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn shorten(&mut self) {
+        nix::unistd::ftruncate(&self.memory, 0).expect("ftruncate");
+    }
+
+    /// Asks for a call whenever the nic has used a buffer.
+    pub fn ask_for_calls(&mut self) {
+        self.rings.iter_mut().for_each(|ring| ring.ring.want_calls(true));
+    }
+
+    /// The call of a ring: its eventfd, which the nic has, too.
+    #[must_use]
+    pub const fn call(&self, ring: usize) -> &EventFd {
+        &self.rings[ring].call
+    }
+
+    /// Sends a message of any number and payload that asks for an answer; what the answer says, 0 being yes. None: the nic hung up.
+    pub fn say(&mut self, request: u32, payload: &[u8]) -> Option<u64> {
+        self.say_with(request, payload, &[])
+    }
+
+    /// As [`Guest::say`], with files.
+    pub fn say_with(&mut self, request: u32, payload: &[u8], files: &[RawFd]) -> Option<u64> {
+        send(self.frontend.as_raw_fd(), &message(request, 9, payload), files).ok()?;
+        let socket = borrow(&self.frontend);
+        let mut answer = [0; 20];
+        let mut got = 0;
+        while got < answer.len() {
+            got += nix::unistd::read(socket, &mut answer[got..]).ok().filter(|n| *n > 0)?;
+        }
+        Some(u64::from_ne_bytes(*answer.last_chunk()?))
+    }
+
     /// Writes an available index that is further than the ring is long (split rings), and kicks.
     pub fn jump(&mut self) {
         let ring = &self.rings[1];
-        assert_eq!(pwrite(&self.memory, &0x7000u16.to_le_bytes(), (ring.avail + 2).cast_signed()), Ok(2));
+        assert_eq!(pwrite(&self.memory, &0x7000u16.to_le_bytes(), (ring.at[1] + 2).cast_signed()), Ok(2));
         ring.kick.write(1).expect("a kick");
     }
 
@@ -262,6 +390,16 @@ impl<R: DriverRing> Guest<R> {
         let (_, space) =
             self.frontend.get_config(0, 8, VhostUserConfigFlags::empty(), &[0; 8]).expect("GET_CONFIG");
         space[6] & 1 == 1
+    }
+
+    /// The MTU in the configuration space.
+    ///
+    /// # Panics
+    /// When the nic does not answer.
+    pub fn mtu(&mut self) -> u16 {
+        let (_, space) =
+            self.frontend.get_config(0, 12, VhostUserConfigFlags::empty(), &[0; 12]).expect("GET_CONFIG");
+        u16::from_le_bytes([space[10], space[11]])
     }
 
     /// Waits until it is told that the configuration space changed.
@@ -293,15 +431,60 @@ impl<R: DriverRing> Guest<R> {
     }
 }
 
-/// Lays a ring out from `at` on, and hands it to the nic.
-fn start<R: DriverRing>(
-    frontend: &Frontend,
-    index: usize,
-    at: u64,
-    packed: bool,
-    features: u64,
-    memory: &Arc<GuestMemory>,
-) -> Result<Ring<R>, vhost::Error> {
+/// A vhost-user message: flags 1 is a request, 9 one that asks for an answer.
+#[must_use]
+pub fn message(request: u32, flags: u32, payload: &[u8]) -> Vec<u8> {
+    let head = [request, flags, payload.len() as u32].map(u32::to_ne_bytes).concat();
+    [&head, payload].concat()
+}
+
+/// Sends bytes and files on a socket.
+///
+/// # Errors
+/// The kernel's.
+pub fn send(socket: RawFd, bytes: &[u8], files: &[RawFd]) -> nix::Result<usize> {
+    let rights = [ControlMessage::ScmRights(files)];
+    let control = if files.is_empty() { &[][..] } else { &rights };
+    sendmsg::<()>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)
+}
+
+/// The descriptor of something that the caller keeps open meanwhile.
+pub fn borrow(of: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: the result lives no longer than what has the descriptor open.
+    unsafe { BorrowedFd::borrow_raw(of.as_raw_fd()) }
+}
+
+/// All that is said before the rings; the channel for what the nic asks.
+fn greet(frontend: &mut Frontend, wanted: u64, memory: &OwnedFd) -> Result<UnixStream, vhost::Error> {
+    let offered = frontend.get_features()?;
+    assert_eq!(wanted & !offered, 0, "not offered");
+    type Protocol = VhostUserProtocolFeatures;
+    let protocol = Protocol::MQ
+        | Protocol::REPLY_ACK
+        | Protocol::CONFIG
+        | Protocol::BACKEND_REQ
+        | Protocol::RARP
+        | Protocol::MTU
+        | Protocol::INFLIGHT_SHMFD;
+    assert!(frontend.get_protocol_features()?.contains(protocol));
+    frontend.set_protocol_features(protocol)?;
+    frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    frontend.set_owner()?;
+    frontend.set_features(wanted)?;
+    let (channel, theirs) = UnixStream::pair().expect("a socket pair");
+    frontend.set_backend_request_fd(&theirs)?;
+    frontend.set_mem_table(&[VhostUserMemoryRegionInfo {
+        guest_phys_addr: 0,
+        memory_size: MEMORY,
+        userspace_addr: USER,
+        mmap_offset: 0,
+        mmap_handle: memory.as_raw_fd(),
+    }])?;
+    Ok(channel)
+}
+
+/// Lays a ring out from `at` on.
+fn lay<R: DriverRing>(at: u64, packed: bool, features: u64, memory: &Arc<GuestMemory>) -> Ring<R> {
     let [desc, avail, used, first] = layout(packed, at);
     let pointer =
         |guest: u64| -> NonNull<u8> { memory.at(guest, 16, &mut 0).expect("the ring lies in memory") };
@@ -313,6 +496,7 @@ fn start<R: DriverRing>(
         avail: pointer(avail),
         used: pointer(used),
         used_log: None,
+        inflight: None,
         position: Position::START,
         kick: None,
         call: None,
@@ -320,7 +504,12 @@ fn start<R: DriverRing>(
     };
     let ring = R::new(&config).expect("a ring");
     let event = || EventFd::new(nix::libc::EFD_NONBLOCK | nix::libc::EFD_CLOEXEC).expect("an eventfd");
-    let ring = Ring { ring, desc, avail, first, kick: event(), call: event() };
+    Ring { ring, at: [desc, avail, used, first], first, kick: event(), call: event() }
+}
+
+/// Hands a ring to the nic. It knows no base but that of the beginning.
+fn run<R>(frontend: &Frontend, index: usize, ring: &Ring<R>, packed: bool) -> Result<(), vhost::Error> {
+    let [desc, avail, used, _] = ring.at;
     frontend.set_vring_num(index, RING)?;
     frontend.set_vring_addr(
         index,
@@ -338,8 +527,7 @@ fn start<R: DriverRing>(
     frontend.set_vring_call(index, &ring.call)?;
     frontend.set_vring_kick(index, &ring.kick)?;
     let mut frontend = frontend.clone();
-    frontend.set_vring_enable(index, true)?;
-    Ok(ring)
+    frontend.set_vring_enable(index, true)
 }
 
 /// Where the parts of a ring lie.

@@ -7,6 +7,7 @@
 //! - [`lab`]: a daemon with taps in other namespaces
 //! - [`guest`]: a guest without a machine on a nic's socket
 //! - [`machine`]: a virtual machine with a Linux guest on netdevd's nics
+//! - [`nics`]: a daemon with nics, guests on them, frames between guests
 //! - [`skip`]: what a test needs and this machine may lack; every skip is printed and counted
 //! - [`differential`]: the same lines to both programs, and the table of intended differences
 //!
@@ -19,6 +20,7 @@ pub mod guest;
 pub mod lab;
 pub mod machine;
 pub mod netns;
+pub mod nics;
 pub mod packet;
 pub mod qmp;
 pub mod skip;

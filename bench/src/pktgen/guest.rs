@@ -307,6 +307,7 @@ fn layout(
         avail: pointer(starts[1])?,
         used: pointer(starts[2])?,
         used_log: None,
+        inflight: None,
         position: Position::START,
         kick: None,
         call: None,

@@ -88,6 +88,8 @@ impl DataPlane for FakePlane {
 
     fn unplace(&mut self, _worker: usize) {}
 
+    fn wake(&self, _worker: usize) {}
+
     fn queue_id(&mut self) -> QueueId {
         self.queues += 1;
         QueueId(self.queues)

@@ -16,6 +16,9 @@ pub trait DataPlane {
     /// Gives up a place that was not used.
     fn unplace(&mut self, worker: usize);
 
+    /// Makes a worker look at its queues soon.
+    fn wake(&self, worker: usize);
+
     /// A name for the next queue, never used before.
     fn queue_id(&mut self) -> QueueId;
 
@@ -47,6 +50,10 @@ impl DataPlane for Engine {
 
     fn unplace(&mut self, worker: usize) {
         Self::unplace(self, worker);
+    }
+
+    fn wake(&self, worker: usize) {
+        Self::wake(self, worker);
     }
 
     fn queue_id(&mut self) -> QueueId {

@@ -9,6 +9,7 @@ use crate::chardev::Stream;
 use crate::model::{ClientId, Net};
 use crate::reactor::{Interest, Part, Reactor, Ready, Token, Wake};
 use engine::backend::nic::{Asked, NetFeatures};
+use engine::mem::shared::tell_losses;
 use engine::vhost::{Reader, Session, config_changed};
 use nix::sys::socket::{MsgFlags, send};
 use std::collections::BTreeMap;
@@ -39,6 +40,10 @@ pub struct NicState {
     pub(super) pairs: Vec<QueuePair>,
     /// Written to by a worker that stops a ring.
     pub(super) wake: Arc<OwnedFd>,
+    /// What the VMM said with NET_SET_MTU.
+    pub mtu: Option<u16>,
+    /// An address to announce once the first pair runs.
+    pub(super) rarp: Option<[u8; 6]>,
     /// The guest's driver agreed to the standby feature, and nobody was told yet.
     pub(super) standby: bool,
     /// Its control queue.
@@ -119,6 +124,7 @@ impl Nics {
         let wake = Wake::new()?;
         let wake = Arc::new(wake.as_fd().try_clone_to_owned()?);
         reactor.watch(wake.as_fd(), Token::new(Part::Nic, WAKE, 0), Interest::READ)?;
+        tell_losses(wake.try_clone()?);
         Ok(Self { reactor, nics: BTreeMap::new(), next: 0, wake })
     }
 
@@ -144,6 +150,8 @@ impl Nics {
             waits: None,
             pairs,
             wake,
+            mtu: None,
+            rarp: None,
             standby: false,
             control,
         };
@@ -215,7 +223,8 @@ impl Nics {
     pub fn ready(&mut self, ready: Ready, net: &mut Net, binding: &mut Binding) -> Vec<Happened> {
         if ready.token.object == WAKE {
             let _ = nix::unistd::read(self.wake.as_fd(), &mut [0; 8]);
-            let mut happened = self.faults();
+            let mut happened = self.losses(net, binding);
+            happened.append(&mut self.faults());
             let waiting = self.nics.values_mut().filter(|nic| nic.state.control.more);
             happened.extend(waiting.flat_map(|nic| nic.control(net, binding)));
             return happened;
@@ -224,8 +233,12 @@ impl Nics {
         if ready.token.role == KICK {
             return nic.control(net, binding);
         }
+        let before = nic.state.stopped.is_some();
         let stays = nic.serve(&ready, &self.reactor, net, binding);
         let mut happened: Vec<Happened> = nic.look_for_lost_positions().into_iter().collect();
+        if let Some((ring, why)) = nic.state.stopped.as_ref().filter(|_| !before) {
+            happened.push(Happened::Stopped(nic.name.clone(), *ring, why.clone()));
+        }
         if std::mem::take(&mut nic.state.standby) {
             happened.push(Happened::Standby(nic.name.clone()));
         }
@@ -270,6 +283,22 @@ impl Nics {
         if let Some(nic) = self.nics.values_mut().find(|nic| nic.client == client) {
             nic.state.control.armed = true;
         }
+    }
+
+    /// Nics whose guest's memory was taken away: zero memory stands in for it, and no ring goes on with that.
+    fn losses(&mut self, net: &mut Net, binding: &mut Binding) -> Vec<Happened> {
+        let mut all = Vec::new();
+        for nic in self.nics.values_mut().filter(|nic| nic.state.stopped.is_none()) {
+            if !nic.link.as_ref().is_some_and(|(_, session)| session.lost()) {
+                continue;
+            }
+            Plug { client: nic.client, nic: &mut nic.state, net, binding }.clear();
+            let why = "the guest's memory was taken away (its file was shortened)".to_owned();
+            tracing::warn!("nic '{}': {why}", nic.name);
+            nic.state.stopped = Some((0, why.clone()));
+            all.push(Happened::Stopped(nic.name.clone(), 0, why));
+        }
+        all
     }
 
     /// Rings that workers stopped.
@@ -344,26 +373,42 @@ impl Nic {
             return false;
         }
         let mut plug = Plug { client: self.client, nic: &mut self.state, net, binding };
+        let stays = Self::talk(&self.name, (connection, session), reactor, &mut plug);
+        // What was started is started now: all that a burst of messages brought, at once.
+        if stays {
+            settle(&self.name, &mut plug);
+        }
+        stays
+    }
+
+    fn talk(
+        name: &str,
+        (connection, session): (&mut Connection, &mut Session),
+        reactor: &Reactor,
+        plug: &mut Plug<'_>,
+    ) -> bool {
         // A VMM that never pauses leaves time for others: its socket stays ready, and its turn comes again.
         for _ in 0..MESSAGES {
             match connection.read() {
-                Read::Message(message) => match session.handle(message, &mut plug) {
-                    Ok(None) => warn_refused(&self.name, session),
+                Read::Message(message) => match session.handle(message, plug) {
+                    Ok(None) => warn_refused(name, session),
                     Ok(Some(reply)) => {
-                        warn_refused(&self.name, session);
+                        warn_refused(name, session);
+                        // An answer says that it is done.
+                        settle(name, plug);
                         if !connection.reply(reply, reactor) {
                             return false;
                         }
                     }
                     Err(error) => {
-                        tracing::warn!("nic '{}': {error}; the connection is closed", self.name);
+                        tracing::warn!("nic '{name}': {error}; the connection is closed");
                         return false;
                     }
                 },
                 Read::Later => return true,
                 Read::End => return false,
                 Read::Bad(error) => {
-                    tracing::warn!("nic '{}': {error}; the connection is closed", self.name);
+                    tracing::warn!("nic '{name}': {error}; the connection is closed");
                     return false;
                 }
             }
@@ -391,8 +436,8 @@ impl Nic {
             plug.clear();
             drop(connection);
         }
-        self.state.accepted = None;
-        self.state.waits = None;
+        let NicState { accepted, mtu, rarp, waits, .. } = &mut self.state;
+        (*accepted, *mtu, *rarp, *waits) = (None, None, None, None);
     }
 }
 
@@ -415,6 +460,14 @@ impl NicState {
 fn tell_config(session: &Session) {
     if let Some(channel) = session.channel().filter(|_| session.hears_of_config()) {
         let _ = send(channel.as_raw_fd(), &config_changed(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+    }
+}
+
+/// Runs what was started.
+fn settle(name: &str, plug: &mut Plug<'_>) {
+    if let Err((ring, why)) = plug.settle() {
+        tracing::error!("nic '{name}': ring {ring} could not be started: {why}");
+        plug.nic.stopped.get_or_insert((ring, why));
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct QueuePair {
     rings: [Option<RingConfig>; 2],
     /// The queue on its worker, while one of the rings runs.
     queue: Option<Running>,
+    /// The rings are others than those that run.
+    stale: bool,
     /// The pair's counters, for as long as the nic lives.
     counters: Arc<PortCounters>,
 }
@@ -69,43 +71,92 @@ pub(super) struct Plug<'a> {
 }
 
 impl Plug<'_> {
-    /// Takes a pair off its worker; its rings note where they stand.
-    fn unplug(&mut self, pair: usize) {
-        let Some(running) = self.nic.pairs.get_mut(pair).and_then(|p| p.queue.take()) else { return };
+    /// Takes pairs off their workers, all by one commit; their rings note where they stand.
+    fn unplug(&mut self, pairs: impl IntoIterator<Item = usize>) {
+        let mut gone = Vec::new();
+        for at in pairs {
+            if let Some(running) = self.nic.pairs.get_mut(at).and_then(|pair| pair.queue.take()) {
+                gone.push((at, running));
+            }
+        }
+        if gone.is_empty() {
+            return;
+        }
         self.set_queues();
         match self.binding.commit(self.net, Attachments::default()) {
             Ok(retired) => drop(retired),
             Err(error) => tracing::error!("{error}"),
         }
-        let Some(pair) = self.nic.pairs.get_mut(pair) else { return };
-        for (config, shared) in pair.rings.iter_mut().zip(&running.shared) {
-            if let (Some(config), Some(position)) = (config, shared.position()) {
-                config.position = position;
+        for (at, running) in gone {
+            let Some(pair) = self.nic.pairs.get_mut(at) else { continue };
+            for (config, shared) in pair.rings.iter_mut().zip(&running.shared) {
+                if let (Some(config), Some(position)) = (config, shared.position()) {
+                    config.position = position;
+                }
             }
+            pair.stale = true;
         }
     }
 
-    /// Puts a pair that is in use and has at least one ring onto a worker.
-    fn plug(&mut self, pair: usize) -> Result<(), String> {
-        if pair >= self.nic.pairs_in_use() && pair < self.nic.pairs.len() {
-            return Ok(());
+    /// Puts all pairs whose rings have changed onto workers: two commits at most, however many they are.
+    ///
+    /// # Errors
+    /// The first ring that does not run, and why.
+    pub(super) fn settle(&mut self) -> Result<(), (usize, String)> {
+        let stale = |(at, pair): (usize, &QueuePair)| pair.stale.then_some(at);
+        let stale: Vec<usize> = self.nic.pairs.iter().enumerate().filter_map(stale).collect();
+        let Some(&first) = stale.first() else { return Ok(()) };
+        // One of its rings runs already, and says where it stands only when it has stopped.
+        self.unplug(stale.iter().copied());
+        let mut attach = Attachments::default();
+        let mut result = Ok(());
+        for &at in &stale {
+            match self.plug(at) {
+                Ok(more) => attach.queues.extend(more.queues),
+                Err(why) => result = result.and(Err((2 * at, why))),
+            }
         }
-        let Some(place) = self.nic.pairs.get_mut(pair) else {
-            return Err(format!("there is no pair {pair}"));
-        };
+        if attach.queues.is_empty() {
+            return result;
+        }
+        self.set_queues();
+        if let Err(error) = self.binding.commit(self.net, attach) {
+            for at in stale {
+                if let Some(pair) = self.nic.pairs.get_mut(at) {
+                    pair.queue = None;
+                }
+            }
+            self.set_queues();
+            return Err((2 * first, error.desc));
+        }
+        result
+    }
+
+    /// Makes the queue of a pair that is in use and has at least one ring, for the next commit.
+    fn plug(&mut self, at: usize) -> Result<Attachments, String> {
+        let used = at < self.nic.pairs_in_use();
+        let Some(place) = self.nic.pairs.get_mut(at) else { return Ok(Attachments::default()) };
+        place.stale = false;
+        if !used {
+            return Ok(Attachments::default());
+        }
         let [receive, transmit] = &place.rings;
         if receive.is_none() && transmit.is_none() {
-            return Ok(());
+            return Ok(Attachments::default());
         }
         let wake = self.nic.wake.clone();
         let halves = nic::pair(transmit.as_ref(), receive.as_ref(), &wake, &self.nic.control.published)
             .map_err(|e| e.to_string())?;
         let (rx, tx) = (halves.rx, halves.tx);
         let counters = place.counters.clone();
+        if at == 0
+            && let Some(mac) = self.nic.rarp.take()
+        {
+            halves.rx_shared.announce(mac);
+        }
         let (queue, attach) = self.binding.place_one(Pair { rx, tx, fd: -1 }, counters);
         place.queue = Some(Running { queue, shared: [halves.tx_shared, halves.rx_shared] });
-        self.set_queues();
-        self.binding.commit(self.net, attach).map(drop).map_err(|e| e.desc)
+        Ok(attach)
     }
 
     /// Tells the model which pairs run.
@@ -118,16 +169,12 @@ impl Plug<'_> {
         }
     }
 
-    /// Runs the pairs that the driver uses, and no others.
+    /// Leaves the pairs that the driver uses to the next [`Plug::settle`], and takes all others off their workers.
     fn use_pairs(&mut self) {
         let used = self.nic.pairs_in_use();
-        (used..self.nic.pairs.len()).for_each(|pair| self.unplug(pair));
-        for pair in 0..used {
-            if self.nic.pairs.get(pair).is_some_and(|p| !p.runs())
-                && let Err(error) = self.plug(pair)
-            {
-                tracing::error!("nic: {error}");
-            }
+        self.unplug(used..self.nic.pairs.len());
+        for pair in self.nic.pairs.iter_mut().take(used) {
+            pair.stale |= !pair.runs();
         }
     }
 
@@ -147,6 +194,9 @@ impl Plug<'_> {
         }
         if served.pairs {
             self.use_pairs();
+            if let Err((ring, why)) = self.settle() {
+                tracing::error!("nic: ring {ring}: {why}");
+            }
         }
         self.nic.control.answer(&served);
         self.call_again();
@@ -170,11 +220,9 @@ impl Plug<'_> {
 
     /// Stops everything: the VMM has gone, or the nic goes.
     pub(super) fn clear(&mut self) {
-        for pair in 0..self.nic.pairs.len() {
-            self.unplug(pair);
-            if let Some(pair) = self.nic.pairs.get_mut(pair) {
-                pair.rings = [None, None];
-            }
+        self.unplug(0..self.nic.pairs.len());
+        for pair in &mut self.nic.pairs {
+            (pair.rings, pair.stale) = ([None, None], false);
         }
         self.nic.control.stop();
         self.nic.control.reset(self.nic.properties.mac);
@@ -200,7 +248,8 @@ impl Device for Plug<'_> {
         let up = self.net.client(self.client).is_some_and(|client| client.link_up);
         let Asked { filter, announce, .. } = &self.nic.control.asked;
         let config = self.nic.properties.config(up);
-        NetConfig { mac: filter.mac, status: config.status | u16::from(*announce) << 1, ..config }
+        let status = config.status | u16::from(*announce) << 1;
+        NetConfig { mac: filter.mac, status, mtu: self.nic.mtu.unwrap_or(config.mtu), ..config }
     }
 
     fn set_features(&mut self, accepted: u64) {
@@ -210,6 +259,7 @@ impl Device for Plug<'_> {
         self.show_address();
     }
 
+    /// It runs after the next [`Plug::settle`].
     fn start(&mut self, ring: usize, config: RingConfig) -> Result<(), String> {
         if self.nic.control_ring() == Some(ring) {
             self.nic.control.start(config, self.nic.properties.mac)?;
@@ -218,31 +268,28 @@ impl Device for Plug<'_> {
             self.call_again();
             return Ok(());
         }
-        let pair = ring / 2;
-        self.unplug(pair);
-        if let Some(place) = self.nic.pairs.get_mut(pair)
-            && let Some(slot) = place.rings.get_mut(ring % 2)
-        {
-            *slot = Some(config);
-        }
-        self.plug(pair)
+        let none = || format!("there is no ring {ring}");
+        let pair = self.nic.pairs.get_mut(ring / 2).ok_or_else(none)?;
+        *pair.rings.get_mut(ring % 2).ok_or_else(none)? = Some(config);
+        pair.stale = true;
+        Ok(())
+    }
+
+    fn stop_all(&mut self) {
+        self.unplug(0..self.nic.pairs.len());
     }
 
     fn stop(&mut self, ring: usize) -> Option<Position> {
         if self.nic.control_ring() == Some(ring) {
             return self.nic.control.stop();
         }
-        let pair = ring / 2;
-        self.unplug(pair);
-        let config = self.nic.pairs.get_mut(pair)?.rings.get_mut(ring % 2)?.take();
-        if let Err(error) = self.plug(pair) {
-            tracing::error!("nic: {error}");
-        }
+        self.unplug([ring / 2]);
+        let config = self.nic.pairs.get_mut(ring / 2)?.rings.get_mut(ring % 2)?.take();
         config.map(|config| config.position)
     }
 
     fn set_mtu(&mut self, mtu: u16) {
-        self.nic.properties.mtu = mtu;
+        self.nic.mtu = Some(mtu);
     }
 
     fn set_mac(&mut self, mac: [u8; 6]) {
@@ -251,8 +298,15 @@ impl Device for Plug<'_> {
         self.show_address();
     }
 
-    // The engine has no way to send a frame of our own toward a peer, so neighbours learn from the guest's next frame.
-    fn send_rarp(&mut self, _mac: [u8; 6]) {}
+    /// Sent by the worker of the first pair: it passes filters and is counted as the guest's own.
+    fn send_rarp(&mut self, mac: [u8; 6]) {
+        self.nic.rarp = Some(mac);
+        let Some(pair) = self.nic.pairs.first() else { return };
+        let Some(Running { queue, shared: [_, transmit] }) = &pair.queue else { return };
+        transmit.announce(mac);
+        self.binding.plane.wake(queue.worker);
+        self.nic.rarp = None;
+    }
 
     fn set_status(&mut self, status: u8) {
         if status == 0 {
@@ -266,3 +320,6 @@ impl Device for Plug<'_> {
         self.nic.stopped = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,6 +108,13 @@ impl Engine {
         self.load.remove(worker);
     }
 
+    /// Makes a worker take a turn soon: there is something that no file of its tells of.
+    pub fn wake(&self, worker: usize) {
+        if let Some(worker) = self.workers.get(worker) {
+            worker.waker.wake();
+        }
+    }
+
     /// A name for a new queue.
     #[must_use]
     pub fn queue_id(&self) -> QueueId {

@@ -44,6 +44,8 @@ pub enum SharedError {
     Full,
 }
 
+pub use super::sigbus::tell_losses;
+
 /// A mapped range of a file that somebody else owns and may shorten; then [`SharedMap::lost`] says so, and zero memory
 /// stands in. Unmapped when dropped.
 #[derive(Debug)]
@@ -110,14 +112,6 @@ impl SharedMap {
     const fn address(&self) -> NonNull<c_void> {
         self.base.cast()
     }
-}
-
-/// Whether a file is memory, and has `end` bytes at least.
-///
-/// # Errors
-/// It is not, or it has not.
-pub fn check_size(fd: &OwnedFd, end: u64) -> Result<(), SharedError> {
-    stat_of(fd, end).map(|_| ())
 }
 
 fn stat_of(fd: &OwnedFd, end: u64) -> Result<FileStat, SharedError> {

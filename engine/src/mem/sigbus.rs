@@ -7,12 +7,15 @@
 #![allow(unsafe_code)] // a signal handler
 
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Once, OnceLock};
 
 /// Mappings watched at a time, in the whole process: a VMM has about ten a nic, and 509 if it uses all that it may.
 const SLOTS: usize = 16384;
+
+static ONE: u64 = 1;
 
 /// One mapping. `turn` is odd while the slot is written, so that the handler never acts on half of two mappings.
 struct Slot {
@@ -49,6 +52,15 @@ impl Slot {
         fence(Ordering::Acquire);
         (turn.is_multiple_of(2) && self.turn.load(Ordering::Relaxed) == turn).then_some(found)
     }
+}
+
+/// Written to when memory was taken away.
+static ALARM: OnceLock<OwnedFd> = OnceLock::new();
+
+/// From now on the eventfd tells of memory that was taken away: somebody then asks each mapping. Only the first one given counts; it must
+/// not block.
+pub fn tell_losses(event: OwnedFd) {
+    let _ = ALARM.set(event);
 }
 
 static TABLE: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
@@ -129,6 +141,10 @@ fn cover(address: usize) -> bool {
         let covered = unsafe { libc::mmap(base as *mut libc::c_void, len, protection, flags, -1, 0) };
         if covered != libc::MAP_FAILED {
             slot.lost.store(true, Ordering::Release);
+            if let Some(alarm) = ALARM.get() {
+                // SAFETY: eight bytes of our own to a file that is never closed.
+                unsafe { libc::write(alarm.as_raw_fd(), (&raw const ONE).cast(), size_of::<u64>()) };
+            }
             return true;
         }
     }

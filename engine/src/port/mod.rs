@@ -69,8 +69,8 @@ pub enum Source {
     File(crate::uring::FileId),
 }
 
-/// What keeps a worker that is about to sleep from it, as one of its queues sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What keeps a worker that is about to sleep from it, as one of its queues sees it; the most wakeful is the greatest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Doze {
     /// The outside will wake the worker.
     Sleep,
@@ -144,6 +144,15 @@ pub trait TxQueue: Send {
 
     /// As [`RxQueue::stop`].
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool;
+
+    /// The worker is about to sleep while frames wait for this receiver: ask for a wake-up when it makes room, then look once more.
+    /// [`Doze::Nap`] where nobody can promise one.
+    fn doze(&mut self) -> Doze {
+        Doze::Nap
+    }
+
+    /// The worker is awake: no wake-ups, please.
+    fn rise(&mut self) {}
 
     /// Whether frames wait for the receiver (it will signal; the worker may sleep).
     fn blocked(&self) -> bool {

@@ -28,17 +28,21 @@ pub trait Device {
     /// Why it cannot be run, for people. The ring then waits for another SET_VRING_KICK.
     fn start(&mut self, ring: usize, config: RingConfig) -> Result<(), String>;
 
+    /// All rings are about to be stopped, by a call for each: what that costs once may be paid here.
+    fn stop_all(&mut self) {}
+
     /// Stops a ring that was started. When this returns nobody touches its memory. Says where it stopped; None when
     /// that is not known, and it goes on from where it was started.
     fn stop(&mut self, ring: usize) -> Option<Position>;
 
-    /// The VMM's upper bound for what the guest sends (NET_SET_MTU), 68 to 65535 bytes.
+    /// The VMM's upper bound for what the guest sends (NET_SET_MTU), 68 to 65535 bytes. The configuration space shows it; frames are
+    /// not measured by it, as other back-ends do not.
     fn set_mtu(&mut self, mtu: u16);
 
     /// The driver wrote a MAC address to the configuration space (before virtio 1.0 it may).
     fn set_mac(&mut self, mac: [u8; 6]);
 
-    /// The guest has moved here and does not announce itself: tell its neighbours.
+    /// The guest has moved here and does not announce itself: tell its neighbours, by a RARP frame of that address.
     fn send_rarp(&mut self, mac: [u8; 6]);
 
     /// The device status changed (virtio 1.3, 2.1). At 0 rings are stopped before.

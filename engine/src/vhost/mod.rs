@@ -18,8 +18,8 @@
 //! Message numbers and layouts are those of the `vhost` crate; the source is QEMU's "Vhost-user Protocol" document.
 //!
 //! Left out: post-copy, and IOTLB messages (no `VIRTIO_F_IOMMU_PLATFORM`: a guest's own IOMMU in front of this device
-//! would cost each address a lookup that may have to wait for the VMM). In-flight regions are exchanged and kept, but not
-//! written: buffers are used in the order in which they came, so a split ring goes on from its used index without them.
+//! would cost each address a lookup that may have to wait for the VMM). In-flight regions are
+//! written as far as that says more than the rings do (`virtq/inflight.rs`): a packed ring goes on from there when its back-end was killed.
 
 mod base;
 mod device;

@@ -3,12 +3,15 @@
 use super::base;
 use super::error::ProtocolError;
 use crate::mem::guest::GuestMemory;
-use crate::virtq::{F_EVENT_IDX, F_RING_PACKED, Position, RingConfig};
+use crate::virtq::{F_EVENT_IDX, F_RING_PACKED, InflightRing, Position, RingConfig};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use vhost::vhost_user::message::VhostUserVringAddr;
+
+/// Flag of a packed descriptor: the device's wrap counter (virtio 1.3, 2.8.1).
+const PACKED_USED: u16 = 1 << 15;
 
 /// Entries of a ring at most.
 const LONGEST: u32 = 32768;
@@ -69,6 +72,8 @@ pub(super) struct Ring {
     pub(super) enabled: bool,
     /// The device runs it.
     pub(super) running: bool,
+    /// The device has run it in this session.
+    pub(super) ran: bool,
 }
 
 /// Whether a size suits a format.
@@ -98,6 +103,7 @@ impl Ring {
         ring: usize,
         features: u64,
         memory: &Arc<GuestMemory>,
+        inflight: Option<&InflightRing>,
     ) -> Result<Option<RingConfig>, ProtocolError> {
         let (Some(size), Some(addresses)) = (self.size, self.addresses) else { return Ok(None) };
         let packed = features & F_RING_PACKED != 0;
@@ -108,6 +114,8 @@ impl Ring {
         let base = self.base;
         let position = match self.position {
             Some(position) => position,
+            // What a back-end that was killed wrote says more than a front-end that could not ask it.
+            None if let Some(position) = self.left(size, addresses.desc, memory, inflight) => position,
             None if packed => {
                 let position = base.map_or(Position::START, base::packed);
                 if went_on(memory, addresses.desc, size, position) {
@@ -131,11 +139,28 @@ impl Ring {
             avail,
             used,
             used_log: addresses.log.filter(|_| memory.logs()),
+            inflight: inflight.cloned(),
             position,
             kick: self.kick.clone(),
             call: self.call.clone(),
             err: self.err.clone(),
         }))
+    }
+
+    /// Where the back-end before us left a packed ring.
+    fn left(
+        &self,
+        size: u16,
+        desc: u64,
+        memory: &GuestMemory,
+        inflight: Option<&InflightRing>,
+    ) -> Option<Position> {
+        let inflight = inflight.filter(|_| !self.ran)?;
+        inflight.resume(size, |slot, wrap| {
+            // The flag is the device's counter where it used the descriptor, also when the driver has made it available again since.
+            let flags = desc.checked_add(16 * u64::from(slot) + 14).and_then(|at| memory.u16_at_user(at));
+            slot < size && flags.is_some_and(|flags| (flags & PACKED_USED != 0) == wrap)
+        })
     }
 
     /// What GET_VRING_BASE answers.

@@ -158,7 +158,7 @@ impl Session {
             Kind::GET_CONFIG => return get_config(message, device).map(Some),
             Kind::SET_CONFIG => set_config(message, device)?,
             Kind::GET_INFLIGHT_FD => return self.get_inflight_fd(message).map(Some),
-            Kind::SET_INFLIGHT_FD => self.set_inflight_fd(message)?,
+            Kind::SET_INFLIGHT_FD => self.set_inflight_fd(message, device)?,
             other => return Err(ProtocolError::NotOffered(other)),
         }
         Ok(None)

@@ -1,6 +1,7 @@
 //! A ring as it was agreed on: where it lies, how large it is, where it stands.
 
 use super::fault::RingFault;
+use super::inflight::InflightRing;
 use crate::mem::guest::GuestMemory;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -23,6 +24,8 @@ pub struct RingConfig {
     pub used: NonNull<u8>,
     /// Guest address of `used`, while writes to it are to be logged (packed: those to `desc`, too).
     pub used_log: Option<u64>,
+    /// Where the device notes how far it used the ring, for the one that comes after it.
+    pub inflight: Option<InflightRing>,
     /// Where it goes on.
     pub position: Position,
     /// The driver writes here when it has made buffers available; without one the ring is looked at by timer.

@@ -14,6 +14,7 @@ pub mod hostile;
 mod ids;
 mod index;
 mod indirect;
+pub mod inflight;
 mod notify;
 #[cfg(any(test, fuzzing))]
 pub mod oracle;
@@ -24,6 +25,7 @@ pub mod testing;
 pub use config::{Position, RingConfig};
 pub use fault::RingFault;
 pub use found::{CHAIN_SEGMENTS, CHAINS, Chain, Found};
+pub use inflight::InflightRing;
 
 /// A descriptor continues in another.
 pub(crate) const DESC_NEXT: u16 = 1;

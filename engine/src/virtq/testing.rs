@@ -67,6 +67,7 @@ impl Rig {
             avail,
             used,
             used_log: None,
+            inflight: None,
             position: Position::START,
             kick: None,
             call: None,

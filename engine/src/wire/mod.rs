@@ -9,4 +9,5 @@ pub mod eth;
 pub mod headers;
 pub mod ip;
 pub mod l4;
+pub mod rarp;
 pub mod vnet_hdr;

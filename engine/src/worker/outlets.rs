@@ -11,7 +11,7 @@ use crate::offload::Offload;
 use crate::port::backlog::Backlog;
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::lanes::Lanes;
-use crate::port::{Queue, QueueId, Turn, TxQueue};
+use crate::port::{Doze, Queue, QueueId, Turn, TxQueue};
 use crate::switch::Outlet;
 use crate::topology::plan::{FilterStep, Target};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub(super) struct TxSlot {
     dirty: bool,
     /// On the list of waiting slots.
     waiting: bool,
+    /// On the list of full slots.
+    full: bool,
 }
 
 impl TxSlot {
@@ -41,7 +43,7 @@ impl TxSlot {
         backlog: Backlog,
         owed: Box<[u64]>,
     ) -> Self {
-        Self { id, tx, counters, lanes, backlog, owed, dirty: false, waiting: false }
+        Self { id, tx, counters, lanes, backlog, owed, dirty: false, waiting: false, full: false }
     }
 
     /// Drops what waits, because the port goes.
@@ -109,6 +111,10 @@ pub(super) struct Outlets {
     pub(super) dirty: Vec<u32>,
     /// Slots whose backlog is not empty or whose receiver is blocked.
     pub(super) waiting: Vec<u32>,
+    /// Slots that took less in this turn than there was for them.
+    pub(super) full: Vec<u32>,
+    /// Frames wait in this turn for something else than a receiver of this worker.
+    pub(super) elsewhere: bool,
     /// One past the highest filter slot ever used.
     pub(super) filters_top: usize,
     /// Frames that filters kept since the source began.
@@ -133,15 +139,63 @@ impl Outlets {
                 turn.pool.reclaim();
             }
             if full || turn.pool.low() {
+                self.elsewhere = true;
                 return 0;
             }
             let under_way = lanes.map_or(0, |l| l.under_way(self.index));
-            return LANE_FRAMES.saturating_sub(under_way) as usize;
+            let room = LANE_FRAMES.saturating_sub(under_way) as usize;
+            self.elsewhere |= room == 0;
+            return room;
         }
-        match self.slot(to) {
+        let room = match self.slot(to) {
             Some(slot) if slot.backlog.is_empty() => slot.tx.room(turn, BURST),
             Some(_) => 0,
             None => usize::MAX,
+        };
+        if room == 0 {
+            self.fill(to.slot);
+        }
+        room
+    }
+
+    /// Notes that a slot has no room.
+    #[cold]
+    fn fill(&mut self, slot: u32) {
+        if let Some(Some(s)) = self.tx.get_mut(slot as usize)
+            && !s.full
+        {
+            s.full = true;
+            self.full.push(slot);
+        }
+    }
+
+    /// A new turn: nothing is known to be full.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        self.elsewhere = false;
+        while let Some(slot) = self.full.pop() {
+            if let Some(Some(s)) = self.tx.get_mut(slot as usize) {
+                s.full = false;
+            }
+        }
+    }
+
+    /// Asks the receivers that frames wait for to wake the worker when they make room; what the most wakeful of them says.
+    pub(super) fn doze(&mut self) -> Doze {
+        let mut all = if self.elsewhere { Doze::Nap } else { Doze::Sleep };
+        for &slot in self.full.iter().chain(&self.waiting) {
+            let Some(Some(s)) = self.tx.get_mut(slot as usize) else { continue };
+            all = all.max(s.tx.doze());
+        }
+        all
+    }
+
+    /// No more wake-ups from them.
+    pub(super) fn rise(&mut self) {
+        for &slot in self.full.iter().chain(&self.waiting) {
+            if let Some(Some(s)) = self.tx.get_mut(slot as usize) {
+                s.tx.rise();
+            }
         }
     }
 
@@ -185,6 +239,7 @@ impl Outlets {
             // There is room: this worker is the only producer. All copies are of its pool.
             sent += self.links.send(worker, dest, copies).0;
         }
+        self.elsewhere |= disposed < mask.count();
         lanes.count_drop(index, DropReason::NoBuffer, (disposed - sent) as u64);
         lanes.sent(index, sent as u64);
         self.wakers.nudge(worker);
@@ -268,6 +323,7 @@ impl Outlets {
     pub(super) fn forget(&mut self, slot: u32) {
         self.waiting.retain(|s| *s != slot);
         self.dirty.retain(|s| *s != slot);
+        self.full.retain(|s| *s != slot);
     }
 
     /// Publishes what was written.
@@ -329,6 +385,9 @@ impl Outlet for Outlets {
             mask.count()
         };
         self.touch(to.slot);
+        if !left.is_empty() {
+            self.fill(to.slot);
+        }
         disposed
     }
 

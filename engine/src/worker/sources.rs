@@ -15,11 +15,13 @@ pub(super) struct RxSlot {
     file: Option<FileId>,
     /// In the list of active slots.
     active: bool,
+    /// Its frames wait for somebody: its own news change nothing.
+    pub(super) blocked: bool,
 }
 
 impl RxSlot {
     pub(super) fn new(id: u64, rx: Box<dyn RxQueue>, counters: Arc<PortCounters>, fd: RawFd) -> Self {
-        Self { id, rx, counters, fd, file: None, active: false }
+        Self { id, rx, counters, fd, file: None, active: false, blocked: false }
     }
 }
 
@@ -96,16 +98,14 @@ impl Sources {
         }
     }
 
-    /// Asks the rings that are looked at every turn for wake-ups; what the most wakeful of them says.
+    /// Asks the rings that are looked at every turn, and are not blocked, for wake-ups; what the most wakeful of them says.
     pub(super) fn doze(&mut self) -> Doze {
         let mut all = Doze::Sleep;
         for &slot in &self.polled {
             let Some(Some(s)) = self.rx.get_mut(slot as usize) else { continue };
-            all = match (all, s.rx.doze()) {
-                (Doze::Stay, _) | (_, Doze::Stay) => Doze::Stay,
-                (Doze::Nap, _) | (_, Doze::Nap) => Doze::Nap,
-                _ => Doze::Sleep,
-            };
+            if !s.blocked {
+                all = all.max(s.rx.doze());
+            }
         }
         all
     }
@@ -113,7 +113,9 @@ impl Sources {
     /// No more wake-ups from those rings.
     pub(super) fn rise(&mut self) {
         for &slot in &self.polled {
-            if let Some(Some(s)) = self.rx.get_mut(slot as usize) {
+            if let Some(Some(s)) = self.rx.get_mut(slot as usize)
+                && !s.blocked
+            {
                 s.rx.rise();
             }
         }

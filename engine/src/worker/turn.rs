@@ -113,6 +113,8 @@ impl Worker {
             offload: Offload::new(),
             dirty: Vec::with_capacity(MAX_SLOTS),
             waiting: Vec::with_capacity(MAX_SLOTS),
+            full: Vec::with_capacity(MAX_SLOTS),
+            elsewhere: false,
             filters_top: 0,
             filtered: 0,
         };
@@ -163,6 +165,7 @@ impl Worker {
     fn turn(&mut self, now: u64) -> Done {
         let mut done = Done { changed: self.adopt(now), ..Done::default() };
         self.parts.io.poll();
+        self.out.begin();
         let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
         while let Some(file) = turn.io.take_ready() {
             self.sources.wake(file);
@@ -315,6 +318,8 @@ impl Worker {
             done.frames += frames;
             done.blocked |= blocked;
             if more {
+                // It has something and neither gave it nor waits for anybody known.
+                self.out.elsewhere |= frames == 0 && !blocked;
                 i += 1;
             } else {
                 self.sources.deactivate(i);
@@ -338,6 +343,7 @@ impl Worker {
     fn source(&mut self, now: u64, slot: u32) -> (u64, bool, bool) {
         let index = self.parts.index;
         let Some(Some(source)) = self.sources.rx.get_mut(slot as usize) else { return (0, false, false) };
+        source.blocked = false;
         let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
         let Some(entry) = self.routes.entry(index, slot as usize, source.id) else {
             return (0, false, false);
@@ -347,7 +353,9 @@ impl Worker {
             // A flood needs a send for each leg.
             None => turn.io.send_room() / (entry.legs as usize).max(1),
         };
+        source.blocked = want == 0;
         if want == 0 {
+            self.out.elsewhere |= entry.only.is_none();
             return (0, true, true);
         }
         self.burst.clear();
@@ -366,6 +374,7 @@ impl Worker {
         }
         source.counters.rx.frames.add(taken as u64);
         source.counters.rx.bytes.add(self.burst.bytes(taken));
+        source.blocked = taken == 0;
         self.lent.push((Lender::Source(slot), Mask::first(taken)));
         (taken as u64, taken < self.burst.len(), true)
     }
@@ -424,19 +433,21 @@ impl Worker {
             return;
         }
         self.parts.io.announce();
-        let rings = self.sources.doze();
-        // A blocked receiver signals, but not every kernel queue does: look again after a while.
+        // A receiver that is full may promise to signal, but not every kernel queue does: then look again after a while.
+        let asked = self.sources.doze().max(self.out.doze());
         let blocked = blocked || !self.out.waiting.is_empty() || !self.sources.active.is_empty();
         if self.out.links.waiting()
             || self.parts.stop.load(Ordering::Relaxed)
-            || (!blocked && (rings == Doze::Stay || self.anything_waits()))
+            || asked == Doze::Stay
+            || (!blocked && self.anything_waits())
         {
             self.parts.io.rise();
         } else {
             self.housekeeping(now);
-            self.parts.io.sleep((blocked || rings != Doze::Sleep).then_some(LOOK_AGAIN));
+            self.parts.io.sleep((asked == Doze::Nap).then_some(LOOK_AGAIN));
         }
         self.sources.rise();
+        self.out.rise();
         self.parts.reader.wake();
         self.empty_turns = 0;
     }

@@ -89,9 +89,9 @@ impl<R: DriverRing> Guest<R> {
         let at = ring.seg(0, 0).addr;
         let mut desc = at.to_le_bytes().to_vec();
         desc.extend([2, 0, 0, 0, 1, 0, 0, 0]); // two bytes, NEXT, descriptor 0
-        assert_eq!(pwrite(&self.memory, &desc, ring.desc.cast_signed()), Ok(16));
+        assert_eq!(pwrite(&self.memory, &desc, ring.at[0].cast_signed()), Ok(16));
         let next = [0, 0, 2, 0, 0, 0, 0, 0]; // behind one command, descriptor 0
-        assert_eq!(pwrite(&self.memory, &next, ring.avail.cast_signed()), Ok(8));
+        assert_eq!(pwrite(&self.memory, &next, ring.at[1].cast_signed()), Ok(8));
         ring.kick.write(1).expect("a kick");
     }
 

@@ -126,6 +126,9 @@ impl State {
         if let Some(bits) = nic.state.accepted {
             entry.insert("features".into(), format!("{bits:#x}").into());
         }
+        if let Some(mtu) = nic.state.mtu {
+            entry.insert("mtu".into(), mtu.into());
+        }
         entry.insert("rings".into(), nic.rings().into_iter().map(ring).collect());
         entry
     }

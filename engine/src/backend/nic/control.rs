@@ -6,10 +6,10 @@ use super::command::{Bytes, Command, HEADER};
 use super::rx::notify;
 use crate::burst::Seg;
 use crate::mem::guest::GuestMemory;
+use crate::uring::Bell;
 use crate::virtq::packed::PackedDevice;
 use crate::virtq::split::SplitDevice;
 use crate::virtq::{DeviceRing, F_RING_PACKED, Found, Position, RingConfig, RingFault};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// What a command is answered with: done.
@@ -30,7 +30,7 @@ pub struct ControlQueue {
     ring: Ring,
     found: Found,
     memory: Arc<GuestMemory>,
-    call: Option<Arc<OwnedFd>>,
+    call: Option<Bell>,
 }
 
 impl ControlQueue {
@@ -44,7 +44,12 @@ impl ControlQueue {
         } else {
             Ring::Split(SplitDevice::new(config)?)
         };
-        Ok(Self { ring, found: Found::new(), memory: config.memory.clone(), call: config.call.clone() })
+        Ok(Self {
+            ring,
+            found: Found::new(),
+            memory: config.memory.clone(),
+            call: config.call.as_ref().map(Bell::new),
+        })
     }
 
     /// Lets `execute` do at most `most` commands and answers each, with an error for what is none or was not done. The answers show
@@ -68,7 +73,7 @@ impl ControlQueue {
             Ring::Packed(ring) => ring.publish(),
         };
         if told {
-            notify(self.call.as_deref());
+            notify(self.call.as_mut());
         }
     }
 

@@ -12,6 +12,7 @@ use crate::virtq::{DeviceRing, F_RING_PACKED, Position, RingConfig, RingFault};
 use crossbeam::atomic::AtomicCell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What control learns from a ring that a worker runs.
 #[derive(Debug)]
@@ -22,11 +23,21 @@ pub struct Shared {
     fault: AtomicCell<Option<RingFault>>,
     /// An eventfd that is written to when it does.
     wake: Arc<OwnedFd>,
+    /// The address to announce toward the peer, above it a bit that says that there is one.
+    rarp: AtomicU64,
 }
+
+/// Stands above an address.
+const THERE: u64 = 1 << 48;
 
 impl Shared {
     fn new(wake: &Arc<OwnedFd>) -> Arc<Self> {
-        Arc::new(Self { stopped: AtomicCell::new(None), fault: AtomicCell::new(None), wake: wake.clone() })
+        Arc::new(Self {
+            stopped: AtomicCell::new(None),
+            fault: AtomicCell::new(None),
+            wake: wake.clone(),
+            rarp: AtomicU64::new(0),
+        })
     }
 
     /// Where the ring stood when its queue came back.
@@ -39,6 +50,30 @@ impl Shared {
     #[must_use]
     pub fn fault(&self) -> Option<RingFault> {
         self.fault.load()
+    }
+
+    /// Makes the queue send a RARP frame of `mac` toward its peer, as if the guest had, when it is served next.
+    pub fn announce(&self, mac: [u8; 6]) {
+        let [a, b, c, d, e, f] = mac;
+        self.rarp.store(THERE | u64::from_be_bytes([0, 0, a, b, c, d, e, f]), Ordering::Release);
+    }
+
+    /// Whether something is to be announced.
+    #[inline]
+    pub(super) fn announces(&self) -> bool {
+        self.rarp.load(Ordering::Relaxed) != 0
+    }
+
+    /// What is to be announced.
+    pub(super) fn announcement(&self) -> Option<[u8; 6]> {
+        let word = self.rarp.load(Ordering::Acquire);
+        let [_, _, mac @ ..] = word.to_be_bytes();
+        (word & THERE != 0).then_some(mac)
+    }
+
+    /// It has gone.
+    pub(super) fn announced(&self) {
+        self.rarp.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn stop(&self, position: Position) {

@@ -9,9 +9,12 @@ use crate::mem::guest::GuestMemory;
 use crate::port::counters::DropReason;
 use crate::port::{Doze, RxQueue, Source, Turn};
 use crate::uring::{Bell, FileId};
+use crate::virtq::inflight::{InflightRing, publish};
 use crate::virtq::{Access, CHAINS, Chain, DeviceRing, Found, RingConfig};
+use crate::wire::rarp;
 use crate::wire::vnet_hdr::VnetHdr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// Bytes of an Ethernet header.
@@ -31,7 +34,11 @@ pub(super) struct NicRx<R> {
     /// The kick as the worker watches it.
     file: Option<FileId>,
     call: Option<Bell>,
+    inflight: Option<InflightRing>,
     shared: Arc<Shared>,
+    /// A frame that announces the guest, and whether it is the one that is lent.
+    rarp: [u8; rarp::LEN],
+    announcing: bool,
     /// Keeps the memory of lent frames mapped.
     _memory: Option<Arc<GuestMemory>>,
 }
@@ -47,7 +54,10 @@ impl<R: DeviceRing> NicRx<R> {
             kick: config.kick.clone(),
             file: None,
             call: config.call.as_ref().map(Bell::new),
+            inflight: config.inflight.clone(),
             shared,
+            rarp: [0; rarp::LEN],
+            announcing: false,
             _memory: Some(config.memory.clone()),
         }
     }
@@ -63,9 +73,25 @@ impl<R: DeviceRing> NicRx<R> {
             kick: None,
             file: None,
             call: None,
+            inflight: None,
             shared,
+            rarp: [0; rarp::LEN],
+            announcing: false,
             _memory: None,
         }
+    }
+}
+
+impl<R> NicRx<R> {
+    /// Lends the frame that announces the guest, alone.
+    #[cold]
+    fn announce(&mut self, burst: &mut Burst) {
+        let Some(mac) = self.shared.announcement() else { return };
+        self.rarp = rarp::frame(mac);
+        let Some(at) = NonNull::new(self.rarp.as_mut_ptr()) else { return };
+        // SAFETY: the frame is this queue's own and stays as it is until the burst is given back.
+        let seg = unsafe { Seg::new(at, rarp::LEN as u32) };
+        self.announcing = burst.push(VnetHdr::NONE, &[seg]);
     }
 }
 
@@ -128,6 +154,9 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
     fn rx(&mut self, _turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
         self.lent = 0;
         self.found.clear();
+        if self.shared.announces() && want > 0 {
+            return self.announce(burst);
+        }
         let Some(ring) = &mut self.ring else { return };
         let looked = ring.look(want.min(CHAINS), Access::Read, &mut self.found);
         if let Err(fault) = looked
@@ -153,7 +182,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
                 None => {
                     ring.give(chain, 0);
                     self.malformed += 1;
-                    if ring.publish() {
+                    if publish(ring, self.inflight.as_ref()) {
                         notify(self.call.as_mut());
                     }
                     break;
@@ -168,10 +197,16 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
     }
 
     fn release(&mut self, _turn: &mut Turn<'_>, taken: usize) {
+        if std::mem::take(&mut self.announcing) {
+            if taken > 0 {
+                self.shared.announced();
+            }
+            return;
+        }
         let Some(ring) = &mut self.ring else { return };
         ring.give_all(self.found.chains().iter().take(taken.min(self.lent)).map(|chain| (chain, 0)));
         self.lent = 0;
-        if ring.publish() {
+        if publish(ring, self.inflight.as_ref()) {
             notify(self.call.as_mut());
         }
     }
@@ -199,6 +234,9 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
     }
 
     fn doze(&mut self) -> Doze {
+        if self.shared.announces() {
+            return Doze::Stay;
+        }
         let Some(ring) = &mut self.ring else { return Doze::Sleep };
         ring.want_kicks(true);
         match ring.available(1) {

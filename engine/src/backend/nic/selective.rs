@@ -6,7 +6,7 @@ use super::published::Published;
 use super::tx::NicTx;
 use crate::burst::{Burst, Mask};
 use crate::port::counters::{DropReason, PortCounters};
-use crate::port::{Caps, Turn, TxQueue};
+use crate::port::{Caps, Doze, Turn, TxQueue};
 use crate::virtq::DeviceRing;
 use std::sync::Arc;
 
@@ -101,6 +101,14 @@ impl<R: DeviceRing> TxQueue for SelectiveTx<R> {
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
         self.tx.stop(turn)
+    }
+
+    fn doze(&mut self) -> Doze {
+        self.tx.doze()
+    }
+
+    fn rise(&mut self) {
+        self.tx.rise();
     }
 
     fn blocked(&self) -> bool {

@@ -2,8 +2,8 @@ use super::{Halves, Mode, NetFeatures, Published, RxFilter, pair};
 use crate::burst::Burst;
 use crate::mem::arena::{Arena, ArenaConfig};
 use crate::mem::pool::{Pool, PoolSize};
-use crate::port::Turn;
 use crate::port::counters::{DropReason, PortCounters};
+use crate::port::{Doze, Turn};
 use crate::uring::{FdIo, IoMode};
 use crate::virtq::packed::PackedDriver;
 use crate::virtq::split::SplitDriver;
@@ -353,6 +353,77 @@ fn offloads_follow_what_the_guest_asks_for() {
     assert_eq!(caps(Net::GUEST_CSUM | Net::GUEST_TSO6), (true, false, true, false));
     assert_eq!(caps(0), (false, false, false, false));
     assert_eq!(caps(Net::GUEST_OFFLOADS), (true, true, true, false));
+}
+
+/// A receive ring with a kick, and a worker that began with it.
+fn receiver_with_kick<V: DriverRing>(format: Format) -> Two<V> {
+    let mut two = Two::<V>::new(format, 8, MERGEABLE, 2048);
+    two.receiver.rig.config.kick = Some(wake());
+    two.to = pair(None, Some(&two.receiver.rig.config), &wake(), &Arc::default()).unwrap();
+    two.to.tx.start(&mut Turn { now: 0, io: &mut two.world.io, pool: &mut two.world.pool });
+    two
+}
+
+/// Posts a receive buffer; whether a kick is asked for.
+fn kicks<V: DriverRing>(ring: &mut Ring<V>, token: u32) -> bool {
+    let addr = ring.rig.buffer(token as usize * ring.stride);
+    assert!(ring.driver.add(&[DriverSeg { addr, len: 2048 }], 0, token));
+    ring.driver.publish()
+}
+
+fn full_rings_ask_for_kicks<V: DriverRing>(format: Format) {
+    let mut two = receiver_with_kick::<V>(format);
+    two.sender.send(0, &frame(60, 1), &[]);
+    two.sender.send(1, &frame(5000, 2), &[]);
+    assert_eq!(two.hop(), (0, 0));
+    assert_eq!(two.to.tx.doze(), Doze::Sleep);
+    assert!(kicks(&mut two.receiver, 0), "a sleeping worker hears of the first buffer");
+    assert_eq!(two.to.tx.doze(), Doze::Stay);
+    two.to.tx.rise();
+    assert!(!kicks(&mut two.receiver, 1), "nobody kicks a worker that is awake");
+    // One buffer for the first frame; one is too few for the second.
+    assert_eq!(two.hop(), (2, 1));
+    assert_eq!(two.to.tx.doze(), Doze::Sleep);
+    assert!(kicks(&mut two.receiver, 2));
+    assert_eq!(two.to.tx.doze(), Doze::Stay);
+    two.to.tx.rise();
+    kicks(&mut two.receiver, 3);
+    assert_eq!(two.hop(), (1, 1));
+    // Without a kick to watch somebody must look.
+    let mut deaf = pair(None, Some(&two.sender.rig.config), &wake(), &Arc::default()).unwrap();
+    deaf.tx.start(&mut Turn { now: 0, io: &mut two.world.io, pool: &mut two.world.pool });
+    assert_ne!(deaf.tx.doze(), Doze::Sleep);
+    let mut turn = Turn { now: 0, io: &mut two.world.io, pool: &mut two.world.pool };
+    assert!(two.to.tx.stop(&mut turn));
+}
+
+#[test]
+fn full_receive_rings_ask_for_kicks_before_a_sleep() {
+    full_rings_ask_for_kicks::<SplitDriver>(Format::Split);
+    full_rings_ask_for_kicks::<PackedDriver>(Format::Packed);
+}
+
+#[test]
+fn a_guest_is_announced_once_by_a_frame_of_its_own() {
+    let mut two = Two::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 2048);
+    two.from.rx_shared.announce([2, 0, 0, 0, 0, 9]);
+    two.sender.send(0, &frame(60, 1), &[]);
+    assert_eq!(two.from.rx.doze(), Doze::Stay);
+    assert_eq!(two.hop(), (0, 0), "not before there is room");
+    two.receiver.post(0, 2048);
+    two.receiver.post(1, 2048);
+    assert_eq!(two.hop(), (1, 1));
+    assert_eq!(two.receiver.receive().unwrap().0, crate::wire::rarp::frame([2, 0, 0, 0, 0, 9]));
+    assert_eq!(two.hop(), (1, 1));
+    assert_eq!(two.receiver.receive().unwrap().0, frame(60, 1));
+    // Also where only the other ring runs.
+    two.to.rx_shared.announce([2, 0, 0, 0, 0, 8]);
+    two.world.burst.clear();
+    let mut turn = Turn { now: 0, io: &mut two.world.io, pool: &mut two.world.pool };
+    two.to.rx.rx(&mut turn, 64, &mut two.world.burst);
+    assert_eq!(two.world.burst.len(), 1);
+    two.to.rx.release(&mut turn, 1);
+    assert_eq!(two.to.rx.doze(), Doze::Sleep);
 }
 
 proptest! {

@@ -9,10 +9,12 @@ use super::rx::notify;
 use crate::burst::{Burst, Frame, Mask};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::{DropReason, PortCounters};
-use crate::port::{Caps, Turn, TxQueue};
-use crate::uring::Bell;
+use crate::port::{Caps, Doze, Turn, TxQueue};
+use crate::uring::{Bell, FileId};
+use crate::virtq::inflight::{InflightRing, publish};
 use crate::virtq::{Access, CHAINS, Chain, DeviceRing, Found, RingConfig, RingFault};
 use crate::wire::vnet_hdr::VnetHdr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// The transmitting half of a nic's queue pair.
@@ -29,7 +31,13 @@ pub(super) struct NicTx<R> {
     too_long: u64,
     /// Frames for a ring that does not run.
     stopped: u64,
+    /// Chains that there were when a frame needed more.
+    starved: usize,
+    kick: Option<Arc<OwnedFd>>,
+    /// The kick as the worker watches it.
+    file: Option<FileId>,
     call: Option<Bell>,
+    inflight: Option<InflightRing>,
     shared: Arc<Shared>,
     memory: Option<Arc<GuestMemory>>,
 }
@@ -50,7 +58,9 @@ impl<R: DeviceRing> NicTx<R> {
         this.ring = ring;
         this.features = features;
         this.size = config.size;
+        this.kick = config.kick.clone();
         this.call = config.call.as_ref().map(Bell::new);
+        this.inflight = config.inflight.clone();
         this.memory = Some(config.memory.clone());
         this
     }
@@ -66,7 +76,11 @@ impl<R: DeviceRing> NicTx<R> {
             bytes: 0,
             too_long: 0,
             stopped: 0,
+            starved: 0,
+            kick: None,
+            file: None,
             call: None,
+            inflight: None,
             shared,
             memory: None,
         }
@@ -114,7 +128,10 @@ impl<R: DeviceRing> NicTx<R> {
                 Put::Short if self.found.chains().len() >= CHAINS.min(usize::from(self.size)) => {
                     self.too_long += u64::from(frame.weight);
                 }
-                Put::Short => break,
+                Put::Short => {
+                    self.starved = self.found.chains().len();
+                    break;
+                }
                 Put::Never => {
                     self.too_long += u64::from(frame.weight);
                 }
@@ -249,7 +266,10 @@ fn put_any(found: &Found, features: &Features, burst: &Burst, frame: &Frame) -> 
 }
 
 impl<R: DeviceRing> TxQueue for NicTx<R> {
-    fn start(&mut self, _turn: &mut Turn<'_>) {}
+    fn start(&mut self, turn: &mut Turn<'_>) {
+        // As for the other half: without it a full ring is looked at by timer.
+        self.file = self.kick.as_ref().and_then(|kick| turn.io.watch(kick.as_fd()).ok());
+    }
 
     fn caps(&self) -> Caps {
         self.features.caps
@@ -276,6 +296,7 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
             self.stopped += frames.map(|frame| u64::from(frame.weight)).sum::<u64>();
             return mask.count();
         };
+        self.starved = 0;
         if self.found.chains().len() < mask.count() {
             // Segments of a large frame are more than were asked for. A fault is met again below.
             let _ = ring.look(mask.count() - self.found.chains().len(), Access::Write, &mut self.found);
@@ -299,7 +320,7 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
 
     fn flush(&mut self, _turn: &mut Turn<'_>) {
         if let Some(ring) = &mut self.ring
-            && ring.publish()
+            && publish(ring, self.inflight.as_ref())
         {
             notify(self.call.as_mut());
         }
@@ -318,7 +339,32 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
         }
     }
 
-    fn stop(&mut self, _turn: &mut Turn<'_>) -> bool {
+    fn doze(&mut self) -> Doze {
+        let Some(ring) = &mut self.ring else { return Doze::Stay };
+        ring.want_kicks(true);
+        match ring.available(self.starved + 1) {
+            Ok(n) if n > self.starved => Doze::Stay,
+            Ok(_) if self.file.is_some() => Doze::Sleep,
+            Ok(_) => Doze::Nap,
+            // A fault is found, and named, in the next turn.
+            Err(_) => Doze::Stay,
+        }
+    }
+
+    fn rise(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.want_kicks(false);
+        }
+    }
+
+    fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
+        if let Some(file) = self.file {
+            if !turn.io.close(file) {
+                return false;
+            }
+            turn.io.remove(file);
+            self.file = None;
+        }
         if let Some(ring) = self.ring.take() {
             self.shared.stop(ring.position());
         }

@@ -217,6 +217,7 @@ fn ring(
         avail,
         used,
         used_log: None,
+        inflight: None,
         position: Position::START,
         kick: Some(event()?),
         call: Some(event()?),
@@ -225,7 +226,7 @@ fn ring(
 }
 
 /// Writes to an eventfd. One that is full has told it already.
-pub(super) fn notify(event: Option<&OwnedFd>) {
+fn notify(event: Option<&OwnedFd>) {
     if let Some(event) = event {
         let _ = nix::unistd::write(event, &1u64.to_ne_bytes());
     }

@@ -1,13 +1,13 @@
 //! From the device: lends frames where it wrote them, in our receive buffers.
 
 use super::buffers::Buffers;
-use super::open::{Report, notify};
+use super::open::Report;
 use super::options::Agreed;
 use crate::burst::{BURST, Burst, MAX_FRAME, Seg};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::DropReason;
 use crate::port::{Doze, RxQueue, Source, Turn};
-use crate::uring::FileId;
+use crate::uring::{Bell, FileId};
 use crate::virtq::{DriverRing, RingConfig, RingFault};
 use crate::wire::vnet_hdr::VnetHdr;
 use std::collections::VecDeque;
@@ -35,7 +35,7 @@ pub(super) struct VhostUserRx<R> {
     malformed: u64,
     /// What the device did wrong, behind the frames that arrived before.
     broken: Option<RingFault>,
-    kick: Option<Arc<OwnedFd>>,
+    kick: Option<Bell>,
     call: Option<Arc<OwnedFd>>,
     /// The call as the worker watches it.
     file: Option<FileId>,
@@ -77,7 +77,7 @@ impl<R: DriverRing> VhostUserRx<R> {
             frames: 0,
             malformed: 0,
             broken: None,
-            kick: config.kick.clone(),
+            kick: config.kick.as_ref().map(Bell::new),
             call: config.call.clone(),
             file: None,
             report,
@@ -176,8 +176,10 @@ impl<R: DriverRing> VhostUserRx<R> {
             let Some((token, _)) = self.arrived.pop_front() else { break };
             ring.add(&[self.buffers.seg(token, self.buffers.len())], 0, token);
         }
-        if ring.publish() {
-            notify(self.kick.as_deref());
+        if ring.publish()
+            && let Some(kick) = &mut self.kick
+        {
+            kick.ring();
         }
     }
 

@@ -3,16 +3,16 @@
 #![allow(unsafe_code)] // writes the shared region
 
 use super::buffers::Buffers;
-use super::open::{Report, notify};
+use super::open::Report;
 use super::options::Agreed;
 use crate::backend::nic::copy::copy;
 use crate::burst::{BURST, Burst, Frame, Mask};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Turn, TxQueue};
+use crate::uring::Bell;
 use crate::virtq::{DriverRing, RingConfig, RingFault};
 use crate::wire::vnet_hdr::VnetHdr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Buffers of one size, and which of them are free.
@@ -45,7 +45,7 @@ pub(super) struct VhostUserTx<R> {
     too_long: u64,
     /// Frames for a ring that does not run.
     stopped: u64,
-    kick: Option<Arc<OwnedFd>>,
+    kick: Option<Bell>,
     report: Arc<Report>,
     /// Keeps the region mapped.
     _memory: Arc<GuestMemory>,
@@ -77,7 +77,7 @@ impl<R: DriverRing> VhostUserTx<R> {
             bytes: 0,
             too_long: 0,
             stopped: 0,
-            kick: config.kick.clone(),
+            kick: config.kick.as_ref().map(Bell::new),
             report,
             _memory: config.memory.clone(),
         }
@@ -183,8 +183,9 @@ impl<R: DriverRing> TxQueue for VhostUserTx<R> {
     fn flush(&mut self, _turn: &mut Turn<'_>) {
         if let Some(ring) = &mut self.ring
             && ring.publish()
+            && let Some(kick) = &mut self.kick
         {
-            notify(self.kick.as_deref());
+            kick.ring();
         }
     }
 

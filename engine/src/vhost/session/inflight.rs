@@ -1,35 +1,46 @@
 //! The in-flight region: memory that outlives a back-end and tells the next one which buffers it had.
 
 use super::Session;
-use crate::mem::shared::check_size;
+use crate::mem::shared::SharedMap;
+use crate::vhost::device::Device;
 use crate::vhost::error::ProtocolError;
 use crate::vhost::message::Message;
 use crate::vhost::reply::Reply;
+use crate::virtq::inflight::{PACKED, SPLIT};
+use crate::virtq::{F_RING_PACKED, InflightRing};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// Each ring's part starts at a multiple of this.
 const ALIGN: u64 = 64;
-/// Bytes of a ring's head and of one entry, as the specification lays them out for either format.
-const SPLIT: (u64, u64) = (16, 16);
-const PACKED: (u64, u64) = (32, 32);
 /// Bytes of a description, without and with the padding that C puts behind it.
 const SIZES: [usize; 2] = [20, 24];
 
 /// A region: `rings` parts of `entries` entries each, all zero until a back-end writes there.
 #[derive(Debug)]
 pub struct Inflight {
-    /// Its memory.
-    pub fd: OwnedFd,
-    /// Bytes.
-    pub size: u64,
-    /// Where it begins in the file.
-    pub offset: u64,
+    /// Its memory, from the first part on.
+    map: Arc<SharedMap>,
     /// Rings.
     pub rings: u16,
     /// Entries of each ring.
     pub entries: u16,
+}
+
+/// Bytes of one ring's part.
+fn part(entries: u16, packed: bool) -> u64 {
+    let (head, entry) = if packed { PACKED } else { SPLIT };
+    (head + entry * u64::from(entries)).next_multiple_of(ALIGN)
+}
+
+impl Inflight {
+    /// The part of a ring.
+    pub(super) fn ring(&self, at: usize, size: Option<u16>, features: u64) -> Option<InflightRing> {
+        let packed = features & F_RING_PACKED != 0;
+        let size = size.filter(|size| at < usize::from(self.rings) && *size <= self.entries)?;
+        InflightRing::new(&self.map, at as u64 * part(self.entries, packed), size, packed)
+    }
 }
 
 /// Size, offset, rings, entries.
@@ -63,8 +74,7 @@ impl Session {
                 format!("has {rings} rings of {entries} entries, where there are {}", self.rings.len());
             return Err(ProtocolError::Inflight(text));
         }
-        let (head, entry) = if self.packed().unwrap_or_default() { PACKED } else { SPLIT };
-        Ok(u64::from(rings) * (head + entry * u64::from(entries)).next_multiple_of(ALIGN))
+        Ok(u64::from(rings) * part(entries, self.packed().unwrap_or_default()))
     }
 
     pub(super) fn get_inflight_fd(&self, message: &Message) -> Result<Reply, ProtocolError> {
@@ -78,15 +88,22 @@ impl Session {
         Ok(reply)
     }
 
-    pub(super) fn set_inflight_fd(&mut self, message: &mut Message) -> Result<(), ProtocolError> {
+    pub(super) fn set_inflight_fd(
+        &mut self,
+        message: &mut Message,
+        device: &mut dyn Device,
+    ) -> Result<(), ProtocolError> {
         let Description(size, offset, rings, entries) = Description::of(message)?;
         let needed = self.inflight_size(rings, entries)?;
         let fd = message.file()?;
-        let end = offset.checked_add(size).filter(|_| size >= needed).ok_or_else(|| {
-            ProtocolError::Inflight(format!("has {size} bytes at {offset}, while {needed} are needed"))
-        })?;
-        check_size(&fd, end).map_err(|error| ProtocolError::Inflight(error.to_string()))?;
-        self.inflight = Some(Inflight { fd, size, offset, rings, entries });
+        if size < needed {
+            let text = format!("has {size} bytes at {offset}, while {needed} are needed");
+            return Err(ProtocolError::Inflight(text));
+        }
+        let map = SharedMap::new(&fd, offset, size);
+        let map = map.map_err(|error| ProtocolError::Inflight(error.to_string()))?;
+        self.pause_all(device);
+        self.inflight = Some(Inflight { map: Arc::new(map), rings, entries });
         Ok(())
     }
 }

@@ -28,6 +28,9 @@ impl Session {
 
     /// Stops every ring.
     pub(super) fn pause_all(&mut self, device: &mut dyn Device) {
+        if self.rings.iter().any(|ring| ring.running) {
+            device.stop_all();
+        }
         (0..self.rings.len()).for_each(|at| self.pause(at, device));
     }
 
@@ -49,7 +52,8 @@ impl Session {
         if ring.running || !ring.started || !(always || ring.enabled) {
             return Ok(());
         }
-        let config = match ring.config(at, features, &table) {
+        let inflight = self.inflight.as_ref().and_then(|region| region.ring(at, ring.size, features));
+        let config = match ring.config(at, features, &table, inflight.as_ref()) {
             Ok(Some(config)) => config,
             Ok(None) | Err(ProtocolError::Outside { .. } | ProtocolError::InUse { .. }) => return Ok(()),
             Err(error) => {
@@ -57,10 +61,13 @@ impl Session {
                 return Err(error);
             }
         };
+        if let Some(inflight) = inflight {
+            inflight.begin(config.size, config.position);
+        }
         // If the device cannot say where it stopped, it stopped here.
         ring.position = Some(config.position);
         match device.start(at, config) {
-            Ok(()) => ring.running = true,
+            Ok(()) => (ring.running, ring.ran) = (true, true),
             Err(reason) => {
                 ring.started = false;
                 return Err(ProtocolError::Start { ring: at, reason });
@@ -81,7 +88,7 @@ impl Session {
     fn inspect(&self, at: usize) -> Result<(), ProtocolError> {
         match (self.features(), &self.table, self.rings.get(at)) {
             (Some(features), Some(table), Some(ring)) if ring.started => {
-                ring.config(at, features, table).map(|_| ())
+                ring.config(at, features, table, None).map(|_| ())
             }
             _ => Ok(()),
         }

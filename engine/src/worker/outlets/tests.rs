@@ -21,6 +21,8 @@ fn worker(depth: usize) -> (Outlets, Outside, Arc<PortCounters>, Arc<Lanes>) {
         offload: Offload::new(),
         dirty: Vec::new(),
         waiting: Vec::new(),
+        full: Vec::new(),
+        elsewhere: false,
         filters_top: 0,
         filtered: 0,
     };
