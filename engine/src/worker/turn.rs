@@ -434,17 +434,17 @@ impl Worker {
         }
         self.parts.io.announce();
         // A receiver that is full may promise to signal, but not every kernel queue does: then look again after a while.
-        let asked = self.sources.doze().max(self.out.doze());
+        let (rings, full) = (self.sources.doze(), self.out.doze());
         let blocked = blocked || !self.out.waiting.is_empty() || !self.sources.active.is_empty();
         if self.out.links.waiting()
             || self.parts.stop.load(Ordering::Relaxed)
-            || asked == Doze::Stay
-            || (!blocked && self.anything_waits())
+            || full == Doze::Stay
+            || (!blocked && (rings == Doze::Stay || self.anything_waits()))
         {
             self.parts.io.rise();
         } else {
             self.housekeeping(now);
-            self.parts.io.sleep((asked == Doze::Nap).then_some(LOOK_AGAIN));
+            self.parts.io.sleep((rings.max(full) != Doze::Sleep).then_some(LOOK_AGAIN));
         }
         self.sources.rise();
         self.out.rise();
