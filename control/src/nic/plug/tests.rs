@@ -1,10 +1,13 @@
+use super::super::control::Control;
 use super::super::features::{MOST_PAIRS, NicProperties};
 use super::*;
 use crate::apply::fake::{FakeBackends, FakePlane, Log};
 use crate::model::Netdev;
+use crate::reactor::{Part, Reactor, Token};
 use engine::virtq::testing::{Format, Rig};
 use nix::sys::eventfd::EventFd;
 use serde_json::Map;
+use std::rc::Rc;
 
 /// A nic, and what it needs to run.
 struct Bench {
@@ -23,6 +26,7 @@ impl Bench {
         let mut net = Net::new();
         let dev = Netdev { driver: "nic", queues: Vec::new(), info: Vec::new(), connected: false };
         let client = net.add_nic("n0", dev, None, Map::new()).unwrap();
+        let reactor = Rc::new(Reactor::new().unwrap());
         let nic = NicState {
             properties: NicProperties::new([2, 0, 0, 0, 0, 1], MOST_PAIRS, &Map::new()),
             accepted: None,
@@ -32,6 +36,8 @@ impl Bench {
             mtu: None,
             rarp: None,
             standby: false,
+            waits: None,
+            control: Control::new([2, 0, 0, 0, 0, 1], reactor, Token::new(Part::Nic, 0, 0)),
         };
         Self { net, binding, nic, client, log }
     }
