@@ -44,6 +44,25 @@ pub fn real_time_threads(pid: u32, priority: impl Fn(&str) -> i32) -> Result<()>
     Ok(())
 }
 
+/// Does something as a normal task, then goes on as before. To be used for waiting until a child has ended: the kernel's tidying of
+/// `/proc` after it spins until another thread that looks at the same entries is done, and on its CPU that one never runs beside a
+/// real-time task.
+pub fn ordinarily<T>(what: impl FnOnce() -> T) -> T {
+    let mut parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `parameters` is valid for the calls, which read how this thread is scheduled.
+    let policy = unsafe {
+        let known = libc::sched_getparam(0, &raw mut parameters) == 0;
+        if known { libc::sched_getscheduler(0) } else { libc::SCHED_OTHER }
+    };
+    if policy == libc::SCHED_OTHER {
+        return what();
+    }
+    let _ = schedule(0, libc::SCHED_OTHER, 0);
+    let done = what();
+    let _ = schedule(0, policy, parameters.sched_priority);
+    done
+}
+
 fn schedule(tid: libc::pid_t, policy: libc::c_int, priority: i32) -> Result<()> {
     let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: `parameters` is valid for the call, which only changes how a thread is scheduled.

@@ -1,6 +1,7 @@
 //! Child processes that end when their owner does, by their own pid.
 
 use crate::failure::{Context, Failure, Result};
+use crate::sched;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -117,14 +118,31 @@ impl Process {
 
     fn ends_within(&mut self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
-        loop {
-            match self.child.try_wait() {
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-                Ok(None) => return false,
-                _ => return true,
+        sched::ordinarily(|| {
+            loop {
+                match self.child.try_wait() {
+                    Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                    Ok(None) => return false,
+                    _ => return true,
+                }
             }
-        }
+        })
     }
+}
+
+/// Waits for the end of a child that was asked to end; kills it after `grace`.
+pub fn reap(child: &mut Child, grace: Duration) {
+    sched::ordinarily(|| {
+        let until = Instant::now() + grace;
+        while matches!(child.try_wait(), Ok(None)) {
+            if Instant::now() > until {
+                let _ = child.kill();
+                let _ = child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
 }
 
 impl Drop for Process {
@@ -133,10 +151,7 @@ impl Drop for Process {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.signal(Signal::SIGTERM);
             let _ = self.thaw();
-            if !self.ends_within(GRACE) {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-            }
+            reap(&mut self.child, GRACE);
         }
     }
 }

@@ -75,6 +75,11 @@ impl Shape {
         self.sizes.len().max(1) * self.flows.max(1)
     }
 
+    /// The flow of a variant.
+    pub(super) fn flow(&self, variant: usize) -> usize {
+        (variant / self.sizes.len().max(1)) % self.flows.max(1)
+    }
+
     /// Where the payload begins.
     #[must_use]
     pub fn payload_at(&self) -> usize {
@@ -89,7 +94,7 @@ impl Shape {
     pub(super) fn build(&self, variant: usize, partial: bool) -> Vec<u8> {
         let size = self.sizes.get(variant % self.sizes.len().max(1)).copied().unwrap_or(64);
         let size = size.max(self.payload_at() + 16);
-        let flow = (variant / self.sizes.len().max(1)) % self.flows.max(1);
+        let flow = self.flow(variant);
         let mut bytes = vec![0; HEADER + size];
         // A pattern that differs from variant to variant, so that a frame in the place of another is noticed.
         let mut state = variant as u64 ^ 0x9e37_79b9_7f4a_7c15;

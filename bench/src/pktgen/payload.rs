@@ -38,6 +38,51 @@ impl Payload for Plain {
     const WHOLE: bool = false;
 }
 
+/// IPv4 identifications that count up by one in each flow, as a host's connected socket sends them: what coalesces looks at them.
+#[derive(Debug)]
+pub(super) struct Idents {
+    /// Sum over each variant's IPv4 header, and its flow.
+    variants: Vec<(u16, usize)>,
+    /// The next one of each flow.
+    next: Vec<u16>,
+}
+
+/// Where the identification and the checksum of an untagged IPv4 frame are.
+const IDENT: usize = 14 + 4;
+const CHECK: usize = 14 + 10;
+
+impl Idents {
+    pub(super) fn new(shape: &Shape) -> Self {
+        let variant = |variant| {
+            let frame = shape.build(variant, true).split_off(HEADER);
+            let check =
+                frame.get(CHECK..CHECK + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_be_bytes);
+            (!check, shape.flow(variant))
+        };
+        Self { variants: (0..shape.variants()).map(variant).collect(), next: vec![0; shape.flows.max(1)] }
+    }
+}
+
+impl Payload for Idents {
+    const TOUCH: bool = true;
+    const WHOLE: bool = false;
+
+    // SAFETY: as the trait says.
+    #[inline]
+    unsafe fn mark(&mut self, frame: *mut u8, _len: usize, variant: u32) {
+        let Some(&(sum, flow)) = self.variants.get(variant as usize) else { return };
+        let Some(next) = self.next.get_mut(flow) else { return };
+        let total = u32::from(sum) + u32::from(*next);
+        let check = !((total & 0xffff) + (total >> 16)) as u16;
+        // SAFETY: a frame is longer than what is in front of its payload (`Shape::build`).
+        unsafe {
+            frame.add(IDENT).cast::<u16>().write_unaligned(next.to_be());
+            frame.add(CHECK).cast::<u16>().write_unaligned(check.to_be());
+        }
+        *next = next.wrapping_add(1);
+    }
+}
+
 /// The time of sending, in ticks, in every frame; read of every eighth.
 #[derive(Debug)]
 pub(super) struct Stamps {
@@ -74,12 +119,14 @@ impl Payload for Stamps {
         self.now = ticks();
     }
 
+    // SAFETY: as the trait says.
     #[inline]
     unsafe fn mark(&mut self, frame: *mut u8, _len: usize, _variant: u32) {
         // SAFETY: a frame is at least 16 bytes longer than what is in front of its payload (`Shape::build`).
         unsafe { frame.add(self.at).cast::<u64>().write_unaligned(self.now) };
     }
 
+    // SAFETY: as the trait says.
     #[inline]
     unsafe fn see(&mut self, frame: *const u8, len: usize) {
         self.seen = self.seen.wrapping_add(1);
@@ -118,6 +165,7 @@ impl Payload for Numbers {
     const TOUCH: bool = true;
     const WHOLE: bool = true;
 
+    // SAFETY: as the trait says.
     #[inline]
     unsafe fn mark(&mut self, frame: *mut u8, _len: usize, variant: u32) {
         // SAFETY: a frame is at least 16 bytes longer than what is in front of its payload (`Shape::build`).
@@ -128,6 +176,7 @@ impl Payload for Numbers {
         self.sent += 1;
     }
 
+    // SAFETY: as the trait says.
     unsafe fn see(&mut self, frame: *const u8, len: usize) {
         // SAFETY: by the caller's word; received buffers are the driver's until they are given back.
         let bytes = unsafe { std::slice::from_raw_parts(frame, len) };
@@ -171,6 +220,21 @@ mod tests {
             unsafe { numbers.see(frames[i].as_ptr(), frames[i].len()) };
         }
         assert_eq!((numbers.missing, numbers.changed), (2, 1), "1 and 3 did not come as themselves");
+    }
+
+    #[test]
+    fn identifications_count_up_and_headers_stay_right() {
+        let shape = Shape { kind: super::super::frame::Kind::Udp, flows: 2, ..Shape::default() };
+        let mut idents = Idents::new(&shape);
+        let sum = |ip: &[u8]| ip.chunks(2).fold(0u32, |sum, b| sum + u32::from(b[0]) * 256 + u32::from(b[1]));
+        for (i, variant) in [0, 1, 0, 0, 1].into_iter().enumerate() {
+            let mut bytes = frame(&shape, variant);
+            // SAFETY: the whole vector.
+            unsafe { idents.mark(bytes.as_mut_ptr(), bytes.len(), variant as u32) };
+            assert_eq!(bytes[18..20], [0, [0, 0, 1, 2, 1][i]]);
+            let total = sum(&bytes[14..34]);
+            assert_eq!((total & 0xffff) + (total >> 16), 0xffff, "all ones");
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::BURST;
 use super::end::End;
-use super::frame::Shape;
-use super::payload::{Numbers, Payload, Plain, Stamps};
+use super::frame::{Kind, Shape};
+use super::payload::{Idents, Numbers, Payload, Plain, Stamps};
 use crate::failure::Result;
 use engine::worker::clock::{Clock, ticks};
 use serde_json::{Value, json};
@@ -121,6 +121,9 @@ pub fn run(ends: &mut [End], shape: &Shape, clock: &Clock, slice: &Slice) -> Res
         let ns = 1e9 / clock.hz() as f64;
         report.latency_ns = Some([0.5, 0.99, 0.999, 1.0].map(|share| sum.quantile(share) as f64 * ns));
         Ok(report)
+    } else if shape.kind == Kind::Udp {
+        let mut all: Vec<Idents> = ends.iter().map(|_| Idents::new(shape)).collect();
+        turn(ends, clock, slice, &mut all, |_| {})
     } else {
         let mut all: Vec<Plain> = ends.iter().map(|_| Plain).collect();
         turn(ends, clock, slice, &mut all, |_| {})

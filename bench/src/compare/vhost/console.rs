@@ -1,7 +1,7 @@
 //! `dpdk-testpmd` with a prompt: commands and their answers over pipes. `stdbuf` makes it flush each line; a pseudo-terminal would
 //! do that too, but needs a kernel thread for every answer, which gets no CPU while both are polled.
 
-use crate::compare::process::preferred;
+use crate::compare::process::{preferred, reap};
 use crate::failure::{Context, Failure, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -122,15 +122,7 @@ impl Drop for Console {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         let _ = kill(pid, Signal::SIGCONT);
         let _ = kill(pid, Signal::SIGTERM);
-        let until = Instant::now() + Duration::from_secs(5);
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > until {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        reap(&mut self.child, Duration::from_secs(5));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::cases::Case;
 use super::console::{Console, Forwarded, Setup, port_sum};
 use crate::compare::lab::Lab;
-use crate::compare::process::preferred;
+use crate::compare::process::{preferred, reap};
 use crate::failure::{Context, Failure, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
@@ -164,15 +164,7 @@ impl Load for Pktgen {
 impl Drop for Pktgen {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        let until = Instant::now() + Duration::from_secs(2);
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > until {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        reap(&mut self.child, Duration::from_secs(2));
     }
 }
 
