@@ -202,16 +202,16 @@ impl<'w> Builder<'w> {
         }
         for ports in &self.world.hubs {
             for leg in ports {
-                let node = self.node(leg);
+                let node = self.node(leg, 0);
                 self.part.nodes.push(node);
             }
         }
         for client in &topology.clients {
             let ClientKind::Port { queues } = &client.kind else { continue };
             let worker = self.worker;
-            for queue in queues.iter().filter(|q| q.worker == worker) {
+            for (index, queue) in queues.iter().enumerate().filter(|(_, q)| q.worker == worker) {
                 if let Some(&slot) = self.world.slots.queues.get(&queue.id) {
-                    let entry = self.entry(client, queue.id);
+                    let entry = self.entry(client, index, queue.id);
                     if self.part.sources.len() <= slot as usize {
                         self.part.sources.resize(slot as usize + 1, None);
                     }
@@ -222,9 +222,9 @@ impl<'w> Builder<'w> {
         self.part
     }
 
-    /// The way of a frame that `sender` sends. Order of checks as QEMU `net/net.c`: the sender's link and peer, the
+    /// The way of a frame that queue `index` of `sender` sends. Order of checks as QEMU `net/net.c`: the sender's link and peer, the
     /// filters of both, the receiver's link.
-    fn node(&mut self, sender: &Client) -> Node {
+    fn node(&mut self, sender: &Client, index: usize) -> Node {
         let discard =
             |why, client: &Client| Node { step: 0, steps: 0, hop: Hop::Discard(why), client: client.id };
         if !sender.link_up {
@@ -237,7 +237,7 @@ impl<'w> Builder<'w> {
         self.steps(sender.filters.iter().filter(|f| f.tx).map(|f| f.id), false);
         self.steps(peer.filters.iter().rev().filter(|f| f.rx).map(|f| f.id), true);
         let steps = self.part.steps.len() as u32 - step;
-        Node { step, steps, hop: self.arrive(peer), client: peer.id }
+        Node { step, steps, hop: self.arrive(peer, index), client: peer.id }
     }
 
     fn steps(&mut self, filters: impl Iterator<Item = FilterId>, toward: bool) {
@@ -248,14 +248,14 @@ impl<'w> Builder<'w> {
         }
     }
 
-    /// What happens to a frame that reaches `receiver`.
-    fn arrive(&self, receiver: &Client) -> Hop {
+    /// What happens to a frame of a sender's queue `index` that reaches `receiver`.
+    fn arrive(&self, receiver: &Client, index: usize) -> Hop {
         if !receiver.link_up {
             return Hop::Discard(Discard::LinkDown);
         }
         match &receiver.kind {
             ClientKind::Port { queues } if receiver.connected => {
-                self.choose(queues).map_or(Hop::Discard(Discard::NotConnected), Hop::Port)
+                self.choose(queues, index).map_or(Hop::Discard(Discard::NotConnected), Hop::Port)
             }
             ClientKind::Port { .. } => Hop::Discard(Discard::NotConnected),
             ClientKind::HubPort { .. } => match self.world.places.get(&receiver.id) {
@@ -265,18 +265,23 @@ impl<'w> Builder<'w> {
         }
     }
 
-    /// The queue of a receiver that this worker uses: its own where it has one, else one chosen by its number. A
-    /// source belongs to one worker, so frames of a flow stay in order.
-    fn choose(&self, queues: &[QueueRef]) -> Option<Target> {
-        let own = queues.iter().find(|q| q.worker == self.worker);
-        let q = own.or_else(|| queues.get(self.worker % queues.len().max(1)))?;
+    /// The queue of a receiver that a sender's queue `index` uses: that of the same number if this worker runs it, as queues of
+    /// peers are joined in QEMU; else one of this worker's; else one chosen by the worker's number. A source uses one queue, so frames
+    /// of a flow stay in order.
+    fn choose(&self, queues: &[QueueRef], index: usize) -> Option<Target> {
+        let own = |q: &&QueueRef| q.worker == self.worker;
+        let count = queues.iter().filter(own).count();
+        let same = queues.get(index % queues.len().max(1)).filter(own);
+        let q = same
+            .or_else(|| queues.iter().filter(own).nth(index % count.max(1)))
+            .or_else(|| queues.get(self.worker % queues.len().max(1)))?;
         let slot = *self.world.slots.queues.get(&q.id)?;
         Some(Target { worker: q.worker as u32, slot, queue: q.id })
     }
 
-    fn entry(&mut self, client: &Client, queue: u64) -> Entry {
+    fn entry(&mut self, client: &Client, index: usize, queue: u64) -> Entry {
         let node = self.part.nodes.len() as u32;
-        let first = self.node(client);
+        let first = self.node(client, index);
         self.part.nodes.push(first);
         let filters = first.steps != 0;
         let mut entry = Entry { queue, node, only: None, legs: 0, filtered: filters, direct: false };
@@ -296,10 +301,31 @@ impl<'w> Builder<'w> {
                     let discards = reach.discards || !matches!(back, Hop::Port(_));
                     entry.filtered = filters || reach.filters;
                     entry.direct = !entry.filtered && !discards;
+                    if !entry.filtered {
+                        entry.only = entry.only.map(|only| self.spread(only, index));
+                    }
                 }
             }
         }
         entry
+    }
+
+    /// The only destination of a sender's queue `index`, where the way to it was found for the first one. Nodes of a hub's legs are
+    /// shared by all senders, so another queue has a node of its own.
+    fn spread(&mut self, (target, at): (Target, u32), index: usize) -> (Target, u32) {
+        let node = self.part.nodes[at as usize];
+        let queues = match self.world.clients.get(&node.client).map(|client| &client.kind) {
+            Some(ClientKind::Port { queues }) => queues,
+            _ => return (target, at),
+        };
+        match self.choose(queues, index) {
+            Some(other) if other != target => {
+                let own = self.part.nodes.len() as u32;
+                self.part.nodes.push(Node { step: 0, steps: 0, hop: Hop::Port(other), client: node.client });
+                (other, own)
+            }
+            _ => (target, at),
+        }
     }
 
     /// What a frame that enters `hub` can get to, its own port included.

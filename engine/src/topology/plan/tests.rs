@@ -142,3 +142,32 @@ fn a_source_prefers_the_receivers_queue_on_its_own_worker() {
     let plan = build(&t, &slots, 2);
     assert_eq!(entry(&plan, 0).only.map(|o| o.0), Some(Target { worker: 0, slot: 5, queue: 9 }));
 }
+
+#[test]
+fn queues_of_peers_are_joined_by_number_also_across_a_hub() {
+    let (mut t, mut slots) = hub_world(2, 0);
+    let queues = |first: u64| (0..4).map(|i| QueueRef { id: first + i, worker: i as usize % 2 }).collect();
+    (t.clients[0].kind, t.clients[2].kind) =
+        (ClientKind::Port { queues: queues(10) }, ClientKind::Port { queues: queues(20) });
+    for i in 0..4 {
+        slots.queues.extend([(10 + i, i as u32), (20 + i, 4 + i as u32)]);
+    }
+    let check = |t: &Topology, to: &dyn Fn(usize) -> u64, why: &str| {
+        let plan = build(t, &slots, 2);
+        for i in 0..4usize {
+            let part = &plan.workers[i % 2];
+            let (target, node) = part.sources[i].unwrap().only.unwrap();
+            let queue = to(i);
+            assert_eq!(target, Target { worker: (i % 2) as u32, slot: queue as u32 - 16, queue }, "{why}");
+            assert_eq!(part.nodes[node as usize].hop, Hop::Port(target));
+            assert_eq!(part.nodes[node as usize].client, ClientId(3));
+        }
+    };
+    check(&t, &|i| 20 + i as u64, "across a hub");
+    let ClientKind::Port { queues } = &mut t.clients[2].kind else { unreachable!() };
+    queues.truncate(2);
+    check(&t, &|i| 20 + i as u64 % 2, "fewer queues");
+    // Without the hub.
+    (t.clients[0].peer, t.clients[2].peer) = (Some(ClientId(3)), Some(ClientId(1)));
+    check(&t, &|i| 20 + i as u64 % 2, "a pair");
+}
