@@ -109,6 +109,17 @@ impl Seg {
         part.len()
     }
 
+    /// Copies the first `N` bytes, if there are as many. `N` is constant, so these are a few wide moves.
+    #[inline]
+    pub const fn copy_first<const N: usize>(&self, to: &mut [u8; N]) -> bool {
+        if N > self.len() {
+            return false;
+        }
+        // SAFETY: as `copy_to`; the run has that many bytes.
+        unsafe { std::ptr::copy_nonoverlapping(self.ptr(), to.as_mut_ptr(), N) };
+        true
+    }
+
     /// Adds the bytes to a checksum, where they lie.
     pub fn sum(&self, sum: &mut Sum) {
         // SAFETY: the constructor's contract keeps the run readable.

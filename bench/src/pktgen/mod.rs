@@ -2,7 +2,7 @@
 //! possible, so that what is measured is the other side. It is the load of `scripts/compare`, for us and for the peers alike.
 //!
 //! An [`End`] is where frames go in and come out. A [`slice::Slice`] is one measurement over all ends: as fast as the rings take
-//! frames (closed loop), or at a rate by the clock (open loop). [`payload::Payload`] says what each frame carries: nothing,
+//! frames (closed loop), or at a rate by the clock (open loop). `payload::Payload` says what each frame carries: nothing,
 //! the time, or a number and a pattern that the receiver checks.
 
 mod end;

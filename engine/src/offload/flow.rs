@@ -56,7 +56,10 @@ impl Candidate {
 
     /// Copies and classifies a frame. `tcp4`, `tcp6`, `udp`: kinds that the receiver takes large.
     pub(super) fn read(&mut self, burst: &Burst, frame: &Frame, takes: Takes) -> Class {
-        let copied = burst.copy_out(frame, 0, &mut self.head);
+        let copied = match burst.segs(frame) {
+            [first, ..] if first.copy_first(&mut self.head) => LOOK,
+            _ => burst.copy_out(frame, 0, &mut self.head),
+        };
         let head = self.head.get(..copied).unwrap_or(&[]);
         let Ok(at) = Headers::parse(head, frame.len()) else { return Class::Unknown };
         if at.net == Net::Other {
@@ -135,10 +138,12 @@ impl Candidate {
 
     /// A hash of the addresses and the ports behind them.
     fn hash(&self) -> u32 {
+        const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
         let from = self.at.l3 + if self.at.net == Net::V4 { V4_ADDRS } else { V6_ADDRS };
-        let mut hash = 0_u64;
-        for word in part(&self.head, from, self.at.l4 + 4).as_chunks::<4>().0 {
-            hash = (hash ^ u64::from(u32::from_ne_bytes(*word))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let ports = get32(&self.head, self.at.l4).unwrap_or(0);
+        let mut hash = u64::from(ports).wrapping_mul(MIX);
+        for word in part(&self.head, from, self.at.l4).as_chunks::<8>().0 {
+            hash = (hash ^ u64::from_ne_bytes(*word)).wrapping_mul(MIX);
             hash ^= hash >> 32;
         }
         hash as u32

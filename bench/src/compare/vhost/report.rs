@@ -84,8 +84,18 @@ impl Row {
 
     /// As bars.
     fn group(&self) -> Option<Group> {
-        let values = [("netdevd", self.ours?), ("testpmd", self.theirs?)];
+        let [ours, theirs] = sides(self.part);
+        let values = [(ours, self.ours?), (theirs, self.theirs?)];
         Some(Group { label: self.case.clone(), unit: self.unit, less: self.less, values: values.into() })
+    }
+}
+
+/// What the two sides of a part are called.
+fn sides(part: &str) -> [&'static str; 2] {
+    match part {
+        "coalesce" => ["netdevd", "a write each"],
+        "workers" => ["2 workers", "1 worker"],
+        _ => ["netdevd", "testpmd"],
     }
 }
 
@@ -97,7 +107,8 @@ pub fn tables(rows: &[Row]) -> String {
     parts.dedup();
     for part in parts {
         let mut table = Table::default();
-        table.row([part, "", "netdevd", "testpmd", "better", "95 %", "want", "n", ""]);
+        let [ours, theirs] = sides(part);
+        table.row([part, "", ours, theirs, "better", "95 %", "want", "n", ""]);
         rows.iter().filter(|row| row.part == part).for_each(|row| table.row(row.cells()));
         text.push_str(&format!("{table}\n"));
     }

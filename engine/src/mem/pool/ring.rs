@@ -2,7 +2,7 @@
 //!
 //! What crosses are the numbers of pool buffers, four to a word. One bit of a burst's first word says which lap of the
 //! ring it belongs to, so the consumer needs no index of the producer's. It writes no line either: how far it has read it
-//! says once in a quarter of the ring. A burst of up to [`FIRST`] frames thus moves one cache line, a longer one two.
+//! says once in a quarter of the ring. A burst of up to 24 frames thus moves one cache line, a longer one two.
 
 use super::PoolFrame;
 use crate::sync::{Arc, AtomicU64, Ordering, Padded};
