@@ -30,7 +30,7 @@ use crate::wait;
 mod control;
 
 /// Entries of each ring.
-const RING: u16 = 64;
+pub const RING: u16 = 64;
 /// Bytes of the guest's memory.
 const MEMORY: u64 = 1 << 21;
 /// What the front-end calls its memory.

@@ -156,7 +156,13 @@ fn goes_round(options: &str, queues: u64) {
     assert!(!dropped, "{options}: {}", client.ok("query-net-stats", json!({})));
     let ports = testpmd.end();
     for (this, other) in [(0, 1), (1, 0)] {
-        assert_eq!(nics[this].0, ports[this].1, "{options}: all that port {this} sent was received");
+        let mut books = || client.ok("query-net-stats", json!({}));
+        assert_eq!(
+            nics[this].0,
+            ports[this].1,
+            "{options}: all that port {this} sent was received; {}",
+            books()
+        );
         assert_eq!(nics[other].1, nics[this].0, "{options}: all of it went to the other nic");
     }
     // What circulated is now in the receive rings of both: the frames that it began with, not one more or less.

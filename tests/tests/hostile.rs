@@ -14,7 +14,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::json;
 use tests::daemon::{Daemon, Program};
-use tests::guest::{Guest, Part, Shape, borrow, message, send};
+use tests::guest::{Guest, Part, RING, Shape, borrow, message, send};
 use tests::nics::{Packed, SPLIT, Split, arrives, cross, frame, hub, plug, shown, socket};
 use tests::qmp::Qmp;
 use tests::wait::{self, PATIENCE};
@@ -194,9 +194,18 @@ fn receive_buffers_that_break_a_rule_stop_their_nic_when_a_frame_comes() {
         (0, 256, WRITE | NEXT, "loops or is too long"),
     ] {
         let mut bad: Split = plug(&daemon, "n2", SPLIT);
-        for i in 0..64u16 {
+        // A nic reads buffers before it has frames for them. So all are filled first, and come back bad.
+        bad.keep();
+        for n in 0..RING {
+            let sent = frame(100, n as u8);
+            assert_eq!(wait::until(PATIENCE, || d.send(&sent).then_some(())), Some(()));
+            arrives(&mut bad, &sent);
+        }
+        for i in 0..RING {
             bad.poke(0, Part::Descriptors, u64::from(i) * 16, &desc(addr, len, flags, i));
         }
+        bad.poke(0, Part::Available, 2, &(2 * RING).to_le_bytes());
+        bad.kick(0);
         assert_eq!(wait::until(PATIENCE, || d.send(&frame(100, 1)).then_some(())), Some(()));
         stopped(&mut client, "n2", reason);
     }
