@@ -46,11 +46,12 @@ impl Testpmd {
             command.args(["--vdev", &device]);
         }
         let queues = queues.to_string();
+        // Sixteen rings of 256 hold a buffer each in every entry, those of the transmit rings until DPDK needs the entry again.
         command.args([
             "--",
             "-i",
             "--nb-cores=1",
-            "--total-num-mbufs=4096",
+            "--total-num-mbufs=16384",
             "--rxq",
             &queues,
             "--txq",
@@ -82,6 +83,8 @@ impl Testpmd {
             let number = |name: &str| -> Option<u64> {
                 part.split(name).nth(1)?.split_whitespace().next()?.parse().ok()
             };
+            // Its receive rings would run dry for good, and the loop with them.
+            assert_eq!(number("RX-nombuf:"), Some(0), "testpmd has enough buffers: {text}");
             let both = number("RX-packets:").zip(number("TX-packets:"));
             both.unwrap_or_else(|| panic!("no statistics of port {port}: {text}"))
         })
