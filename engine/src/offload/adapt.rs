@@ -32,6 +32,8 @@ pub struct Adapted {
     pub left: Mask,
     /// Some frames are left for want of heads: submit, call [`Offload::reset`], then adapt `left` again.
     pub out_of_heads: bool,
+    /// Some frames joined others.
+    pub joined: bool,
 }
 
 /// The offload stage of one worker. All memory is allocated by [`Offload::new`].
@@ -121,7 +123,8 @@ impl Offload {
             }
         }
         self.out.flush(&mut sink);
-        Adapted { out_of_heads, ..Adapted::count(burst, mask, self.out.taken, self.out.begun, bad) }
+        let counted = Adapted::count(burst, mask, self.out.taken, self.out.begun, bad);
+        Adapted { out_of_heads, joined: runs, ..counted }
     }
 
     /// Forgets all heads. Call it when nothing that `sink` was given is still to be read: after the turn's submission.
@@ -199,6 +202,7 @@ impl Adapted {
             drops: [(DropReason::BadOffload, frames(bad)), (DropReason::TxFull, frames(torn))],
             left: Mask(mask.0 & !(taken | torn | bad)),
             out_of_heads: false,
+            joined: false,
         }
     }
 }

@@ -4,10 +4,10 @@
 //! its flow cannot join, so the order within each flow stays. Frames that join nothing stay what they are.
 
 use super::BadOffload;
-use super::flow::{Candidate, Class, Takes};
+use super::flow::{Candidate, Class, LOOK, Takes};
 use super::heads::Heads;
 use super::pieces::Pieces;
-use crate::burst::{BURST, Burst, Mask};
+use crate::burst::{BURST, Burst, Frame, Mask};
 use crate::port::Caps;
 use crate::wire::bytes::{part, put16};
 use crate::wire::checksum::Sum;
@@ -24,6 +24,8 @@ const MAX_PACKET: usize = 65535;
 const MAX_PARTS: usize = 256;
 /// Chains of the flow table; a power of two.
 const CHAINS: usize = 64;
+/// Frames whose heads are loaded ahead: they come from another CPU, and one wait for each would cost more than reading them.
+const AHEAD: usize = 8;
 /// No run.
 const NONE: u8 = u8::MAX;
 
@@ -54,6 +56,8 @@ struct Run {
 pub(super) struct Coalescer {
     runs: Box<[Run; BURST]>,
     used: usize,
+    /// The run of the last frame that had one.
+    last: u8,
     /// First run of each chain of flows with one hash.
     chains: [u8; CHAINS],
     /// For each frame that starts a run of two or more, that run.
@@ -82,6 +86,7 @@ impl Coalescer {
         Self {
             runs: Box::new([run; BURST]),
             used: 0,
+            last: NONE,
             chains: [NONE; CHAINS],
             starts: [NONE; BURST],
             merged: 0,
@@ -97,14 +102,21 @@ impl Coalescer {
 
     /// Finds the runs among the selected frames of `burst`, after [`Coalescer::clear`]. True when there is one of two frames or more.
     pub(super) fn plan(&mut self, burst: &Burst, mask: Mask, takes: Takes) -> bool {
+        let frames = burst.frames();
+        let load = |frame: &Frame| burst.segs(frame).first().map_or((), |head| head.prefetch(LOOK));
+        frames.iter().take(AHEAD).for_each(load);
         for i in mask.iter() {
+            frames.iter().skip(i + AHEAD).take(1).for_each(load);
+            if self.goes_on(burst, i) {
+                continue;
+            }
             // One run a frame at most, so there is always one left to read into.
             let (Some(frame), Some(slot)) = (burst.frames().get(i), self.runs.get_mut(self.used)) else {
                 break;
             };
             match slot.head.read(burst, frame, takes) {
                 Class::Outside => {}
-                Class::Unknown => self.chains = [NONE; CHAINS],
+                Class::Unknown => (self.chains, self.last) = ([NONE; CHAINS], NONE),
                 class => self.place(burst, i, class),
             }
         }
@@ -113,8 +125,30 @@ impl Coalescer {
 
     /// Forgets all runs.
     pub(super) fn clear(&mut self) {
-        (self.used, self.merged, self.joined) = (0, 0, 0);
+        (self.used, self.last, self.merged, self.joined) = (0, NONE, 0, 0);
         self.chains = [NONE; CHAINS];
+    }
+
+    /// Adds frame `i` to the run of the frame before it, if it goes on with it by the bytes of its headers. In a bulk flow nearly all do, and
+    /// are not taken apart.
+    #[inline]
+    fn goes_on(&mut self, burst: &Burst, i: usize) -> bool {
+        let (old, free) = self.runs.split_at_mut(self.used);
+        let (Some(run), Some(new)) = (old.get_mut(usize::from(self.last)), free.first_mut()) else {
+            return false;
+        };
+        let Some(frame) = burst.frames().get(i).filter(|_| run.open && run.verified) else { return false };
+        let [seg] = burst.segs(frame) else { return false };
+        if !seg.copy_first(&mut new.head.head) || !run.head.precedes(&new.head.head, frame) {
+            return false;
+        }
+        (new.head.at, new.head.len) = (run.head.at, run.head.len);
+        let fits = run.follows(&new.head, 1);
+        if fits {
+            run.take(&new.head, i, 1, Class::Joins);
+            self.joined |= 1 << i;
+        }
+        fits
     }
 
     /// Puts frame `i`, whose headers were read into the next free run, where it belongs.
@@ -137,6 +171,7 @@ impl Coalescer {
                     let start = run.frames.trailing_zeros() as usize;
                     self.joined |= 1 << i;
                     self.merged |= 1 << start;
+                    self.last = at;
                     if let Some(s) = self.starts.get_mut(start) {
                         *s = at;
                     }
@@ -149,7 +184,7 @@ impl Coalescer {
         if class == Class::Joins {
             new.begin(i, burst.segs(frame).len());
             new.chain = *first;
-            *first = self.used as u8;
+            (*first, self.last) = (self.used as u8, self.used as u8);
             self.used += 1;
         }
     }
@@ -203,6 +238,11 @@ impl Run {
 
     /// Whether `next`, of the same flow, continues this run.
     fn may_take(&self, next: &Candidate, parts: usize) -> bool {
+        self.follows(next, parts) && self.head.alike(next)
+    }
+
+    /// Whether `next` comes next by what counts up, and there is room for it.
+    fn follows(&self, next: &Candidate, parts: usize) -> bool {
         let follows = match self.head.at.transport {
             Transport::Tcp => next.seq() == self.next_seq,
             _ => self.count < MAX_DATAGRAMS,
@@ -212,7 +252,6 @@ impl Run {
             && next.len <= self.head.len
             && self.head.at.payload - self.head.at.l3 + self.len + next.len <= MAX_PACKET
             && self.parts + parts < MAX_PARTS
-            && self.head.alike(next)
     }
 
     /// Takes in frame `i`.

@@ -20,11 +20,13 @@ mod flow;
 mod heads;
 mod out;
 mod pieces;
+mod search;
 mod segment;
 #[cfg(test)]
 mod testing;
 
 pub use adapt::{Adapted, Offload};
+pub use search::Search;
 
 /// The virtio-net header asks for what cannot be done, or contradicts the frame's headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

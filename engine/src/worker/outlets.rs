@@ -7,7 +7,7 @@ use super::sources::RxSlot;
 use crate::burst::{BURST, Burst, Mask};
 use crate::filter::{Direction, Filter};
 use crate::mem::pool::{Pool, PoolFrame};
-use crate::offload::Offload;
+use crate::offload::{Offload, Search};
 use crate::port::backlog::Backlog;
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::lanes::Lanes;
@@ -26,6 +26,7 @@ pub(super) struct TxSlot {
     pub(super) backlog: Backlog,
     /// Frames in the backlog that each other worker is to be told of, once it is empty.
     owed: Box<[u64]>,
+    search: Search,
     /// Written this turn: to be flushed and settled.
     dirty: bool,
     /// On the list of waiting slots.
@@ -43,7 +44,8 @@ impl TxSlot {
         backlog: Backlog,
         owed: Box<[u64]>,
     ) -> Self {
-        Self { id, tx, counters, lanes, backlog, owed, dirty: false, waiting: false, full: false }
+        let search = Search::default();
+        Self { id, tx, counters, lanes, backlog, owed, search, dirty: false, waiting: false, full: false }
     }
 
     /// Drops what waits, because the port goes.
@@ -62,13 +64,16 @@ impl TxSlot {
 
     /// Gives the selected frames to the queue, adapted to what it can take; returns those that did not go.
     fn send(&mut self, turn: &mut Turn<'_>, offload: &mut Offload, burst: &Burst, mask: Mask) -> Mask {
-        let caps = self.tx.caps();
+        let caps = self.search.next(self.tx.caps());
         if Offload::fits_all(burst, mask, &caps) {
             let taken = self.tx.tx(turn, burst, mask);
             return split(mask, taken).1;
         }
         let tx = &mut self.tx;
         let adapted = offload.adapt(burst, mask, &caps, |out, all| tx.tx(turn, out, all));
+        if caps.coalesce {
+            self.search.looked(mask.count(), adapted.joined);
+        }
         for (reason, n) in adapted.drops {
             if n != 0 {
                 self.counters.count_drop(reason, n);

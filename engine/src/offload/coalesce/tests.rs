@@ -58,6 +58,45 @@ fn consecutive_frames_become_one_with_the_header_that_the_kernel_expects() {
     }
 }
 
+/// In one segment a frame may go the short way, by equal bytes; in several it never does.
+#[test]
+fn the_short_way_leads_where_the_long_one_does() {
+    let flow = Flow::udp4();
+    let mut frames = run(&flow, 100, 6, 200);
+    frames.iter_mut().for_each(|f| f.0 = flow.make_partial(&mut f.1));
+    let both = |frames: &[Lent]| (adapted(frames, 60_000, &LARGE), adapted(frames, 20, &LARGE));
+    let (short, long) = both(&frames);
+    assert_eq!((short.len(), &short), (1, &long));
+    for at in 0..flow.payload() {
+        for bit in 0..8 {
+            let mut bad = frames.clone();
+            bad[3].1[at] ^= 1 << bit;
+            let (short, long) = both(&bad);
+            assert_eq!(short, long, "bit {bit} of byte {at}");
+        }
+    }
+    let changes: [fn(&mut Lent); 7] = [
+        |f| f.0 = VnetHdr::NONE,
+        |f| f.0.csum_start += 1,
+        |f| f.0.gso_size = 1,
+        |f| f.0.flags = F_DATA_VALID,
+        |f| f.1.push(0),
+        |f| f.1.truncate(150),
+        // Another identification, with the checksum that goes with it.
+        |f| (f.1[19], f.1[25]) = (f.1[19] + 1, f.1[25].wrapping_sub(1)),
+    ];
+    for (i, change) in changes.iter().enumerate() {
+        let mut bad = frames.clone();
+        change(&mut bad[3]);
+        let (short, long) = both(&bad);
+        assert_eq!(short, long, "change {i}");
+    }
+    let mut many = run(&flow, 0, 64, 1400);
+    many.iter_mut().for_each(|f| f.0 = flow.make_partial(&mut f.1));
+    let (short, long) = (adapted(&many, 60_000, &LARGE), adapted(&many, 700, &LARGE));
+    assert_eq!((short.len(), &short), (2, &long), "as many as fit one packet");
+}
+
 #[test]
 fn flows_that_take_turns_are_each_coalesced_at_their_first_place() {
     let flows: Vec<Flow> = (0..8).map(|p| Flow { ports: [p, 9], ..Flow::udp4() }).collect();
