@@ -231,9 +231,7 @@ fn unpack(word: u64) -> Mac {
     [a, b, c, d, e, f]
 }
 
-/// The first bytes of a frame, copied once from where they lie; what a short frame lacks is 0. The frame that goes out is the
-/// sender's as it then is: a guest that changes it meanwhile brings its receiver a frame that the receiver did not ask for, as any
-/// promiscuous one gets, and gains nothing.
+/// The first bytes of a frame, copied once from where they lie; what a short frame lacks is 0.
 pub(super) fn head(burst: &Burst, frame: &Frame) -> [u8; HEAD] {
     let mut bytes = [0; HEAD];
     burst.copy_out(frame, 0, &mut bytes);

@@ -22,6 +22,7 @@ mod filter;
 mod open;
 mod options;
 mod published;
+mod put;
 mod rx;
 mod selective;
 mod tx;

@@ -1,10 +1,14 @@
 //! To a guest that may not take every frame: what its filter refuses is dropped by name before a buffer is used.
+//!
+//! A frame may lie in another guest's memory, which that guest can change at any time. So the bytes that decide are copied once, and
+//! what arrives begins with that copy: no sender brings a guest a frame that its filter refuses.
 
-use super::filter::{Mode, RxFilter, head};
+use super::filter::{HEAD, Mode, RxFilter, head};
 use super::options::{Features, NetFeatures};
 use super::published::Published;
+use super::put::Head;
 use super::tx::NicTx;
-use crate::burst::{Burst, Mask};
+use crate::burst::{BURST, Burst, Mask};
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Doze, Turn, TxQueue};
 use crate::virtq::DeviceRing;
@@ -19,6 +23,8 @@ pub(super) struct SelectiveTx<R> {
     filter: Box<RxFilter>,
     /// The guest does not take every frame.
     filters: bool,
+    /// What decided on the frames of a burst, by their place in it.
+    heads: Box<[Head; BURST]>,
     /// Frames that it did not take.
     refused: u64,
     /// Features agreed on.
@@ -27,9 +33,17 @@ pub(super) struct SelectiveTx<R> {
 
 impl<R: DeviceRing> SelectiveTx<R> {
     pub(super) fn new(tx: NicTx<R>, agreed: u64, published: Arc<Published>) -> Self {
-        let filter = Box::new(RxFilter::new([0; 6]));
-        // No version is odd when it is read: the first look finds news.
-        let mut this = Self { tx, published, version: u64::MAX, filter, filters: false, refused: 0, agreed };
+        let mut this = Self {
+            tx,
+            published,
+            // No version is odd when it is read: the first look finds news.
+            version: u64::MAX,
+            filter: Box::new(RxFilter::new([0; 6])),
+            filters: false,
+            heads: Box::new([[0; HEAD]; BURST]),
+            refused: 0,
+            agreed,
+        };
         this.learn();
         this
     }
@@ -48,10 +62,16 @@ impl<R: DeviceRing> SelectiveTx<R> {
 
     /// As `tx`, for a guest that does not take every frame.
     #[inline(never)]
-    fn select(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
-        let takes = |i: &usize| burst.frames().get(*i).is_some_and(|f| self.filter.takes(head(burst, f)));
-        let wanted = Mask(mask.iter().filter(takes).fold(0, |wanted, i| wanted | 1 << i));
-        let taken = if wanted.is_empty() { 0 } else { self.tx.tx(turn, burst, wanted) };
+    fn select(&mut self, burst: &Burst, mask: Mask) -> usize {
+        let Self { tx, filter, heads, .. } = self;
+        let mut wanted = Mask::NONE;
+        for i in mask.iter() {
+            if let (Some(frame), Some(place)) = (burst.frames().get(i), heads.get_mut(i)) {
+                *place = head(burst, frame);
+                wanted.0 |= u64::from(filter.takes(*place)) << i;
+            }
+        }
+        let taken = if wanted.is_empty() { 0 } else { tx.give(burst, wanted, |i| heads.get(i)) };
         // All in front of the first that is wanted and did not go are done with.
         let stuck = wanted.iter().nth(taken);
         let mut gone = 0;
@@ -83,7 +103,7 @@ impl<R: DeviceRing> TxQueue for SelectiveTx<R> {
 
     #[inline]
     fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
-        if self.filters { self.select(turn, burst, mask) } else { self.tx.tx(turn, burst, mask) }
+        if self.filters { self.select(burst, mask) } else { self.tx.tx(turn, burst, mask) }
     }
 
     #[inline]

@@ -14,6 +14,8 @@ use proptest::prelude::*;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+mod filtered;
+
 const HEADER: usize = 12;
 /// The receiver's address.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -278,61 +280,6 @@ fn frames_for_a_ring_that_does_not_run_are_dropped_by_name() {
     let mut world = World::new();
     assert_eq!(world.hop(&mut from, &mut to), (1, 1));
     assert_eq!(world.counters.dropped(DropReason::NotConnected), 1);
-}
-
-/// A frame to that address.
-fn addressed(to: [u8; 6], mark: u8) -> Vec<u8> {
-    let mut bytes = frame(60, mark);
-    bytes[..6].copy_from_slice(&to);
-    bytes
-}
-
-#[test]
-fn frames_that_the_guest_does_not_take_are_dropped_by_name_and_need_no_buffer() {
-    let asked: Arc<Published> = Arc::default();
-    let mut two = Two::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 2048);
-    two.to = pair(None, Some(&two.receiver.rig.config), &wake(), &asked).unwrap();
-    let mut filter = RxFilter::new(MAC);
-    filter.set_mode(Mode::Promiscuous, false);
-    let other = [2, 0, 0, 0, 0, 8];
-    let send = |two: &mut Two<SplitDriver>, first: u32, to: &[[u8; 6]]| {
-        for (i, to) in to.iter().enumerate() {
-            two.sender.send(first + i as u32, &addressed(*to, i as u8), &[]);
-        }
-    };
-    // Promiscuous at first: the filter's other parts do not count.
-    send(&mut two, 0, &[other, MAC]);
-    two.receiver.post(0, 2048);
-    two.receiver.post(1, 2048);
-    assert_eq!(two.hop(), (2, 2));
-    while two.receiver.receive().is_some() {}
-    while two.sender.driver.used().unwrap().is_some() {}
-    asked.publish(&filter, u64::MAX);
-    for token in 2..5 {
-        two.receiver.post(token, 2048);
-    }
-    let before = two.world.counters.tx.frames.get();
-    send(&mut two, 0, &[other, MAC, other]);
-    assert_eq!(two.hop(), (3, 3));
-    assert_eq!(two.receiver.receive().unwrap().0, addressed(MAC, 1));
-    assert!(two.receiver.receive().is_none());
-    assert_eq!(two.world.counters.dropped(DropReason::RxFilter), 2);
-    assert_eq!(two.world.counters.tx.frames.get(), before + 1);
-    // Three wanted frames and two buffers: what is in front of the one that has to wait is done with, and counted once.
-    while two.sender.driver.used().unwrap().is_some() {}
-    let mut world = World::new();
-    let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
-    send(&mut two, 0, &[other, MAC, MAC, other, MAC, other]);
-    world.burst.clear();
-    two.from.rx.rx(&mut turn, 64, &mut world.burst);
-    let all = world.burst.all();
-    assert_eq!(two.to.tx.tx(&mut turn, &world.burst, all), 4);
-    two.receiver.post(0, 2048);
-    let rest = crate::burst::Mask(all.0 & !0b1111);
-    assert_eq!(two.to.tx.tx(&mut turn, &world.burst, rest), 2);
-    two.to.tx.settle(&mut turn, &two.world.counters);
-    assert_eq!(two.world.counters.dropped(DropReason::RxFilter), 5);
-    assert_eq!(two.world.counters.tx.frames.get(), before + 4);
 }
 
 #[test]

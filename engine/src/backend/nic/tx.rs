@@ -1,19 +1,16 @@
 //! To the guest: one copy into the buffers of its receive ring.
 
-#![allow(unsafe_code)] // writes guest memory
-
-use super::copy::{Writer, copy};
 use super::open::Shared;
 use super::options::Features;
+use super::put::{Head, Put, log, put_any, put_run};
 use super::rx::notify;
-use crate::burst::{Burst, Frame, Mask};
+use crate::burst::{Burst, Mask};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Doze, Turn, TxQueue};
 use crate::uring::{Bell, FileId};
 use crate::virtq::inflight::{InflightRing, publish};
-use crate::virtq::{Access, CHAINS, Chain, DeviceRing, Found, RingConfig, RingFault};
-use crate::wire::vnet_hdr::VnetHdr;
+use crate::virtq::{Access, CHAINS, DeviceRing, Found, RingConfig, RingFault};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -40,16 +37,6 @@ pub(super) struct NicTx<R> {
     inflight: Option<InflightRing>,
     shared: Arc<Shared>,
     memory: Option<Arc<GuestMemory>>,
-}
-
-/// What became of a frame.
-enum Put {
-    /// It took this many chains.
-    Done(usize),
-    /// The buffers found do not suffice.
-    Short,
-    /// No buffer of this guest can ever hold it.
-    Never,
 }
 
 impl<R: DeviceRing> NicTx<R> {
@@ -100,13 +87,21 @@ impl<R: DeviceRing> NicTx<R> {
 
     /// Gives the frames from the `skip`th selected one on to as many chains each as it needs; how many went.
     #[inline(never)]
-    fn put_rest(&mut self, burst: &Burst, mask: Mask, skip: usize) -> usize {
+    fn put_rest<'h>(
+        &mut self,
+        burst: &Burst,
+        mask: Mask,
+        skip: usize,
+        head: impl Fn(usize) -> Option<&'h Head>,
+    ) -> usize {
         let mut taken = 0;
-        for frame in mask.iter().skip(skip).filter_map(|i| burst.frames().get(i)) {
+        let frames =
+            mask.iter().skip(skip).filter_map(|i| burst.frames().get(i).map(|frame| (frame, head(i))));
+        for (frame, head) in frames {
             // All that there is: a frame of 64 KiB takes dozens of chains.
             let looked = self.look(CHAINS);
             let Some(ring) = &mut self.ring else { break };
-            match put_any(&self.found, &self.features, burst, frame) {
+            match put_any(&self.found, &self.features, burst, frame, head) {
                 Put::Done(chains) => {
                     let mut left = self.features.header + frame.len();
                     for chain in self.found.chains().iter().take(chains) {
@@ -141,6 +136,43 @@ impl<R: DeviceRing> NicTx<R> {
         taken
     }
 
+    /// As [`TxQueue::tx`]; `head` has the first bytes of the frames whose own are not to be read again.
+    #[inline]
+    pub(super) fn give<'h>(
+        &mut self,
+        burst: &Burst,
+        mask: Mask,
+        head: impl Fn(usize) -> Option<&'h Head>,
+    ) -> usize {
+        let Some(ring) = &mut self.ring else {
+            let frames = mask.iter().filter_map(|i| burst.frames().get(i));
+            self.stopped += frames.map(|frame| u64::from(frame.weight)).sum::<u64>();
+            return mask.count();
+        };
+        self.starved = 0;
+        if self.found.chains().len() < mask.count() {
+            // Segments of a large frame are more than were asked for. A fault is met again below.
+            let _ = ring.look(mask.count() - self.found.chains().len(), Access::Write, &mut self.found);
+        }
+        let header = self.features.header;
+        let lent = burst.frames();
+        let run = if mask == burst.all() {
+            let frames = lent.iter().enumerate().map(|(i, frame)| (frame, head(i)));
+            put_run(ring, &self.found, header, burst, frames)
+        } else {
+            let frames = mask.iter().filter_map(|i| lent.get(i).map(|frame| (frame, head(i))));
+            put_run(ring, &self.found, header, burst, frames)
+        };
+        self.frames += run.frames;
+        self.bytes += run.bytes;
+        self.log(run.chains);
+        self.found.drop_front(run.chains);
+        if run.chains == mask.count() {
+            return run.chains;
+        }
+        run.chains + self.put_rest(burst, mask, run.chains, head)
+    }
+
     /// Marks what was written to the oldest chains in the dirty log, if there is one.
     #[inline]
     fn log(&self, count: usize) {
@@ -158,111 +190,6 @@ impl<R: DeviceRing> NicTx<R> {
         self.found.clear();
         self.shared.fail(fault);
     }
-}
-
-/// Marks the buffers of chains in the dirty log.
-#[cold]
-fn log(memory: &GuestMemory, found: &Found, count: usize) {
-    for chain in found.chains().iter().take(count) {
-        for seg in found.segs(chain) {
-            if let Some(guest) = memory.guest_of(seg.ptr()) {
-                memory.mark(guest, seg.len() as u64);
-            }
-        }
-    }
-}
-
-/// The fast form: one chain of one segment that holds header and frame.
-#[inline(always)]
-fn put_one(found: &Found, chain: &Chain, header: usize, burst: &Burst, frame: &Frame) -> bool {
-    let ([to], [from]) = (found.segs(chain), burst.segs(frame)) else { return false };
-    if to.len() < header + from.len() {
-        return false;
-    }
-    // SAFETY: the segment is writable guest memory of at least header + frame bytes (looked at with Access::Write); the frame
-    // is lent. A guest that lends itself its own buffers gets what it asked for: raw copies, no references.
-    unsafe {
-        let to = to.ptr().cast_mut();
-        to.cast::<[u8; VnetHdr::LEN]>().write_unaligned(frame.hdr.encode());
-        if header > VnetHdr::LEN {
-            to.add(VnetHdr::LEN).cast::<[u8; 2]>().write_unaligned([1, 0]); // num_buffers
-        }
-        copy(from.ptr(), to.add(header), from.len());
-    }
-    true
-}
-
-/// What a run of the fast form moved.
-#[derive(Default)]
-struct Run {
-    chains: usize,
-    frames: u64,
-    bytes: u64,
-}
-
-/// The fast form for as many frames as it fits, each in the next chain, which is used at once.
-#[inline]
-fn put_run<'f, R: DeviceRing>(
-    ring: &mut R,
-    found: &Found,
-    header: usize,
-    burst: &Burst,
-    frames: impl Iterator<Item = &'f Frame>,
-) -> Run {
-    let mut run = Run::default();
-    ring.give_all(found.chains().iter().zip(frames).map_while(|(chain, frame)| {
-        if !put_one(found, chain, header, burst, frame) {
-            return None;
-        }
-        run.chains += 1;
-        run.frames += u64::from(frame.weight);
-        run.bytes += u64::from(frame.len);
-        Some((chain, header as u32 + frame.len))
-    }));
-    run
-}
-
-/// Gives a frame to the first chains of `found`.
-#[cold]
-fn put_any(found: &Found, features: &Features, burst: &Burst, frame: &Frame) -> Put {
-    let need = features.header + frame.len();
-    let mut chains = 0;
-    let mut room = 0;
-    for chain in found.chains() {
-        chains += 1;
-        room += chain.len as usize;
-        if room >= need || !features.mergeable {
-            break;
-        }
-    }
-    if room < need {
-        return if !features.mergeable && chains == 1 { Put::Never } else { Put::Short };
-    }
-    let mut head = [0u8; 12];
-    head[..VnetHdr::LEN].copy_from_slice(&frame.hdr.encode());
-    head[10..].copy_from_slice(&(chains as u16).to_le_bytes());
-    let mut left = need;
-    let mut source = burst.segs(frame).iter();
-    let mut current = (head.as_ptr(), features.header);
-    for chain in found.chains().iter().take(chains) {
-        let mut writer = Writer::new(found.segs(chain));
-        while left > 0 {
-            if current.1 == 0 {
-                let Some(seg) = source.next() else { break };
-                current = (seg.ptr(), seg.len());
-                continue;
-            }
-            // SAFETY: as `put_one`: writable guest memory, lent bytes or our own header.
-            let n = unsafe { writer.put(current.0, current.1) };
-            // SAFETY: n is at most what was left of the run.
-            current = (unsafe { current.0.add(n) }, current.1 - n);
-            left -= n;
-            if current.1 > 0 {
-                break; // the chain is full
-            }
-        }
-    }
-    Put::Done(chains)
 }
 
 impl<R: DeviceRing> TxQueue for NicTx<R> {
@@ -291,31 +218,7 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
     }
 
     fn tx(&mut self, _turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
-        let Some(ring) = &mut self.ring else {
-            let frames = mask.iter().filter_map(|i| burst.frames().get(i));
-            self.stopped += frames.map(|frame| u64::from(frame.weight)).sum::<u64>();
-            return mask.count();
-        };
-        self.starved = 0;
-        if self.found.chains().len() < mask.count() {
-            // Segments of a large frame are more than were asked for. A fault is met again below.
-            let _ = ring.look(mask.count() - self.found.chains().len(), Access::Write, &mut self.found);
-        }
-        let header = self.features.header;
-        let lent = burst.frames();
-        let run = if mask == burst.all() {
-            put_run(ring, &self.found, header, burst, lent.iter())
-        } else {
-            put_run(ring, &self.found, header, burst, mask.iter().filter_map(|i| lent.get(i)))
-        };
-        self.frames += run.frames;
-        self.bytes += run.bytes;
-        self.log(run.chains);
-        self.found.drop_front(run.chains);
-        if run.chains == mask.count() {
-            return run.chains;
-        }
-        run.chains + self.put_rest(burst, mask, run.chains)
+        self.give(burst, mask, |_| None)
     }
 
     fn flush(&mut self, _turn: &mut Turn<'_>) {
