@@ -235,10 +235,10 @@ impl Timer {
         self.0.set(Expiration::OneShot(TimeSpec::from_duration(delay)), TimerSetTimeFlags::empty())
     }
 
-    /// Takes note that it fired, so that it does not stay ready.
-    pub fn acknowledge(&self) {
+    /// Takes note that it fired, so that it does not stay ready. False: it was set again after it had been seen to fire.
+    pub fn acknowledge(&self) -> bool {
         let mut count = [0; 8];
-        let _ = nix::unistd::read(self.0.as_fd(), &mut count);
+        nix::unistd::read(self.0.as_fd(), &mut count).is_ok()
     }
 }
 
@@ -343,7 +343,8 @@ mod tests {
         let mut ready = Vec::new();
         reactor.wait(Some(Duration::from_secs(5)), &mut ready).unwrap();
         assert_eq!(ready.len(), 1);
-        timer.acknowledge();
+        assert!(timer.acknowledge());
+        assert!(!timer.acknowledge());
         ready.clear();
         reactor.wait(Some(Duration::from_millis(2)), &mut ready).unwrap();
         assert!(ready.is_empty());

@@ -5,6 +5,7 @@ mod files;
 mod filters;
 mod netdevs;
 mod real;
+mod vhost_user;
 
 use super::chardev::{Added, ChardevInfo, Chardevs, FdSource};
 use super::{Context, Outcome, State, Ticket};
@@ -82,6 +83,7 @@ pub(super) struct Client {
     pub(super) log: Arc<Log>,
     received: Vec<OwnedFd>,
     pub(super) events: Vec<Event>,
+    reactor: Rc<Reactor>,
 }
 
 impl Client {
@@ -94,8 +96,8 @@ impl Client {
 
     fn over(plane: Box<dyn DataPlane>, backends: Arc<dyn Backends>, log: Arc<Log>) -> Self {
         let reactor = Rc::new(Reactor::new().unwrap());
-        let state = State::new(plane, backends, Box::new(FakeChardevs::default()), reactor).unwrap();
-        Self { state, log, received: Vec::new(), events: Vec::new() }
+        let state = State::new(plane, backends, Box::new(FakeChardevs::default()), reactor.clone()).unwrap();
+        Self { state, log, received: Vec::new(), events: Vec::new(), reactor }
     }
 
     fn send(&mut self, command: &str, args: &Value) -> Outcome {

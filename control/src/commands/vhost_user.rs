@@ -141,9 +141,9 @@ impl State {
         let Some(netdev) = self.vhost_users.of(client) else { return ("closed", None) };
         match netdev.standing() {
             Standing::Running => ("ready", None),
-            Standing::Connecting => ("connecting", None),
             Standing::Failed(ring, why) => ("failed", Some(format!("ring {ring}: {why}"))),
-            Standing::Alone => (self.awaits(&netdev.chardev), None),
+            Standing::Connecting => ("connecting", netdev.ended.clone()),
+            Standing::Alone => (self.awaits(&netdev.chardev), netdev.ended.clone()),
         }
     }
 

@@ -2,17 +2,24 @@
 
 use crate::chardev::Stream;
 use crate::nic::{Connection, Read};
-use crate::reactor::{Reactor, Ready, Token};
+use crate::reactor::{Interest, Reactor, Ready, Timer, Token};
 use engine::backend::vhost_user::{Halves, OpenError, Opened, Report, choose, open};
 use engine::vhost::{Frontend, Heard, Message, ProtocolError, Reader};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Messages of one back-end handled in one go.
 const MESSAGES: usize = 64;
 /// The role of the channel among a netdev's descriptors; its socket has 0.
 const CHANNEL: u8 = 1;
+/// The role of the time limit.
+const LIMIT: u8 = 2;
+
+/// Longest wait for an answer of the handshake. Shorter than this is what a back-end may need that maps much memory; longer is what
+/// nobody waits for who asks why there is no network.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +30,9 @@ pub(super) enum End {
     /// It does not keep to the protocol, or refused something.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    /// It does not go on with the handshake.
+    #[error("the back-end has not answered {0} for {1:?}")]
+    Silent(String, Duration),
     /// It has fewer queues than were asked for.
     #[error("you are asking more queues than supported: {0}")]
     Queues(u16),
@@ -54,6 +64,8 @@ pub(super) struct Link {
     pub(super) up: bool,
     /// Where the back-end says what it has to say by itself.
     channel: Option<Connection>,
+    /// Fires when the back-end owes an answer for too long; none when the handshake is over.
+    limit: Option<(Timer, Duration)>,
     token: Token,
 }
 
@@ -67,14 +79,18 @@ pub(super) struct News {
 }
 
 impl Link {
-    /// A connection that has just been made; the first question is sent.
+    /// A connection that has just been made; the first question is sent. Each answer of the handshake must come within `limit`.
     pub(super) fn new(
         stream: Stream,
         token: Token,
         reactor: &Reactor,
         pairs: u16,
         wake: Arc<OwnedFd>,
+        limit: Duration,
     ) -> Result<Self, End> {
+        let timer = Timer::new().map_err(End::Watch)?;
+        reactor.watch(&timer, Token { role: LIMIT, ..token }, Interest::READ).map_err(End::Watch)?;
+        timer.set(limit).map_err(End::Watch)?;
         let connection = Connection::new(stream, Reader::of_answers(), token, reactor).map_err(End::Watch)?;
         let mut this = Self {
             connection,
@@ -87,6 +103,7 @@ impl Link {
             sizes: Vec::new(),
             up: true,
             channel: None,
+            limit: Some((timer, limit)),
             token,
         };
         this.send(reactor)?;
@@ -96,6 +113,9 @@ impl Link {
     /// Handles what happened to the socket, or to the channel.
     pub(super) fn serve(&mut self, ready: &Ready, reactor: &Reactor) -> Result<News, End> {
         let mut news = News::default();
+        if ready.token.role == LIMIT {
+            return self.in_time().map(|()| news);
+        }
         if ready.token.role == CHANNEL {
             self.listen(reactor);
             return self.send(reactor).map(|()| news);
@@ -114,6 +134,16 @@ impl Link {
         }
         self.send(reactor)?;
         Ok(news)
+    }
+
+    /// The limit has passed, unless an answer came in the meantime.
+    fn in_time(&self) -> Result<(), End> {
+        match &self.limit {
+            Some((timer, limit)) if timer.acknowledge() => {
+                Err(End::Silent(self.frontend.due().unwrap_or_default(), *limit))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes what the back-end says by itself. A channel that ends is of no more use; the connection goes on.
@@ -149,9 +179,16 @@ impl Link {
     }
 
     fn hear(&mut self, message: &Message, news: &mut News, reactor: &Reactor) -> Result<(), End> {
-        match self.frontend.answer(message)? {
+        let heard = self.frontend.answer(message)?;
+        if let Some((timer, limit)) = &self.limit {
+            timer.set(*limit).map_err(End::Watch)?;
+        }
+        match heard {
             None => {}
-            Some(Heard::Ready) => news.ready = true,
+            Some(Heard::Ready) => {
+                self.limit = None;
+                news.ready = true;
+            }
             Some(Heard::Link(up)) => {
                 self.up = up;
                 news.link = true;

@@ -1,6 +1,6 @@
 //! All `vhost-user` netdevs: their chardevs, and whether a back-end is there.
 
-use super::link::{End, Link, News};
+use super::link::{ANSWER, End, Link, News};
 use crate::apply::{Binding, Pair};
 use crate::chardev::Stream;
 use crate::model::{Client, ClientId, Kind, Net, QueueRef};
@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The object number of the wake-up that workers use.
 const WAKE: u32 = u32::MAX;
@@ -27,6 +28,8 @@ pub struct VhostUser {
     pub client: ClientId,
     /// Why a ring was stopped for cause: its number and the reason.
     pub stopped: Option<(usize, String)>,
+    /// Why the last connection ended, if its back-end did not just go; until one is in force.
+    pub ended: Option<String>,
     /// Whether the link goes up with the connection.
     raises_link: bool,
     /// Counters of each pair, for as long as the netdev lives.
@@ -70,6 +73,8 @@ pub struct VhostUsers {
     netdevs: BTreeMap<u32, VhostUser>,
     next: u32,
     wake: Arc<OwnedFd>,
+    /// Longest wait for an answer of a handshake.
+    pub(crate) limit: Duration,
 }
 
 impl VhostUsers {
@@ -80,7 +85,7 @@ impl VhostUsers {
     pub fn new(reactor: Rc<Reactor>) -> io::Result<Self> {
         let wake = Arc::new(Wake::new()?.as_fd().try_clone_to_owned()?);
         reactor.watch(wake.as_fd(), Token::new(Part::VhostUser, WAKE, 0), Interest::READ)?;
-        Ok(Self { reactor, netdevs: BTreeMap::new(), next: 0, wake })
+        Ok(Self { reactor, netdevs: BTreeMap::new(), next: 0, wake, limit: ANSWER })
     }
 
     /// Adds a netdev; its number is what its chardev's connections come for.
@@ -92,6 +97,7 @@ impl VhostUsers {
             chardev: chardev.to_owned(),
             client,
             stopped: None,
+            ended: None,
             raises_link,
             counters: std::iter::repeat_with(Arc::default).take(usize::from(pairs)).collect(),
             link: None,
@@ -123,14 +129,14 @@ impl VhostUsers {
         let netdev = self.netdevs.get_mut(&number)?;
         let token = Token::new(Part::VhostUser, number, 0);
         let pairs = netdev.counters.len() as u16;
-        match Link::new(stream, token, &self.reactor, pairs, self.wake.clone()) {
+        match Link::new(stream, token, &self.reactor, pairs, self.wake.clone(), self.limit) {
             Ok(link) => {
                 netdev.link = Some(link);
                 netdev.stopped = None;
                 None
             }
             Err(why) => {
-                netdev.warn(&why);
+                netdev.note(&why);
                 Some(Happened::GaveUp(netdev.chardev.clone()))
             }
         }
@@ -183,7 +189,7 @@ impl VhostUser {
             }
             Ok(_) => None,
             Err(why) => {
-                self.warn(&why);
+                self.note(&why);
                 Some(self.end(net, binding))
             }
         }
@@ -199,6 +205,7 @@ impl VhostUser {
             attach.queues.append(&mut one.queues);
         }
         self.running = true;
+        self.ended = None;
         self.set_queues(queues, net);
         if self.raises_link && up {
             net.set_link_of(self.client, true);
@@ -238,9 +245,11 @@ impl VhostUser {
         reports.enumerate().find_map(|(ring, report)| Some((ring, report.fault()?.to_string())))
     }
 
-    fn warn(&self, why: &End) {
+    /// Keeps and tells why a connection ends.
+    fn note(&mut self, why: &End) {
         if !matches!(why, End::Gone) {
             tracing::warn!("netdev '{}': {why}; the connection is closed", self.name);
+            self.ended = Some(why.to_string());
         }
     }
 }

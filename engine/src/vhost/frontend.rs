@@ -158,6 +158,13 @@ impl Frontend {
         Ok(None)
     }
 
+    /// The name of the request whose answer is due, or which could not be sent yet. While the handshake goes on there is one.
+    #[must_use]
+    pub fn due(&self) -> Option<String> {
+        let kind = self.asked.or_else(|| self.waiting.front().map(|request| request.kind))?;
+        Some(format!("{kind:?}"))
+    }
+
     /// Takes what the back-end says by itself, on the channel that it was given. The answer, if it asks for one.
     pub fn wish(&mut self, message: &Message) -> Option<Reply> {
         let known = message.request == u32::from(BackendReq::CONFIG_CHANGE_MSG);

@@ -1,18 +1,15 @@
 //! `vhost-user` netdevs of the built daemon: joined to a nic of another one, to DPDK, and to a back-end that breaks the rules. Frames come from
 //! guests without machines.
 
-use std::io::{IoSliceMut, Write};
+mod bad;
+mod dpdk;
+
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use engine::vhost::{Device, NetConfig, Reader, Session};
 use engine::virtq::split::SplitDriver;
-use engine::virtq::{F_VERSION_1, Position, RingConfig};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 use tests::daemon::{Daemon, Program};
 use tests::guest::{Guest, Shape};
@@ -315,119 +312,6 @@ fn options_are_refused_as_qemu_refuses_them() {
     client.ok("chardev-remove", json!({"id": "u"}));
 }
 
-/// A back-end whose first ring says that it used more than there is.
-#[derive(Default)]
-struct Broken(Vec<RingConfig>);
-
-impl Device for Broken {
-    fn features(&self) -> u64 {
-        F_VERSION_1
-    }
-
-    fn queues(&self) -> u16 {
-        1
-    }
-
-    fn config(&self) -> NetConfig {
-        NetConfig::default()
-    }
-
-    fn start(&mut self, ring: usize, config: RingConfig) -> Result<(), String> {
-        if ring == 0 {
-            // SAFETY: the used index lies two bytes behind the start of the used ring, in memory that the configuration keeps mapped.
-            unsafe { config.used.add(2).cast::<u16>().write_volatile(0x7000) };
-        }
-        self.0.push(config);
-        Ok(())
-    }
-
-    fn stop(&mut self, _: usize) -> Option<Position> {
-        None
-    }
-
-    fn set_features(&mut self, _: u64) {}
-    fn set_mtu(&mut self, _: u16) {}
-    fn set_mac(&mut self, _: [u8; 6]) {}
-    fn send_rarp(&mut self, _: [u8; 6]) {}
-    fn set_status(&mut self, _: u8) {}
-    fn reset(&mut self) {}
-}
-
-/// Serves one connection until the front-end hangs up.
-fn serve(listener: &UnixListener, device: &mut dyn Device) {
-    let (mut socket, _) = listener.accept().expect("a front-end");
-    let (mut session, mut reader) = (Session::new(device), Reader::new());
-    loop {
-        let mut bytes = vec![0; reader.want()];
-        let mut control = nix::cmsg_space!([RawFd; 8]);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let Ok(message) =
-            recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
-        else {
-            return;
-        };
-        let count = message.bytes;
-        let files = message.cmsgs().expect("control data").flat_map(|part| match part {
-            ControlMessageOwned::ScmRights(files) => files,
-            _ => vec![],
-        });
-        // SAFETY: the kernel has just made these files for us, and nobody else knows them.
-        let files = files.map(|file| unsafe { OwnedFd::from_raw_fd(file) }).collect();
-        if count == 0 {
-            return;
-        }
-        reader.feed(&bytes[..count], files);
-        while let Some(message) = reader.next() {
-            let message = message.expect("a message");
-            if let Some(reply) = session.handle(message, device).expect("a session goes on") {
-                socket.write_all(&reply.bytes).expect("a reply");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_back_end_that_breaks_the_rules_stops_its_ring_and_another_one_may_come() {
-    let directory = tests::daemon::directory();
-    let socket = directory.path().join("broken.sock");
-    let listener = UnixListener::bind(&socket).expect("a socket");
-    let (a, mut client) = front_end(&dials(&socket), "");
-    let mut here = guest(&a);
-    let broken = std::thread::spawn(move || {
-        serve(&listener, &mut Broken::default());
-        listener
-    });
-    let stopped = client.event("NIC_STOPPED", PATIENCE).expect("an event");
-    let why = "an index of the ring jumped from 0 to 28672 on a ring of 256";
-    assert_eq!(stopped["data"], json!({"name": "v0", "queue": 0, "reason": why}));
-    let now = shown(&mut client, "v0");
-    assert_eq!(now["transport"]["state"], "failed");
-    assert_eq!(now["transport"]["error"], format!("ring 0: {why}"));
-    assert_eq!(now["rings"][0], json!({"ring": 0, "state": "failed", "size": 256, "reason": why}));
-    assert_eq!(now["rings"][1]["state"], "running");
-    // The other ring still takes frames.
-    assert!(here.send(&frame(60, 1)));
-    client.ok("netdev_del", json!({"id": "v0"}));
-    drop(broken.join().expect("it ends with the connection"));
-    std::fs::remove_file(&socket).expect("the socket's file");
-    // The same chardev leads to a back-end that keeps the rules.
-    let chardev = format!("socket,id=c0,path={},server=on,wait=off", socket.display());
-    let nics = [
-        "-netdev",
-        "hubport,id=h0,hubid=0",
-        "-netdev",
-        "hubport,id=h1,hubid=0",
-        "-netdev",
-        "nic,id=g,netdev=h1,addr=g.sock",
-    ];
-    let up = ["-chardev", &chardev, "-device", "virtio-net,id=up,netdev=h0,chardev=c0"];
-    let (b, _b) = Daemon::netdevd(&[&nics[..], &up].concat());
-    client.ok("netdev_add", json!({"type": "vhost-user", "id": "v0", "chardev": "c0"}));
-    await_ready(&mut client);
-    client.ok("nic-set-netdev", json!({"name": "g", "netdev": "v0"}));
-    cross(&mut here, &mut guest(&b));
-}
-
 #[test]
 fn large_frames_cross_between_taps_of_two_daemons() {
     if !ready("vhost-user between taps", &[Need::Root, Need::Tap, Need::Tool("iperf3")]) {
@@ -467,105 +351,4 @@ fn large_frames_cross_between_taps_of_two_daemons() {
     // Acknowledgements are among them.
     assert!(mean("tx") > 3000 && mean("rx") > 3000, "frames were not segmented on the way: {v0}");
     assert_eq!(v0["drops"], json!({}));
-}
-
-/// DPDK's vhost port on a socket, which sends back what it receives.
-struct Testpmd(Child, PathBuf);
-
-impl Testpmd {
-    fn start(socket: &Path, more: &str) -> Self {
-        // Its lines are read while it runs.
-        let mut command = wait::mortal("stdbuf");
-        command.args(["-oL", "dpdk-testpmd"]);
-        let prefix = format!("nd{}", std::process::id());
-        command.args([
-            "--lcores",
-            "0@0,1@0",
-            "--no-pci",
-            "--in-memory",
-            "--single-file-segments",
-            "--file-prefix",
-            &prefix,
-            "-m",
-            "64",
-        ]);
-        command.args(["--vdev", &format!("net_vhost0,iface={}{more}", socket.display())]);
-        command.args([
-            "--",
-            "-i",
-            "--auto-start",
-            "--forward-mode=io",
-            "--port-topology=loop",
-            "--no-flush-rx",
-            "--total-num-mbufs=4096",
-            "--nb-cores=1",
-        ]);
-        let log = socket.with_extension("log");
-        let file = std::fs::File::create(&log).expect("a log file");
-        let copy = file.try_clone().expect("dup");
-        command.stdin(Stdio::piped()).stdout(file).stderr(copy);
-        Self(command.spawn().expect("dpdk-testpmd starts"), log)
-    }
-}
-
-impl Drop for Testpmd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        if std::thread::panicking() {
-            let said = std::fs::read(&self.1).unwrap_or_default();
-            eprintln!("--- dpdk-testpmd said:\n{}---", String::from_utf8_lossy(&said));
-        }
-    }
-}
-
-impl Testpmd {
-    /// Waits until it forwards; on a busy machine that is long after it has taken the rings.
-    fn await_forwarding(&self) {
-        let said = || std::fs::read(&self.1).unwrap_or_default();
-        let forwards = || String::from_utf8_lossy(&said()).contains("packets/burst=").then_some(());
-        wait::until(6 * PATIENCE, forwards).expect("dpdk-testpmd forwards");
-    }
-}
-
-/// What goes out comes back as it was.
-#[track_caller]
-fn echoes(guest: &mut Split, rounds: u8) {
-    for round in 0..rounds {
-        for len in [60, 64, 1000, 1514] {
-            let sent = frame(len, round);
-            assert_eq!(wait::until(PATIENCE, || guest.send(&sent).then_some(())), Some(()));
-            assert!(guest.receive(PATIENCE) == Some(sent), "round {round}, {len} bytes; {}", guest.books());
-        }
-    }
-}
-
-#[test]
-fn dpdk_serves_a_netdev_that_connects_and_one_that_waits() {
-    if !ready("vhost-user and DPDK", &[Need::Root, Need::Tool("dpdk-testpmd")]) {
-        return;
-    }
-    let directory = tests::daemon::directory();
-    let socket = directory.path().join("dpdk.sock");
-    let (a, mut client) = front_end(&dials(&socket), ",queues=1");
-    let mut here = guest(&a);
-    for _ in 0..2 {
-        let dpdk = Testpmd::start(&socket, ",queues=1");
-        event(&mut client, CONNECTED);
-        dpdk.await_forwarding();
-        echoes(&mut here, 100);
-        drop(dpdk);
-        event(&mut client, DISCONNECTED);
-        let _ = std::fs::remove_file(&socket);
-    }
-    let (a, mut client) = front_end("path=v.sock,server=on,wait=off", ",queues=2");
-    let mut here = guest(&a);
-    let dpdk = Testpmd::start(&at(&a, "v"), ",queues=2,client=1");
-    event(&mut client, CONNECTED);
-    drop(dpdk);
-    event(&mut client, DISCONNECTED);
-    let dpdk = Testpmd::start(&at(&a, "v"), ",queues=2,client=1");
-    event(&mut client, CONNECTED);
-    dpdk.await_forwarding();
-    echoes(&mut here, 100);
 }
