@@ -70,7 +70,8 @@ pub struct Guest<R> {
     /// Receive buffers that are not given back, while the guest keeps them.
     kept: Option<Vec<u32>>,
     mergeable: bool,
-    inflight: (VhostUserInflight, File),
+    /// None where the VMM keeps no such region.
+    inflight: Option<(VhostUserInflight, File)>,
     /// Features accepted.
     wanted: u64,
 }
@@ -208,7 +209,7 @@ impl<R: DriverRing> Guest<R> {
             free,
             kept: None,
             mergeable: shape.mergeable,
-            inflight,
+            inflight: Some(inflight),
             wanted,
         })
     }
@@ -226,11 +227,29 @@ impl<R: DriverRing> Guest<R> {
 
     fn resume(&mut self) -> Result<(), vhost::Error> {
         self.channel = greet(&mut self.frontend, self.wanted, &self.memory)?;
-        self.frontend.set_inflight_fd(&self.inflight.0, self.inflight.1.as_raw_fd())?;
+        if let Some((region, file)) = &self.inflight {
+            self.frontend.set_inflight_fd(region, file.as_raw_fd())?;
+        }
         for (index, ring) in self.rings.iter().enumerate() {
             run(&self.frontend, index, ring, self.wanted & F_RING_PACKED != 0)?;
         }
         Ok(())
+    }
+
+    /// From now on it is like a VMM that keeps no in-flight region, as QEMU is for nics.
+    pub fn forget_inflight(&mut self) {
+        self.inflight = None;
+    }
+
+    /// Whether the nic has given all transmit buffers back.
+    ///
+    /// # Panics
+    /// When the nic breaks the rules.
+    pub fn has_all_back(&mut self) -> bool {
+        while let Some((token, _)) = self.rings[1].ring.used().expect("the device keeps the rules") {
+            self.free.push(token);
+        }
+        self.free.len() == usize::from(RING)
     }
 
     /// Sends a frame: it is in the ring when this returns. False: the ring is full.
@@ -246,10 +265,8 @@ impl<R: DriverRing> Guest<R> {
     /// # Panics
     /// For a frame that no buffer holds.
     pub fn send_with(&mut self, header: [u8; HEADER], frame: &[u8]) -> bool {
+        self.has_all_back();
         let ring = &mut self.rings[1];
-        while let Some((token, _)) = ring.ring.used().expect("the device keeps the rules") {
-            self.free.push(token);
-        }
         let Some(token) = self.free.pop() else { return false };
         let bytes = [&header, frame].concat();
         let seg = ring.seg(token, bytes.len() as u32);

@@ -27,6 +27,7 @@ mod error;
 mod frontend;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
+mod marks;
 mod message;
 mod reader;
 mod reply;

@@ -2,6 +2,7 @@
 
 use super::base;
 use super::error::ProtocolError;
+use super::marks::{USED, marks};
 use crate::mem::guest::GuestMemory;
 use crate::virtq::{F_EVENT_IDX, F_RING_PACKED, InflightRing, Position, RingConfig};
 use std::fmt;
@@ -9,9 +10,6 @@ use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use vhost::vhost_user::message::VhostUserVringAddr;
-
-/// Flag of a packed descriptor: the device's wrap counter (virtio 1.3, 2.8.1).
-const PACKED_USED: u16 = 1 << 15;
 
 /// Entries of a ring at most.
 const LONGEST: u32 = 32768;
@@ -118,10 +116,11 @@ impl Ring {
             None if let Some(position) = self.left(size, addresses.desc, memory, inflight) => position,
             None if packed => {
                 let position = base.map_or(Position::START, base::packed);
-                if went_on(memory, addresses.desc, size, position) {
-                    return Err(ProtocolError::InUse { ring });
+                let marks = marks(memory, addresses.desc, size, features);
+                match position.used < size && marks.contradict(position) {
+                    true => marks.stands().ok_or(ProtocolError::InUse { ring })?,
+                    false => position,
                 }
-                position
             }
             // All before the used index was given back, whatever the front-end remembers: so a ring whose back-end was
             // killed goes on, too.
@@ -159,7 +158,7 @@ impl Ring {
         inflight.resume(size, |slot, wrap| {
             // The flag is the device's counter where it used the descriptor, also when the driver has made it available again since.
             let flags = desc.checked_add(16 * u64::from(slot) + 14).and_then(|at| memory.u16_at_user(at));
-            slot < size && flags.is_some_and(|flags| (flags & PACKED_USED != 0) == wrap)
+            slot < size && flags.is_some_and(|flags| (flags & USED != 0) == wrap)
         })
     }
 
@@ -168,21 +167,6 @@ impl Ring {
         let start = if packed { base::encode(Position::START, true) } else { 0 };
         self.position.map_or_else(|| self.base.unwrap_or(start), |position| base::encode(position, packed))
     }
-}
-
-/// Whether a packed ring shows that it does not stand at `at`, which its front-end remembers from before its back-end was
-/// killed. A driver starts with a ring of zeroes and its first lap sets no used flag; and what comes next was not used in this
-/// lap. A ring that went on by whole laps may pass.
-fn went_on(memory: &GuestMemory, desc: u64, size: u16, at: Position) -> bool {
-    const BYTES: u64 = 16;
-    const FLAGS: u64 = 14;
-    const AVAIL: u16 = 1 << 7;
-    const USED: u16 = 1 << 15;
-    let flags = |slot: u16| memory.u16_at_user(desc + BYTES * u64::from(slot) + FLAGS).unwrap_or_default();
-    if at == Position::START {
-        return (0..size).any(|slot| flags(slot) & USED != 0);
-    }
-    at.avail < size && flags(at.avail) & (AVAIL | USED) == if at.avail_wrap { AVAIL | USED } else { 0 }
 }
 
 /// Where the three parts lie. Their sizes are those of virtio 1.3, 2.7 and 2.8.

@@ -132,10 +132,12 @@ fn a_split_ring_goes_on_from_its_used_index_whatever_the_front_end_remembers() {
 
 #[test]
 fn a_packed_ring_carries_its_wrap_counters() {
-    let (mut bench, _file) = Bench::ready(F_VERSION_1 | F_RING_PACKED);
+    let (mut bench, file) = Bench::ready(F_VERSION_1 | F_RING_PACKED);
     bench.kick(0);
     assert_eq!(bench.base(0), 0x8000_8000, "a new ring");
     bench.kick(0);
+    // From the eighth on available in the second lap; two more in the third.
+    flags(&file, &[[0x80; 2].as_slice(), &[0; 5], &[0x8000; 9]].concat());
     bench.ring(Kind::SET_VRING_BASE, 0, 0x0007_8002).unwrap();
     bench.enable(0);
     let position = Position { avail: 2, avail_wrap: true, used: 7, used_wrap: false };
@@ -143,11 +145,22 @@ fn a_packed_ring_carries_its_wrap_counters() {
     assert_eq!(bench.base(0), 0x0007_8002);
 }
 
+/// Writes the flags of a packed ring's first descriptors.
+fn flags(file: &OwnedFd, flags: &[u16]) {
+    for (slot, flags) in (0..).zip(flags) {
+        pwrite(file, &flags.to_le_bytes(), 0x1000 + slot * 16 + 14).unwrap();
+    }
+}
+
+/// Used in the first lap, and left from it, in a chain.
+const USED: u16 = 0x8080;
+const LEFT: u16 = 0x0080;
+
 #[test]
 fn a_packed_ring_that_was_in_use_waits_for_a_reset() {
     let (mut bench, file) = Bench::ready(F_VERSION_1 | F_RING_PACKED);
-    // The fourth entry, used in the first lap.
-    pwrite(&file, &0x8080_u16.to_le_bytes(), 0x1000 + 3 * 16 + 14).unwrap();
+    // Two chains of two descriptors.
+    flags(&file, &[USED, LEFT, USED, LEFT]);
     bench.ring(Kind::SET_VRING_BASE, 0, 0x8000_8000).unwrap();
     bench.kick(0);
     bench.enable(0);
@@ -159,15 +172,29 @@ fn a_packed_ring_that_was_in_use_waits_for_a_reset() {
     assert_eq!(bench.device.news(), [Told::Start(0, position)]);
     assert_eq!(bench.session.lost_position(), None);
     // Unless the ring says that it went on.
-    bench.ring(Kind::SET_VRING_BASE, 0, 0x8003_8003).unwrap();
+    bench.ring(Kind::SET_VRING_BASE, 0, 0x8002_8002).unwrap();
     assert_eq!(bench.session.lost_position(), Some((0, ProtocolError::InUse { ring: 0 })));
     bench.base(0);
     bench.device.news();
     // After a reset the driver's ring is new.
     bench.ring(Kind::SET_VRING_BASE, 0, 0x8000_8000).unwrap();
-    pwrite(&file, &[0; 2], 0x1000 + 3 * 16 + 14).unwrap();
+    flags(&file, &[0; 4]);
     bench.kick(0);
     assert_eq!(bench.device.news(), [Told::Start(0, START)]);
+}
+
+#[test]
+fn a_packed_ring_of_single_descriptors_goes_on_where_it_shows_that_it_stands() {
+    for base in [0x8000_8000, 0x8003_8003, 0x0005_0005] {
+        let (mut bench, file) = Bench::ready(F_VERSION_1 | F_RING_PACKED);
+        // Five were used; one more is there.
+        flags(&file, &[USED, USED, USED, USED, USED, LEFT]);
+        bench.ring(Kind::SET_VRING_BASE, 0, base).unwrap();
+        bench.kick(0);
+        bench.enable(0);
+        let position = Position { avail: 5, used: 5, ..START };
+        assert_eq!(bench.device.news(), [Told::Start(0, position)], "{base:#x}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Front-ends and guests that break the rules: their nic stops with a named reason and takes another guest, and nobody else notices.
 
+mod restart;
+
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsRawFd, RawFd};
@@ -478,47 +480,4 @@ fn many_pairs_start_without_holding_anybody_up() {
         println!("{pairs} pairs, answers {}: {took:?}", if waits { "awaited" } else { "not asked for" });
         assert!(took < Duration::from_secs(5), "{took:?}");
     }
-}
-
-#[test]
-fn guests_go_on_when_the_daemon_was_killed_and_comes_back() {
-    for (first, second) in [(SPLIT, PACKED), (PACKED, PACKED)] {
-        if first.packed {
-            survive::<PackedDriver>(first, second);
-        } else {
-            survive::<SplitDriver>(first, second);
-        }
-    }
-}
-
-fn survive<R: DriverRing>(first: Shape, second: Shape) {
-    let (daemon, _client) = hub(2);
-    let (mut a, mut b): (Guest<R>, Packed) = (plug(&daemon, "n0", first), plug(&daemon, "n1", second));
-    cross(&mut a, &mut b);
-    cross(&mut b, &mut a);
-    // Something is under way when it dies.
-    for seed in 0..30 {
-        assert!(a.send(&frame(900, seed)));
-    }
-    let directory = daemon.kill();
-    let arguments: Vec<String> = (0..2)
-        .flat_map(|n| {
-            let (port, nic) =
-                (format!("hubport,id=h{n},hubid=0"), format!("nic,id=n{n},netdev=h{n},addr=n{n}.sock"));
-            ["-netdev".to_owned(), port, "-netdev".to_owned(), nic]
-        })
-        .collect();
-    let daemon = Daemon::of(Program::Netdevd).args(arguments).directory(directory).start();
-    b.reconnect(&socket(&daemon, "n1")).expect("the second guest is taken");
-    a.reconnect(&socket(&daemon, "n0")).expect("the first guest is taken");
-    // What was sent before arrives, once and in order, but for what was in the dead one's hands.
-    let mut seen = None;
-    while seen != Some(29) {
-        let got = b.receive(PATIENCE).expect("the rest arrives");
-        let seed = (0..30).find(|seed| got == frame(900, *seed)).expect("one of them, unchanged");
-        assert!(seen.is_none_or(|last| last < seed), "{seed} behind {seen:?}");
-        seen = Some(seed);
-    }
-    cross(&mut a, &mut b);
-    cross(&mut b, &mut a);
 }
