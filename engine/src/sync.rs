@@ -1,4 +1,6 @@
-//! Atomics and mutex, exchanged for loom's under `--cfg loom`.
+//! Atomics and mutex, exchanged for loom's under `--cfg loom`, and what is made of them alone.
+
+pub mod sequence;
 
 #[cfg(loom)]
 pub use loom::sync::{
