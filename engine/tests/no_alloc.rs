@@ -1,12 +1,18 @@
 //! A worker's turn allocates nothing: counted by the global allocator, on the worker's own thread, under traffic over
-//! pairs, floods and links between workers.
+//! pairs, floods, links between workers, and rings in shared memory with a driver's side and a device's side of ours.
 
+use engine::backend::nic::{self, Mode, Published, RxFilter};
+use engine::backend::vhost_user::{self, WANTED};
 use engine::port::testing::{Outside, port};
 use engine::port::{Caps, Queue};
 use engine::topology::model::{Client, ClientId, ClientKind, HUB_BACKLOG, QueueRef, Topology};
+use engine::virtq::F_RING_PACKED;
 use engine::wire::vnet_hdr::VnetHdr;
 use engine::{Attachments, Config, Engine};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -105,6 +111,44 @@ fn pump(from: &Outside, to: &[&Outside], frames: u32) {
     }
 }
 
+/// A port, a `vhost-user` netdev, the nic that serves its rings and takes only what is for it, and another port: queues with their
+/// workers, all of them joined. What the two ports send has these first bytes.
+fn line(
+    engine: &mut Engine,
+    topology: &mut Topology,
+    hub: i32,
+    features: u64,
+    marks: [u8; 2],
+    workers: usize,
+) -> (Vec<(usize, Queue)>, [Outside; 2]) {
+    let wake: Arc<OwnedFd> = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap().into());
+    let mut opened = vhost_user::open(features, 1, false, &wake).unwrap();
+    let driver = opened.pairs.remove(0);
+    let mut filter = RxFilter::new([marks[1]; 6]);
+    filter.set_mode(Mode::Promiscuous, false);
+    let asked = Arc::new(Published::new(&filter, u64::MAX));
+    let device = nic::pair(Some(&opened.rings[1]), Some(&opened.rings[0]), &wake, &asked).unwrap();
+    let queue = |rx, tx| Queue { id: engine.queue_id(), rx, tx, counters: Arc::default(), fd: -1 };
+    let rings = [queue(driver.rx, driver.tx), queue(device.rx, device.tx)];
+    let mut outsides = Vec::new();
+    let mut queues = Vec::new();
+    for (n, (ring, mark)) in rings.into_iter().zip(marks).enumerate() {
+        let (queue, outside) = port(engine.queue_id(), 64, Caps::NONE);
+        for i in 0..32 {
+            // Every fourth takes several buffers.
+            outside.used.push(vec![mark; if i % 4 == 0 { 5000 } else { 60 }]).unwrap();
+        }
+        while outside.spare.push(Vec::with_capacity(8192)).is_ok() {}
+        let worker = n % workers;
+        for queue in [queue, ring] {
+            join(topology, &queue, worker, hub + n as i32);
+            queues.push((worker, queue));
+        }
+        outsides.push(outside);
+    }
+    (queues, outsides.try_into().ok().unwrap())
+}
+
 #[test]
 fn a_turn_allocates_and_frees_nothing() {
     let cores: Vec<usize> = engine::worker::place::allowed().into_iter().take(2).collect();
@@ -126,6 +170,13 @@ fn a_turn_allocates_and_frees_nothing() {
         queues.push((worker, queue));
         outsides.push(outside);
     }
+    // Rings of both formats, the two sides on different workers.
+    let mut lines = Vec::new();
+    for (hub, features) in [(10, WANTED & !F_RING_PACKED), (20, WANTED | F_RING_PACKED)] {
+        let (more, outsides) = line(&mut engine, &mut topology, hub, features, [2, 4], workers);
+        queues.extend(more);
+        lines.push(outsides);
+    }
     drop(engine.commit(&topology, Attachments { queues, filters: vec![] }).unwrap());
     for (slot, tid) in WORKERS.iter().zip(threads("netdevd/w")) {
         slot.store(tid, Ordering::Relaxed);
@@ -137,6 +188,10 @@ fn a_turn_allocates_and_frees_nothing() {
     pump(o[0], &[o[1]], 1_000);
     pump(o[2], &[o[3]], 1_000);
     pump(o[4], &[o[5], o[6]], 500);
+    for [near, far] in &lines {
+        pump(near, &[far], 1_000);
+        pump(far, &[near], 1_000);
+    }
     ARMED.store(false, Ordering::Relaxed);
     assert_eq!(COUNT.load(Ordering::Relaxed), 0, "allocations and releases on worker threads");
 }
