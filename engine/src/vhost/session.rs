@@ -19,7 +19,7 @@ use std::sync::Arc;
 use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
 use vhost::vhost_user::message::FrontendReq;
 
-/// Rings at most: SET_VRING_KICK names a ring with eight bits.
+/// Rings at most: SET_VRING_KICK, _CALL and _ERR name a ring in bits 0 to 7 of their payload (QEMU's "Vhost-user Protocol").
 pub const MAX_RINGS: usize = 256;
 
 /// A session. Its end is [`Session::end`]: a session that is only dropped leaves its rings running at the device.
