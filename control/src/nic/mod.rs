@@ -13,12 +13,14 @@
 
 mod connection;
 mod control;
+mod device;
 mod features;
 mod nics;
 mod plug;
 mod view;
 
 pub(crate) use connection::{Connection, Read};
+pub use device::{Happened, Made, Nic, NicState, Standing};
 pub use features::{MOST_PAIRS, NicProperties};
-pub use nics::{Happened, Made, Nic, NicState, Nics, Standing};
+pub use nics::Nics;
 pub use view::{MODEL, RingView, complete, info, show_mac};

@@ -1,8 +1,8 @@
 //! Queue pairs of a nic on workers: what a session starts and stops.
 
 use super::control::Served;
+use super::device::{NicState, stands_by};
 use super::info;
-use super::nics::{NicState, stands_by};
 use crate::apply::{Binding, Pair};
 use crate::model::{Client, ClientId, Kind, Net, QueueRef};
 use engine::Attachments;

@@ -1,6 +1,6 @@
 //! A nic as queries show it.
 
-use super::nics::Nic;
+use super::device::Nic;
 use super::plug::QueuePair;
 use engine::QueueStats;
 use engine::port::counters::{DropReason, PortCounters};

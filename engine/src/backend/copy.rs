@@ -17,7 +17,7 @@ type Wide = u128;
 /// # Safety
 /// Both ranges must be mapped for the whole call, and must not overlap.
 #[inline]
-pub(in crate::backend) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: every access lies inside of the two ranges: offsets are at most len - 16 where len >= 16.
     unsafe {
         let load = |at: usize| from.add(at).cast::<Wide>().read_unaligned();

@@ -1,6 +1,14 @@
 //! One folder a netdev type, the same files in each: `options.rs` (what the user may say), `open.rs` (the slow path: files,
-//! ioctls, memory), `rx.rs` and `tx.rs` (the two halves that a worker drives).
+//! ioctls, memory), `rx.rs` and `tx.rs` (the two halves that a worker drives). What
+//! several of them have in common lies beside the folders.
 
+mod copy;
 pub mod nic;
+mod report;
+mod signal;
+mod tally;
 pub mod tap;
 pub mod vhost_user;
+
+#[cfg(test)]
+mod testing;

@@ -17,7 +17,6 @@
 mod asked;
 mod command;
 mod control;
-pub(super) mod copy;
 mod filter;
 mod open;
 mod options;

@@ -5,6 +5,7 @@ use super::published::Published;
 use super::rx::NicRx;
 use super::selective::SelectiveTx;
 use super::tx::NicTx;
+use crate::backend::report::Report;
 use crate::port::{RxQueue, TxQueue};
 use crate::virtq::packed::PackedDevice;
 use crate::virtq::split::SplitDevice;
@@ -19,10 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Shared {
     /// Where the ring stood when it was stopped.
     stopped: AtomicCell<Option<Position>>,
-    /// Why it stopped by itself.
-    fault: AtomicCell<Option<RingFault>>,
-    /// An eventfd that is written to when it does.
-    wake: Arc<OwnedFd>,
+    report: Report,
     /// The address to announce toward the peer, above it a bit that says that there is one.
     rarp: AtomicU64,
 }
@@ -32,12 +30,7 @@ const THERE: u64 = 1 << 48;
 
 impl Shared {
     fn new(wake: &Arc<OwnedFd>) -> Arc<Self> {
-        Arc::new(Self {
-            stopped: AtomicCell::new(None),
-            fault: AtomicCell::new(None),
-            wake: wake.clone(),
-            rarp: AtomicU64::new(0),
-        })
+        Arc::new(Self { stopped: AtomicCell::new(None), report: Report::new(wake), rarp: AtomicU64::new(0) })
     }
 
     /// Where the ring stood when its queue came back.
@@ -49,7 +42,7 @@ impl Shared {
     /// Why the ring was stopped for cause.
     #[must_use]
     pub fn fault(&self) -> Option<RingFault> {
-        self.fault.load()
+        self.report.fault()
     }
 
     /// Makes the queue send a RARP frame of `mac` toward its peer, as if the guest had, when it is served next.
@@ -81,9 +74,7 @@ impl Shared {
     }
 
     pub(super) fn fail(&self, fault: RingFault) {
-        self.fault.store(Some(fault));
-        // Ours alone, and non-blocking: one that is full has told already.
-        let _ = nix::unistd::write(&*self.wake, &1u64.to_ne_bytes());
+        self.report.fail(fault);
     }
 }
 

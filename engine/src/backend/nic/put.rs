@@ -2,9 +2,9 @@
 
 #![allow(unsafe_code)] // writes guest memory
 
-use super::copy::{Writer, copy};
 use super::filter::HEAD;
 use super::options::Features;
+use crate::backend::copy::{Writer, copy};
 use crate::burst::{Burst, Frame};
 use crate::mem::guest::GuestMemory;
 use crate::virtq::{Chain, DeviceRing, Found};

@@ -4,16 +4,16 @@
 
 use super::open::Shared;
 use super::options::Features;
+use crate::backend::signal::Signal;
 use crate::burst::{Burst, MAX_FRAME, Seg};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::DropReason;
 use crate::port::{Doze, RxQueue, Source, Turn};
-use crate::uring::{Bell, FileId};
+use crate::uring::Bell;
 use crate::virtq::inflight::{InflightRing, publish};
 use crate::virtq::{Access, CHAINS, Chain, DeviceRing, Found, RingConfig};
 use crate::wire::rarp;
 use crate::wire::vnet_hdr::VnetHdr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -30,9 +30,7 @@ pub(super) struct NicRx<R> {
     /// Frames of the last burst: as many chains of `found`, from the first on.
     lent: usize,
     malformed: u64,
-    kick: Option<Arc<OwnedFd>>,
-    /// The kick as the worker watches it.
-    file: Option<FileId>,
+    kick: Signal,
     call: Option<Bell>,
     inflight: Option<InflightRing>,
     shared: Arc<Shared>,
@@ -48,17 +46,11 @@ impl<R: DeviceRing> NicRx<R> {
         Self {
             ring,
             features,
-            found: Found::new(),
-            lent: 0,
-            malformed: 0,
-            kick: config.kick.clone(),
-            file: None,
+            kick: Signal::new(config.kick.as_ref()),
             call: config.call.as_ref().map(Bell::new),
             inflight: config.inflight.clone(),
-            shared,
-            rarp: [0; rarp::LEN],
-            announcing: false,
             _memory: Some(config.memory.clone()),
+            ..Self::absent(shared)
         }
     }
 
@@ -70,8 +62,7 @@ impl<R: DeviceRing> NicRx<R> {
             found: Found::new(),
             lent: 0,
             malformed: 0,
-            kick: None,
-            file: None,
+            kick: Signal::default(),
             call: None,
             inflight: None,
             shared,
@@ -147,8 +138,7 @@ fn scattered(segs: &[Seg], header: usize, burst: &mut Burst) -> Option<bool> {
 
 impl<R: DeviceRing> RxQueue for NicRx<R> {
     fn start(&mut self, turn: &mut Turn<'_>) {
-        // A kick that cannot be watched is one that nobody hears: the ring is looked at by timer then.
-        self.file = self.kick.as_ref().and_then(|kick| turn.io.watch(kick.as_fd()).ok());
+        self.kick.start(turn.io);
     }
 
     fn rx(&mut self, _turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
@@ -212,12 +202,8 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
     }
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
-        if let Some(file) = self.file {
-            if !turn.io.close(file) {
-                return false;
-            }
-            turn.io.remove(file);
-            self.file = None;
+        if !self.kick.stop(turn.io) {
+            return false;
         }
         if let Some(ring) = self.ring.take() {
             self.shared.stop(ring.position());
@@ -240,8 +226,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
         let Some(ring) = &mut self.ring else { return Doze::Sleep };
         ring.want_kicks(true);
         match ring.available(1) {
-            Ok(0) if self.file.is_some() => Doze::Sleep,
-            Ok(0) => Doze::Nap,
+            Ok(0) => self.kick.doze(),
             // A fault is found, and named, in the next turn.
             _ => Doze::Stay,
         }

@@ -1,17 +1,12 @@
 use super::{Halves, Mode, NetFeatures, Published, RxFilter, pair};
-use crate::burst::Burst;
-use crate::mem::arena::{Arena, ArenaConfig};
-use crate::mem::pool::{Pool, PoolSize};
-use crate::port::counters::{DropReason, PortCounters};
+use crate::backend::testing::{World, frame, wake};
+use crate::port::counters::DropReason;
 use crate::port::{Doze, Turn};
-use crate::uring::{FdIo, IoMode};
 use crate::virtq::packed::PackedDriver;
 use crate::virtq::split::SplitDriver;
 use crate::virtq::testing::{Format, Rig};
 use crate::virtq::{DriverRing, DriverSeg, F_RING_PACKED, F_VERSION_1, RingFault};
-use nix::sys::eventfd::EventFd;
 use proptest::prelude::*;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 mod filtered;
@@ -20,37 +15,6 @@ const HEADER: usize = 12;
 /// The receiver's address.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const MERGEABLE: u64 = NetFeatures::MRG_RXBUF;
-
-/// What a worker has.
-struct World {
-    io: FdIo,
-    pool: Pool,
-    burst: Burst,
-    counters: PortCounters,
-}
-
-impl World {
-    fn new() -> Self {
-        let arena = Arena::new(&ArenaConfig { initial: 1 << 20, step: 1 << 20, hugepages: false }).unwrap();
-        let pool = Pool::set_of(1, PoolSize { small: 4, large: 2 }, &arena).unwrap().remove(0);
-        let (io, _) = FdIo::new(Some(IoMode::Batched)).unwrap();
-        Self { io, pool, burst: Burst::new(), counters: PortCounters::default() }
-    }
-
-    /// One turn from one nic to the other: frames read, and frames that went.
-    fn hop(&mut self, from: &mut Halves, to: &mut Halves) -> (usize, usize) {
-        let mut turn = Turn { now: 0, io: &mut self.io, pool: &mut self.pool };
-        let room = to.tx.room(&mut turn, 64);
-        self.burst.clear();
-        from.rx.rx(&mut turn, room.min(64), &mut self.burst);
-        let all = self.burst.all();
-        let gone = if all.is_empty() { 0 } else { to.tx.tx(&mut turn, &self.burst, all) };
-        to.tx.flush(&mut turn);
-        to.tx.settle(&mut turn, &self.counters);
-        from.rx.release(&mut turn, gone);
-        (self.burst.len(), gone)
-    }
-}
 
 /// A guest's ring, with the driver's side and one place for each buffer.
 struct Ring<V> {
@@ -119,14 +83,6 @@ impl<V: DriverRing> Ring<V> {
     }
 }
 
-fn wake() -> Arc<OwnedFd> {
-    Arc::new(EventFd::new().unwrap().into())
-}
-
-fn frame(len: usize, mark: u8) -> Vec<u8> {
-    (0..len).map(|i| (i as u8).wrapping_mul(7).wrapping_add(mark)).collect()
-}
-
 /// A guest that sends and a guest that receives.
 struct Two<V> {
     world: World,
@@ -146,7 +102,7 @@ impl<V: DriverRing> Two<V> {
     }
 
     fn hop(&mut self) -> (usize, usize) {
-        self.world.hop(&mut self.from, &mut self.to)
+        self.world.hop(&mut *self.from.rx, &mut *self.to.tx)
     }
 }
 
@@ -278,7 +234,7 @@ fn frames_for_a_ring_that_does_not_run_are_dropped_by_name() {
     let mut sender = sender;
     sender.send(0, &frame(60, 0), &[]);
     let mut world = World::new();
-    assert_eq!(world.hop(&mut from, &mut to), (1, 1));
+    assert_eq!(world.hop(&mut *from.rx, &mut *to.tx), (1, 1));
     assert_eq!(world.counters.dropped(DropReason::NotConnected), 1);
 }
 

@@ -4,14 +4,15 @@ use super::open::Shared;
 use super::options::Features;
 use super::put::{Head, Put, log, put_any, put_run};
 use super::rx::notify;
+use crate::backend::signal::Signal;
+use crate::backend::tally::Tally;
 use crate::burst::{Burst, Mask};
 use crate::mem::guest::GuestMemory;
-use crate::port::counters::{DropReason, PortCounters};
+use crate::port::counters::PortCounters;
 use crate::port::{Caps, Doze, Turn, TxQueue};
-use crate::uring::{Bell, FileId};
+use crate::uring::Bell;
 use crate::virtq::inflight::{InflightRing, publish};
 use crate::virtq::{Access, CHAINS, DeviceRing, Found, RingConfig, RingFault};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// The transmitting half of a nic's queue pair.
@@ -23,16 +24,10 @@ pub(super) struct NicTx<R> {
     found: Found,
     /// Entries of the ring.
     size: u16,
-    frames: u64,
-    bytes: u64,
-    too_long: u64,
-    /// Frames for a ring that does not run.
-    stopped: u64,
+    tally: Tally,
     /// Chains that there were when a frame needed more.
     starved: usize,
-    kick: Option<Arc<OwnedFd>>,
-    /// The kick as the worker watches it.
-    file: Option<FileId>,
+    kick: Signal,
     call: Option<Bell>,
     inflight: Option<InflightRing>,
     shared: Arc<Shared>,
@@ -41,15 +36,16 @@ pub(super) struct NicTx<R> {
 
 impl<R: DeviceRing> NicTx<R> {
     pub(super) fn new(ring: Option<R>, features: Features, config: &RingConfig, shared: Arc<Shared>) -> Self {
-        let mut this = Self::absent(shared);
-        this.ring = ring;
-        this.features = features;
-        this.size = config.size;
-        this.kick = config.kick.clone();
-        this.call = config.call.as_ref().map(Bell::new);
-        this.inflight = config.inflight.clone();
-        this.memory = Some(config.memory.clone());
-        this
+        Self {
+            ring,
+            features,
+            size: config.size,
+            kick: Signal::new(config.kick.as_ref()),
+            call: config.call.as_ref().map(Bell::new),
+            inflight: config.inflight.clone(),
+            memory: Some(config.memory.clone()),
+            ..Self::absent(shared)
+        }
     }
 
     /// A half whose ring does not run: frames for it are dropped by name.
@@ -59,13 +55,9 @@ impl<R: DeviceRing> NicTx<R> {
             features: Features::of(0),
             found: Found::new(),
             size: 0,
-            frames: 0,
-            bytes: 0,
-            too_long: 0,
-            stopped: 0,
+            tally: Tally::default(),
             starved: 0,
-            kick: None,
-            file: None,
+            kick: Signal::default(),
             call: None,
             inflight: None,
             shared,
@@ -111,8 +103,8 @@ impl<R: DeviceRing> NicTx<R> {
                     }
                     self.log(chains);
                     self.found.drop_front(chains);
-                    self.frames += u64::from(frame.weight);
-                    self.bytes += frame.len() as u64;
+                    self.tally.frames += u64::from(frame.weight);
+                    self.tally.bytes += frame.len() as u64;
                 }
                 Put::Short if looked.is_err() => {
                     let Err(fault) = looked else { break };
@@ -121,14 +113,14 @@ impl<R: DeviceRing> NicTx<R> {
                 }
                 // The ring is as full of buffers as it can be: it will never hold this frame.
                 Put::Short if self.found.chains().len() >= CHAINS.min(usize::from(self.size)) => {
-                    self.too_long += u64::from(frame.weight);
+                    self.tally.too_long += u64::from(frame.weight);
                 }
                 Put::Short => {
                     self.starved = self.found.chains().len();
                     break;
                 }
                 Put::Never => {
-                    self.too_long += u64::from(frame.weight);
+                    self.tally.too_long += u64::from(frame.weight);
                 }
             }
             taken += 1;
@@ -145,9 +137,7 @@ impl<R: DeviceRing> NicTx<R> {
         head: impl Fn(usize) -> Option<&'h Head>,
     ) -> usize {
         let Some(ring) = &mut self.ring else {
-            let frames = mask.iter().filter_map(|i| burst.frames().get(i));
-            self.stopped += frames.map(|frame| u64::from(frame.weight)).sum::<u64>();
-            return mask.count();
+            return self.tally.refuse(burst, mask);
         };
         self.starved = 0;
         if self.found.chains().len() < mask.count() {
@@ -163,8 +153,8 @@ impl<R: DeviceRing> NicTx<R> {
             let frames = mask.iter().filter_map(|i| lent.get(i).map(|frame| (frame, head(i))));
             put_run(ring, &self.found, header, burst, frames)
         };
-        self.frames += run.frames;
-        self.bytes += run.bytes;
+        self.tally.frames += run.frames;
+        self.tally.bytes += run.bytes;
         self.log(run.chains);
         self.found.drop_front(run.chains);
         if run.chains == mask.count() {
@@ -194,8 +184,7 @@ impl<R: DeviceRing> NicTx<R> {
 
 impl<R: DeviceRing> TxQueue for NicTx<R> {
     fn start(&mut self, turn: &mut Turn<'_>) {
-        // As for the other half: without it a full ring is looked at by timer.
-        self.file = self.kick.as_ref().and_then(|kick| turn.io.watch(kick.as_fd()).ok());
+        self.kick.start(turn.io);
     }
 
     fn caps(&self) -> Caps {
@@ -230,16 +219,7 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
     }
 
     fn settle(&mut self, _turn: &mut Turn<'_>, counters: &PortCounters) {
-        if self.frames > 0 {
-            counters.tx.frames.add(std::mem::take(&mut self.frames));
-            counters.tx.bytes.add(std::mem::take(&mut self.bytes));
-        }
-        if self.stopped > 0 {
-            counters.count_drop(DropReason::NotConnected, std::mem::take(&mut self.stopped));
-        }
-        if self.too_long > 0 {
-            counters.count_drop(DropReason::TooLong, std::mem::take(&mut self.too_long));
-        }
+        self.tally.settle(counters);
     }
 
     fn doze(&mut self) -> Doze {
@@ -247,8 +227,7 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
         ring.want_kicks(true);
         match ring.available(self.starved + 1) {
             Ok(n) if n > self.starved => Doze::Stay,
-            Ok(_) if self.file.is_some() => Doze::Sleep,
-            Ok(_) => Doze::Nap,
+            Ok(_) => self.kick.doze(),
             // A fault is found, and named, in the next turn.
             Err(_) => Doze::Stay,
         }
@@ -261,12 +240,8 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
     }
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
-        if let Some(file) = self.file {
-            if !turn.io.close(file) {
-                return false;
-            }
-            turn.io.remove(file);
-            self.file = None;
+        if !self.kick.stop(turn.io) {
+            return false;
         }
         if let Some(ring) = self.ring.take() {
             self.shared.stop(ring.position());

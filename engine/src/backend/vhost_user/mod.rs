@@ -15,7 +15,8 @@ mod options;
 mod rx;
 mod tx;
 
-pub use open::{Halves, OpenError, Opened, Report, open};
+pub use super::report::Report;
+pub use open::{Halves, OpenError, Opened, open};
 pub use options::{Agreed, WANTED, choose};
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::buffers::Buffers;
 use super::options::{Agreed, RING};
 use super::rx::VhostUserRx;
 use super::tx::VhostUserTx;
+use crate::backend::report::Report;
 use crate::burst::MAX_FRAME;
 use crate::mem::guest::{GuestMemory, Region};
 use crate::mem::map::{Backing, Mapping};
@@ -13,7 +14,6 @@ use crate::port::{RxQueue, TxQueue};
 use crate::virtq::packed::{self, PackedDriver};
 use crate::virtq::split::{self, SplitDriver};
 use crate::virtq::{DriverRing, F_RING_PACKED, Position, RingConfig, RingFault};
-use crossbeam::atomic::AtomicCell;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::OwnedFd;
@@ -54,31 +54,6 @@ pub enum OpenError {
     /// A ring that cannot be.
     #[error(transparent)]
     Ring(#[from] RingFault),
-}
-
-/// What control learns from a ring that a worker runs.
-#[derive(Debug)]
-pub struct Report {
-    fault: AtomicCell<Option<RingFault>>,
-    /// An eventfd that is written to when there is a fault.
-    wake: Arc<OwnedFd>,
-}
-
-impl Report {
-    fn new(wake: &Arc<OwnedFd>) -> Arc<Self> {
-        Arc::new(Self { fault: AtomicCell::new(None), wake: wake.clone() })
-    }
-
-    /// Why the ring stopped by itself.
-    #[must_use]
-    pub fn fault(&self) -> Option<RingFault> {
-        self.fault.load()
-    }
-
-    pub(super) fn fail(&self, fault: RingFault) {
-        self.fault.store(Some(fault));
-        notify(Some(&self.wake));
-    }
 }
 
 /// The two halves of a queue pair, and what control keeps of each.
@@ -181,7 +156,7 @@ fn pair<R: DriverRing>(
     let posted = run(cut, pairs, len, count)?;
     let small = run(cut, pairs, SMALL, u32::from(RING))?;
     let large = run(cut, pairs, LARGE, large(pairs))?;
-    let reports = [Report::new(wake), Report::new(wake)];
+    let reports = [Report::new(wake), Report::new(wake)].map(Arc::new);
     let rx = VhostUserRx::new(R::new(&receive)?, agreed, posted, &receive, reports[0].clone());
     let tx = VhostUserTx::new(R::new(&transmit)?, agreed, [small, large], &transmit, reports[1].clone());
     rings.extend([receive, transmit]);
@@ -223,11 +198,4 @@ fn ring(
         call: Some(event()?),
         err: None,
     })
-}
-
-/// Writes to an eventfd. One that is full has told it already.
-fn notify(event: Option<&OwnedFd>) {
-    if let Some(event) = event {
-        let _ = nix::unistd::write(event, &1u64.to_ne_bytes());
-    }
 }

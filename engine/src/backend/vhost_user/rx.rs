@@ -1,17 +1,17 @@
 //! From the device: lends frames where it wrote them, in our receive buffers.
 
 use super::buffers::Buffers;
-use super::open::Report;
 use super::options::Agreed;
+use crate::backend::report::Report;
+use crate::backend::signal::Signal;
 use crate::burst::{BURST, Burst, MAX_FRAME, Seg};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::DropReason;
 use crate::port::{Doze, RxQueue, Source, Turn};
-use crate::uring::{Bell, FileId};
+use crate::uring::Bell;
 use crate::virtq::{DriverRing, RingConfig, RingFault};
 use crate::wire::vnet_hdr::VnetHdr;
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// Bytes of an Ethernet header.
@@ -36,9 +36,7 @@ pub(super) struct VhostUserRx<R> {
     /// What the device did wrong, behind the frames that arrived before.
     broken: Option<RingFault>,
     kick: Option<Bell>,
-    call: Option<Arc<OwnedFd>>,
-    /// The call as the worker watches it.
-    file: Option<FileId>,
+    call: Signal,
     report: Arc<Report>,
     /// Keeps the region mapped.
     _memory: Arc<GuestMemory>,
@@ -78,8 +76,7 @@ impl<R: DriverRing> VhostUserRx<R> {
             malformed: 0,
             broken: None,
             kick: config.kick.as_ref().map(Bell::new),
-            call: config.call.clone(),
-            file: None,
+            call: Signal::new(config.call.as_ref()),
             report,
             _memory: config.memory.clone(),
         }
@@ -193,8 +190,7 @@ impl<R: DriverRing> VhostUserRx<R> {
 
 impl<R: DriverRing> RxQueue for VhostUserRx<R> {
     fn start(&mut self, turn: &mut Turn<'_>) {
-        // A call that cannot be watched is one that nobody hears: the ring is looked at by timer then.
-        self.file = self.call.as_ref().and_then(|call| turn.io.watch(call.as_fd()).ok());
+        self.call.start(turn.io);
     }
 
     fn rx(&mut self, _turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
@@ -246,12 +242,8 @@ impl<R: DriverRing> RxQueue for VhostUserRx<R> {
     }
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
-        if let Some(file) = self.file {
-            if !turn.io.close(file) {
-                return false;
-            }
-            turn.io.remove(file);
-            self.file = None;
+        if !self.call.stop(turn.io) {
+            return false;
         }
         self.ring = None;
         true
@@ -272,8 +264,7 @@ impl<R: DriverRing> RxQueue for VhostUserRx<R> {
         // A part of a frame waits for its rest, not for us.
         match self.fetch(before + 1) {
             Ok(()) if self.arrived.len() > before => Doze::Stay,
-            Ok(()) if self.file.is_some() => Doze::Sleep,
-            Ok(()) => Doze::Nap,
+            Ok(()) => self.call.doze(),
             // It is found, and named, in the next turn.
             Err(_) => Doze::Stay,
         }

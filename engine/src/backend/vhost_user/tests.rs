@@ -2,63 +2,21 @@
 
 use super::{Halves, Opened, WANTED, open};
 use crate::backend::nic::{self, NetFeatures};
-use crate::burst::{BURST, Burst};
-use crate::mem::arena::{Arena, ArenaConfig};
-use crate::mem::pool::{Pool, PoolSize};
-use crate::port::counters::{DropReason, PortCounters};
+use crate::backend::testing::{World, frame, wake};
+use crate::burst::BURST;
+use crate::port::counters::DropReason;
 use crate::port::testing::{Outside, port};
 use crate::port::{Caps, Doze, Queue, QueueId, RxQueue, Turn, TxQueue};
-use crate::uring::{FdIo, IoMode};
 use crate::virtq::packed::PackedDevice;
 use crate::virtq::split::SplitDevice;
 use crate::virtq::{Access, DeviceRing, F_EVENT_IDX, F_RING_PACKED, F_VERSION_1, Found, RingFault};
 use crate::wire::vnet_hdr::{F_NEEDS_CSUM, VnetHdr};
-use nix::sys::eventfd::EventFd;
 use proptest::prelude::*;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 const MERGEABLE: u64 = F_VERSION_1 | NetFeatures::MRG_RXBUF;
 const ALL: u64 = WANTED & !F_RING_PACKED;
-
-/// What a worker has.
-struct World {
-    io: FdIo,
-    pool: Pool,
-    burst: Burst,
-    counters: PortCounters,
-}
-
-impl World {
-    fn new() -> Self {
-        let arena = Arena::new(&ArenaConfig { initial: 1 << 20, step: 1 << 20, hugepages: false }).unwrap();
-        let pool = Pool::set_of(1, PoolSize { small: 4, large: 2 }, &arena).unwrap().remove(0);
-        let (io, _) = FdIo::new(Some(IoMode::Batched)).unwrap();
-        Self { io, pool, burst: Burst::new(), counters: PortCounters::default() }
-    }
-
-    /// One turn from one queue to another: frames read, and frames that went.
-    fn hop(&mut self, from: &mut dyn RxQueue, to: &mut dyn TxQueue) -> (usize, usize) {
-        let mut turn = Turn { now: 0, io: &mut self.io, pool: &mut self.pool };
-        let room = to.room(&mut turn, BURST);
-        self.burst.clear();
-        from.rx(&mut turn, room.min(BURST), &mut self.burst);
-        let all = self.burst.all();
-        let gone = if all.is_empty() { 0 } else { to.tx(&mut turn, &self.burst, all) };
-        to.flush(&mut turn);
-        to.settle(&mut turn, &self.counters);
-        from.release(&mut turn, gone);
-        (self.burst.len(), gone)
-    }
-}
-
-fn wake() -> Arc<OwnedFd> {
-    Arc::new(EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_NONBLOCK).unwrap().into())
-}
-
-fn frame(len: usize, mark: u8) -> Vec<u8> {
-    (0..len).map(|i| (i as u8).wrapping_mul(7).wrapping_add(mark)).collect()
-}
 
 fn driver(features: u64) -> (Opened, Halves) {
     let mut opened = open(features, 1, false, &wake()).unwrap();

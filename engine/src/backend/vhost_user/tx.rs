@@ -3,12 +3,13 @@
 #![allow(unsafe_code)] // writes the shared region
 
 use super::buffers::Buffers;
-use super::open::Report;
 use super::options::Agreed;
-use crate::backend::nic::copy::copy;
+use crate::backend::copy::copy;
+use crate::backend::report::Report;
+use crate::backend::tally::Tally;
 use crate::burst::{BURST, Burst, Frame, Mask};
 use crate::mem::guest::GuestMemory;
-use crate::port::counters::{DropReason, PortCounters};
+use crate::port::counters::PortCounters;
 use crate::port::{Caps, Turn, TxQueue};
 use crate::uring::Bell;
 use crate::virtq::{DriverRing, RingConfig, RingFault};
@@ -40,11 +41,7 @@ pub(super) struct VhostUserTx<R> {
     agreed: Agreed,
     small: Shelf,
     large: Shelf,
-    frames: u64,
-    bytes: u64,
-    too_long: u64,
-    /// Frames for a ring that does not run.
-    stopped: u64,
+    tally: Tally,
     kick: Option<Bell>,
     report: Arc<Report>,
     /// Keeps the region mapped.
@@ -73,10 +70,7 @@ impl<R: DriverRing> VhostUserTx<R> {
             agreed,
             small: Shelf::new(small, 0),
             large: Shelf::new(large, small.count()),
-            frames: 0,
-            bytes: 0,
-            too_long: 0,
-            stopped: 0,
+            tally: Tally::default(),
             kick: config.kick.as_ref().map(Bell::new),
             report,
             _memory: config.memory.clone(),
@@ -161,19 +155,17 @@ impl<R: DriverRing> TxQueue for VhostUserTx<R> {
 
     fn tx(&mut self, _turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
         if self.ring.is_none() {
-            let frames = mask.iter().filter_map(|i| burst.frames().get(i));
-            self.stopped += frames.map(|frame| u64::from(frame.weight)).sum::<u64>();
-            return mask.count();
+            return self.tally.refuse(burst, mask);
         }
         let mut taken = 0;
         for frame in mask.iter().filter_map(|i| burst.frames().get(i)) {
             match self.put(burst, frame) {
                 Put::Done => {
-                    self.frames += u64::from(frame.weight);
-                    self.bytes += frame.len() as u64;
+                    self.tally.frames += u64::from(frame.weight);
+                    self.tally.bytes += frame.len() as u64;
                 }
                 Put::Full => break,
-                Put::Never => self.too_long += u64::from(frame.weight),
+                Put::Never => self.tally.too_long += u64::from(frame.weight),
             }
             taken += 1;
         }
@@ -190,16 +182,7 @@ impl<R: DriverRing> TxQueue for VhostUserTx<R> {
     }
 
     fn settle(&mut self, _turn: &mut Turn<'_>, counters: &PortCounters) {
-        if self.frames > 0 {
-            counters.tx.frames.add(std::mem::take(&mut self.frames));
-            counters.tx.bytes.add(std::mem::take(&mut self.bytes));
-        }
-        if self.stopped > 0 {
-            counters.count_drop(DropReason::NotConnected, std::mem::take(&mut self.stopped));
-        }
-        if self.too_long > 0 {
-            counters.count_drop(DropReason::TooLong, std::mem::take(&mut self.too_long));
-        }
+        self.tally.settle(counters);
     }
 
     fn stop(&mut self, _turn: &mut Turn<'_>) -> bool {

@@ -143,7 +143,7 @@ fn a_changing_address_passes_no_filter<V: DriverRing>(format: Format, pieces: &[
                 receiver.post(0, 2048);
             }
             sender.send(0, &addressed(MAC, 1), pieces);
-            assert_eq!(world.hop(from, to), (1, 1));
+            assert_eq!(world.hop(&mut *from.rx, &mut *to.tx), (1, 1));
             assert!(sender.driver.used().unwrap().is_some());
             if let Some((bytes, _)) = receiver.receive() {
                 wrong += usize::from(bytes[..6] != MAC);
