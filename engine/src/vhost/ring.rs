@@ -109,17 +109,16 @@ impl Ring {
             return Err(ProtocolError::RingSize { ring, size: size.into() });
         }
         let [desc, avail, used] = place(ring, size, features, &addresses, memory)?;
-        let base = self.base;
         let position = match self.position {
             Some(position) => position,
-            // What a back-end that was killed wrote says more than a front-end that could not ask it.
-            None if let Some(position) = self.left(size, addresses.desc, memory, inflight) => position,
             None if packed => {
-                let position = base.map_or(Position::START, base::packed);
+                // What a back-end that was killed wrote says more than a front-end that could not ask it; the ring itself says most.
+                let left = self.left(size, addresses.desc, memory, inflight);
+                let told = left.unwrap_or_else(|| self.base.map_or(Position::START, base::packed));
                 let marks = marks(memory, addresses.desc, size, features);
-                match position.used < size && marks.contradict(position) {
+                match told.used < size && marks.contradict(told) {
                     true => marks.stands().ok_or(ProtocolError::InUse { ring })?,
-                    false => position,
+                    false => told,
                 }
             }
             // All before the used index was given back, whatever the front-end remembers: so a ring whose back-end was

@@ -197,6 +197,35 @@ fn a_packed_ring_of_single_descriptors_goes_on_where_it_shows_that_it_stands() {
     }
 }
 
+/// A ring of 16 whose region says that it was used up to the fifth entry, and up to the second before: what became of it with these flags.
+fn with_region(found: &[u16]) -> (Vec<Told>, Option<(usize, ProtocolError)>) {
+    let (mut bench, file) = Bench::ready(F_VERSION_1 | F_RING_PACKED);
+    let ask = [longs(&[0, 0]), words(&[16 << 16 | 2, 0])].concat();
+    let reply =
+        bench.raw(crate::vhost::testing::message(Kind::GET_INFLIGHT_FD, &ask, vec![])).unwrap().unwrap();
+    let fd = reply.fd.unwrap();
+    // Version and size; where it was used to, and before; their wrap counters.
+    for (at, bytes) in [(8, [1u8, 0, 16, 0]), (16, [4, 0, 1, 0]), (20, [1, 1, 0, 0])] {
+        pwrite(&fd, &bytes, at).unwrap();
+    }
+    bench.say(Kind::SET_INFLIGHT_FD, &reply.bytes[12..], vec![fd]).unwrap();
+    flags(&file, found);
+    bench.ring(Kind::SET_VRING_BASE, 0, 0x8000_8000).unwrap();
+    bench.kick(0);
+    bench.enable(0);
+    (bench.device.news(), bench.session.lost_position())
+}
+
+#[test]
+fn a_packed_ring_goes_on_where_its_in_flight_region_says_unless_it_was_torn() {
+    let at = |slot| [Told::Start(0, Position { avail: slot, used: slot, ..START })];
+    // A chain of three was shown; nothing was; two of three are marked behind the first, which is not.
+    assert_eq!(with_region(&[USED, USED, LEFT | 1, LEFT, LEFT]), (at(4).to_vec(), None));
+    assert_eq!(with_region(&[USED, LEFT, LEFT, LEFT, LEFT]), (at(1).to_vec(), None));
+    let lost = Some((0, ProtocolError::InUse { ring: 0 }));
+    assert_eq!(with_region(&[USED, LEFT, USED, USED, LEFT]), (vec![], lost));
+}
+
 #[test]
 fn a_packed_ring_has_any_size_and_a_split_one_a_power_of_two() {
     let (mut bench, _file) = Bench::ready(F_VERSION_1 | F_RING_PACKED);
