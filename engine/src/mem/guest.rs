@@ -260,6 +260,24 @@ impl GuestMemory {
         word.is_aligned().then(|| u16::from_le(load()))
     }
 
+    /// Reads the 16-bit little-endian word at offset `at` of each of `count` entries of `stride` bytes, which begin at an address of the VMM;
+    /// both even: for rings. 0 beyond the last one. None where they do not lie in one region, or the words are misaligned.
+    pub fn words_at_user(&self, user: u64, count: u16, stride: u64, at: u64) -> Option<impl Fn(u16) -> u16> {
+        let (first, len) = (user.checked_add(at)?, (stride * u64::from(count)).checked_sub(at)?);
+        let first = self.at_user(first, len)?.cast::<u16>();
+        let fits = first.is_aligned() && stride.is_multiple_of(2) && at + 2 <= stride;
+        fits.then_some(move |i: u16| {
+            if i >= count {
+                return 0;
+            }
+            // SAFETY: entry i of count lies inside of the range that was looked up, in a mapping that self keeps, and this closure borrows
+            // self; aligned; the guest changes the word atomically.
+            let word =
+                unsafe { AtomicU16::from_ptr(first.as_ptr().byte_add(usize::from(i) * stride as usize)) };
+            u16::from_le(word.load(Ordering::Acquire))
+        })
+    }
+
     /// The guest address of a pointer into this memory.
     #[must_use]
     pub fn guest_of(&self, ptr: *const u8) -> Option<u64> {

@@ -56,11 +56,15 @@ pub(super) struct Marks<F> {
     in_order: bool,
 }
 
-/// The marks of a ring that lies at `desc` in the VMM.
-pub(super) fn marks(memory: &GuestMemory, desc: u64, size: u16, features: u64) -> Marks<impl Fn(u16) -> u16> {
-    let at = move |slot: u16| desc.checked_add(BYTES * u64::from(slot) + FLAGS);
-    let flags = move |slot| at(slot).and_then(|at| memory.u16_at_user(at)).unwrap_or_default();
-    Marks { flags, size, in_order: features & F_IN_ORDER != 0 }
+/// The marks of a ring that lies at `desc` in the VMM, if it lies there.
+pub(super) fn marks(
+    memory: &GuestMemory,
+    desc: u64,
+    size: u16,
+    features: u64,
+) -> Option<Marks<impl Fn(u16) -> u16>> {
+    let flags = memory.words_at_user(desc, size, BYTES, FLAGS)?;
+    Some(Marks { flags, size, in_order: features & F_IN_ORDER != 0 })
 }
 
 impl<F: Fn(u16) -> u16> Marks<F> {

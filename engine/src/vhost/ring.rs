@@ -72,6 +72,8 @@ pub(super) struct Ring {
     pub(super) running: bool,
     /// The device has run it in this session.
     pub(super) ran: bool,
+    /// Nobody knows where it stands. It is not looked at again before something of it changes.
+    pub(super) lost: bool,
 }
 
 /// Whether a size suits a format.
@@ -115,10 +117,11 @@ impl Ring {
                 // What a back-end that was killed wrote says more than a front-end that could not ask it; the ring itself says most.
                 let left = self.left(size, addresses.desc, memory, inflight);
                 let told = left.unwrap_or_else(|| self.base.map_or(Position::START, base::packed));
-                let marks = marks(memory, addresses.desc, size, features);
-                match told.used < size && marks.contradict(told) {
-                    true => marks.stands().ok_or(ProtocolError::InUse { ring })?,
-                    false => told,
+                match marks(memory, addresses.desc, size, features) {
+                    Some(marks) if told.used < size && marks.contradict(told) => {
+                        marks.stands().ok_or(ProtocolError::InUse { ring })?
+                    }
+                    _ => told,
                 }
             }
             // All before the used index was given back, whatever the front-end remembers: so a ring whose back-end was

@@ -47,6 +47,18 @@ fn guest_and_user_addresses_lead_to_the_same_bytes_of_the_file() {
     assert_eq!(memory.guest_of((&raw const hint).cast()), None);
     assert_eq!(memory.u16_at_user(0x7f00_0000_4008), Some(u16::from_le_bytes(*b"ig")));
     assert_eq!(memory.u16_at_user(0x7f00_0000_4007), None, "odd");
+    let words = memory.words_at_user(0x7f00_0000_4000, 3, 8, 0).unwrap();
+    assert_eq!(
+        [words(1), words(3)],
+        [u16::from_le_bytes(*b"ig"), 0],
+        "the second, and none behind the third"
+    );
+    assert!(memory.words_at_user(0x7f00_0000_4000, 3, 8, 7).is_none(), "odd, and beyond an entry");
+    let end = 0x7f00_0000_4000 + 4 * PAGE;
+    assert!(memory.words_at_user(end - 16, 2, 8, 6).is_some());
+    for (user, count) in [(end - 16, 3), (end - 8, 2), (u64::MAX - 1, 1)] {
+        assert!(memory.words_at_user(user, count, 8, 6).is_none(), "{user:#x} {count}");
+    }
     let guests: Vec<u64> = memory.regions().map(|region| region.guest).collect();
     assert_eq!(guests, [0, 1 << 32]);
 }

@@ -19,9 +19,9 @@ const NO_FILE: u64 = 0x100;
 impl Session {
     /// Stops a ring, if it runs, and notes where.
     fn pause(&mut self, at: usize, device: &mut dyn Device) {
-        if let Some(ring) = self.rings.get_mut(at)
-            && std::mem::take(&mut ring.running)
-        {
+        let Some(ring) = self.rings.get_mut(at) else { return };
+        ring.lost = false;
+        if std::mem::take(&mut ring.running) {
             ring.position = device.stop(at).or(ring.position);
         }
     }
@@ -49,13 +49,17 @@ impl Session {
         let always = !self.accepted(F_PROTOCOL_FEATURES);
         let (Some(features), Some(table)) = (self.features(), self.table.clone()) else { return Ok(()) };
         let Some(ring) = self.rings.get_mut(at) else { return Ok(()) };
-        if ring.running || !ring.started || !(always || ring.enabled) {
+        if ring.running || ring.lost || !ring.started || !(always || ring.enabled) {
             return Ok(());
         }
         let inflight = self.inflight.as_ref().and_then(|region| region.ring(at, ring.size, features));
         let config = match ring.config(at, features, &table, inflight.as_ref()) {
             Ok(Some(config)) => config,
-            Ok(None) | Err(ProtocolError::Outside { .. } | ProtocolError::InUse { .. }) => return Ok(()),
+            Ok(None) | Err(ProtocolError::Outside { .. }) => return Ok(()),
+            Err(ProtocolError::InUse { .. }) => {
+                ring.lost = true;
+                return Ok(());
+            }
             Err(error) => {
                 ring.started = false;
                 return Err(error);
@@ -97,15 +101,19 @@ impl Session {
     /// Why a ring that was started does not run.
     #[must_use]
     pub fn waiting(&self, ring: usize) -> Option<ProtocolError> {
-        let stands = !self.running(ring) && self.rings.get(ring)?.started;
-        if stands { self.inspect(ring).err() } else { None }
+        let known = self.rings.get(ring)?;
+        match known.lost {
+            true => Some(ProtocolError::InUse { ring }),
+            false if known.started && !self.running(ring) => self.inspect(ring).err(),
+            false => None,
+        }
     }
 
     /// The first ring whose position is lost, and the words for it.
     #[must_use]
     pub fn lost_position(&self) -> Option<(usize, ProtocolError)> {
-        let lost = |ring| self.waiting(ring).filter(|why| matches!(why, ProtocolError::InUse { .. }));
-        (0..self.rings.len()).find_map(|ring| Some((ring, lost(ring)?)))
+        let ring = self.rings.iter().position(|ring| ring.lost)?;
+        Some((ring, ProtocolError::InUse { ring }))
     }
 
     /// The ring that a message names.

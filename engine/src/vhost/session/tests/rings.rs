@@ -171,9 +171,15 @@ fn a_packed_ring_that_was_in_use_waits_for_a_reset() {
     let position = Position { avail: 4, used: 4, ..START };
     assert_eq!(bench.device.news(), [Told::Start(0, position)]);
     assert_eq!(bench.session.lost_position(), None);
-    // Unless the ring says that it went on.
+    // Unless the ring says that it went on. It is not looked at again before something changes.
     bench.ring(Kind::SET_VRING_BASE, 0, 0x8002_8002).unwrap();
+    flags(&file, &[USED, LEFT, LEFT, LEFT]);
+    bench.ask(Kind::GET_FEATURES);
     assert_eq!(bench.session.lost_position(), Some((0, ProtocolError::InUse { ring: 0 })));
+    assert_eq!(bench.session.waiting(0), Some(ProtocolError::InUse { ring: 0 }));
+    bench.ring(Kind::SET_VRING_ENABLE, 0, 0).unwrap();
+    bench.enable(0);
+    assert_eq!(bench.session.lost_position(), None);
     bench.base(0);
     bench.device.news();
     // After a reset the driver's ring is new.
