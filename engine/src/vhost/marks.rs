@@ -84,7 +84,8 @@ impl<F: Fn(u16) -> u16> Marks<F> {
                 Mark::Used | Mark::Left => holes += usize::from(available_behind),
             }
             let left = mark == Mark::Left;
-            // At its start a ring has no last visit: that it stands there for the third time is far less likely. Of two that were left the first one must have led to the second.
+            // At its start a ring has no last visit; that it stands there again, laps later, is far less likely. Of two slots that were
+            // left the first one must have led to the second.
             let misplaced = at == Position::START || (left_behind && !goes_on && !self.in_order);
             if holes > 1 || (left && misplaced) {
                 return true;
