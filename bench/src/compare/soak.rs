@@ -6,11 +6,14 @@
 use crate::compare::lab::{Lab, progress, progress_done};
 use crate::compare::table::{Table, figure};
 use crate::compare::vhost::cases::{Case, LARGE};
-use crate::compare::vhost::duts::{Dut, Netdevd, NetdevdSetup};
+use crate::compare::vhost::duts::{Dut, Netdevd, NetdevdSetup, Testpmd};
 use crate::compare::vhost::load::{Pktgen, VirtioUser, Want};
 use crate::failure::{Context, Failure, Result};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+
+/// How long frames may be under way.
+const UNDER_WAY: Duration = Duration::from_secs(5);
 
 /// Who drives the two nics.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +22,10 @@ enum Guests {
     Dpdk(usize),
     /// pktgen, with frames compared.
     Pktgen,
+    /// None, but two `vhost-user` netdevs with testpmd's `net_vhost` as their back-ends.
+    BackEnds,
+    /// pktgen, and such a netdev behind each nic, so that frames pass netdevd twice.
+    Behind,
 }
 
 /// What one run came to.
@@ -44,6 +51,8 @@ fn all() -> Vec<(Guests, Case)> {
     all.push((Guests::Dpdk(4), of(false, true, false)));
     all.push((Guests::Dpdk(4), of(true, true, false)));
     all.push((Guests::Pktgen, large));
+    all.push((Guests::BackEnds, of(false, true, false)));
+    all.push((Guests::Behind, of(false, true, false)));
     all
 }
 
@@ -56,6 +65,8 @@ pub fn run(lab: &Lab, length: Duration, only: &[String], as_json: bool) -> Resul
         Guests::Dpdk(1) => format!("dpdk-{}", case.id()),
         Guests::Dpdk(queues) => format!("dpdk-{}-{queues}q", case.id()),
         Guests::Pktgen => format!("pktgen-{}", case.id()),
+        Guests::BackEnds => format!("net-vhost-{}", case.id()),
+        Guests::Behind => format!("pktgen-net-vhost-{}", case.id()),
     };
     let chosen: Vec<_> = all()
         .into_iter()
@@ -66,8 +77,10 @@ pub fn run(lab: &Lab, length: Duration, only: &[String], as_json: bool) -> Resul
     let mut outcomes = Vec::new();
     for (name, guests, case) in chosen {
         let outcome = match guests {
-            Guests::Dpdk(queues) => dpdk(lab, &name, &case, queues, length),
-            Guests::Pktgen => pktgen(lab, &name, &case, length),
+            Guests::Dpdk(queues) => guests_of(lab, &name, &case, queues, length),
+            Guests::BackEnds => back_ends(lab, &name, length),
+            Guests::Pktgen => start(lab, 1).and_then(|netdevd| pktgen(lab, &name, &case, length, &netdevd)),
+            Guests::Behind => behind(lab, &name, &case, length),
         };
         outcomes.push(outcome.context(&name)?);
     }
@@ -79,10 +92,30 @@ fn start(lab: &Lab, queues: usize) -> Result<Netdevd> {
     Netdevd::with(lab, &NetdevdSetup { cores: lab.dut_cpu.to_string(), idle: "poll", queues })
 }
 
-fn dpdk(lab: &Lab, name: &str, case: &Case, queues: usize, length: Duration) -> Result<Outcome> {
+fn guests_of(lab: &Lab, name: &str, case: &Case, queues: usize, length: Duration) -> Result<Outcome> {
     let _lock = lab.hold()?;
-    let mut netdevd = start(lab, queues)?;
-    let mut guests = VirtioUser::start(lab, case, queues, netdevd.sockets())?;
+    let netdevd = start(lab, queues)?;
+    let guests = VirtioUser::start(lab, case, queues, netdevd.sockets())?;
+    dpdk(lab, name, length, netdevd, guests)
+}
+
+fn back_ends(lab: &Lab, name: &str, length: Duration) -> Result<Outcome> {
+    let _lock = lab.hold()?;
+    let sockets = [0, 1].map(|number| lab.run.path().join(format!("vhost{number}.sock")));
+    let mut back_ends = VirtioUser::serve(lab, &sockets)?;
+    let setup = NetdevdSetup { cores: lab.dut_cpu.to_string(), idle: "poll", queues: 1 };
+    let netdevd = Netdevd::before(lab, &setup, &sockets, false)?;
+    back_ends.begin()?;
+    dpdk(lab, name, length, netdevd, back_ends)
+}
+
+fn dpdk(
+    lab: &Lab,
+    name: &str,
+    length: Duration,
+    mut netdevd: Netdevd,
+    mut guests: VirtioUser,
+) -> Result<Outcome> {
     let started = Instant::now();
     let mut rates: Vec<f64> = Vec::new();
     let mut before = (started, guests.counters()?[0]);
@@ -101,10 +134,16 @@ fn dpdk(lab: &Lab, name: &str, case: &Case, queues: usize, length: Duration) -> 
     }
     let secs = started.elapsed().as_secs_f64();
     guests.stop()?;
-    // What is under way reaches the receive rings.
-    std::thread::sleep(Duration::from_millis(50));
-    let [received, sent, errors] = guests.counters()?;
-    let (engine, _) = netdevd.counters()?;
+    // What is under way reaches the receive rings, as soon as netdevd gets its CPU.
+    let stopped = Instant::now();
+    let (received, sent, errors, engine) = loop {
+        let [received, sent, errors] = guests.counters()?;
+        let (engine, _) = netdevd.counters()?;
+        if engine.entered as f64 == sent || stopped.elapsed() > UNDER_WAY {
+            break (received, sent, errors, engine);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
     let drops: u64 = engine.drops.values().sum();
     let (entered, left) = (engine.entered as f64, engine.left as f64);
     let lost = (sent - entered).abs() + (entered - left - drops as f64).abs();
@@ -119,9 +158,22 @@ fn dpdk(lab: &Lab, name: &str, case: &Case, queues: usize, length: Duration) -> 
     })
 }
 
-fn pktgen(lab: &Lab, name: &str, case: &Case, length: Duration) -> Result<Outcome> {
+fn behind(lab: &Lab, name: &str, case: &Case, length: Duration) -> Result<Outcome> {
+    let mut testpmd = Testpmd::start(lab, case)?;
+    testpmd.patient()?;
+    // testpmd polls on the device's CPU, and pktgen on the other one: netdevd gets its share of both.
+    let cores = format!("{},{}", lab.dut_cpu, lab.load_cpu);
+    let setup = NetdevdSetup { cores, idle: "adaptive", queues: 1 };
+    let mut netdevd = Netdevd::before(lab, &setup, testpmd.sockets(), true)?;
+    let outcome = pktgen(lab, name, case, length, &netdevd)?;
+    let (engine, _) = netdevd.counters()?;
+    let dropped = testpmd.end()?.dropped;
+    let note = format!("{}; dropped by netdevd {:?}, by testpmd {dropped:.0}", outcome.note, engine.drops);
+    Ok(Outcome { note, ..outcome })
+}
+
+fn pktgen(lab: &Lab, name: &str, case: &Case, length: Duration, netdevd: &Netdevd) -> Result<Outcome> {
     let _lock = lab.hold()?;
-    let netdevd = start(lab, 1)?;
     let mut words = case.pktgen();
     if case.size != LARGE {
         words.extend(["--size".to_owned(), "64,256,1518,128,700".to_owned()]);

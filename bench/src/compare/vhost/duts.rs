@@ -9,7 +9,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::qmp::Qmp;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// What a device under test did since [`Dut::begin`].
@@ -99,6 +99,46 @@ impl Netdevd {
     /// # Errors
     /// When it does not come up.
     pub fn with(lab: &Lab, setup: &NetdevdSetup) -> Result<Self> {
+        Self::spawn(lab, setup, |number| vec!["-netdev".into(), format!("hubport,id=h{number},hubid=0")])
+    }
+
+    /// Starts it with a `vhost-user` netdev for each back-end, on a hub and without nics, or (`nics`) a nic before each; returns
+    /// when all of them are served.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn before(lab: &Lab, setup: &NetdevdSetup, backends: &[PathBuf], nics: bool) -> Result<Self> {
+        let mut this = Self::spawn(lab, setup, |number| {
+            let path = backends.get(number).map(|path| path.display().to_string()).unwrap_or_default();
+            let hub = format!("hubport,id=p{number},hubid=0,netdev=h{number}");
+            let netdev = [
+                "-chardev".into(),
+                format!("socket,id=c{number},path={path},reconnect-ms=100"),
+                "-netdev".into(),
+                format!("vhost-user,id=h{number},chardev=c{number}"),
+            ];
+            netdev.into_iter().chain((!nics).then(|| ["-netdev".into(), hub]).into_iter().flatten()).collect()
+        })?;
+        for name in ["h0", "h1"] {
+            this.await_back_end(name)?;
+        }
+        Ok(this)
+    }
+
+    fn await_back_end(&mut self, name: &str) -> Result<()> {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(10) {
+            let netdevs = self.qmp.execute("query-netdev", json!({"name": name}))?;
+            if netdevs[0]["transport"]["state"] == "ready" {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(Failure::new(format!("netdev '{name}' found no back-end")))
+    }
+
+    /// Starts it; `peer` gives the words that make netdev `h0` or `h1`, and each gets a nic unless it has a peer.
+    fn spawn(lab: &Lab, setup: &NetdevdSetup, peer: impl Fn(usize) -> Vec<String>) -> Result<Self> {
         let directory = directory(lab)?;
         let sockets = sockets(directory.path());
         let qmp = directory.path().join("qmp.sock");
@@ -106,7 +146,12 @@ impl Netdevd {
         command.args(["-cores", &setup.cores, "-idle", setup.idle]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", qmp.display())]);
         for (number, socket) in sockets.iter().enumerate() {
-            command.args(["-netdev", &format!("hubport,id=h{number},hubid=0")]);
+            let words = peer(number);
+            let joined = words.iter().any(|word| word.ends_with(&format!("netdev=h{number}")));
+            command.args(words);
+            if joined {
+                continue;
+            }
             let queues = if setup.queues > 1 { format!(",queues={}", setup.queues) } else { String::new() };
             let path = socket.display();
             command.args(["-netdev", &format!("nic,id=n{number},netdev=h{number},addr={path}{queues}")]);
@@ -207,6 +252,17 @@ impl Testpmd {
         let mut console = Console::start(&setup)?;
         console.command("start")?;
         Ok(Self { console, sockets, _directory: directory })
+    }
+
+    /// Makes it try again, for seconds, what a full ring does not take; by itself it drops that.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn patient(&mut self) -> Result<()> {
+        for line in ["stop", "set fwd io retry", "set burst tx delay 1 retry 5000000", "start"] {
+            self.console.command(line)?;
+        }
+        Ok(())
     }
 }
 

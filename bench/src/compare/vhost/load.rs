@@ -168,7 +168,7 @@ impl Drop for Pktgen {
     }
 }
 
-/// testpmd as two guests in a closed loop: frames go round, and each that is lost is missed for ever.
+/// testpmd as two guests, or the back-ends of two netdevs, in a closed loop: frames go round, and each that is lost is missed for ever.
 #[derive(Debug)]
 pub struct VirtioUser {
     console: Console,
@@ -204,6 +204,36 @@ impl VirtioUser {
         let mut console = Console::start(&setup)?;
         console.command(&format!("start tx_first {BURSTS}"))?;
         Ok(Self { console })
+    }
+
+    /// Listens on `sockets` as a back-end; [`VirtioUser::begin`] starts the loop.
+    ///
+    /// # Errors
+    /// When it does not come up; it needs 256 MiB of hugepages.
+    pub fn serve(lab: &Lab, sockets: &[PathBuf]) -> Result<Self> {
+        let vdev = |(number, socket): (usize, &PathBuf)| {
+            format!("net_vhost{number},iface={},queues=1", socket.display())
+        };
+        let setup = Setup {
+            name: "back-end",
+            cpu: lab.load_cpu,
+            memory: 256,
+            vdevs: sockets.iter().enumerate().map(vdev).collect(),
+            options: vec!["--txd=1024".into(), "--rxd=1024".into()],
+        };
+        Ok(Self { console: Console::start(&setup)? })
+    }
+
+    /// Starts the loop: what the other side does not take at once is offered again, for seconds.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn begin(&mut self) -> Result<()> {
+        let start = format!("start tx_first {BURSTS}");
+        for line in ["set fwd io retry", "set burst tx delay 1 retry 5000000", &start] {
+            self.console.command(line)?;
+        }
+        Ok(())
     }
 
     /// Frames received, frames sent, and errors, of both ports.
