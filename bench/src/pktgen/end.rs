@@ -3,10 +3,9 @@
 use super::frame::Shape;
 use super::guest::Guest;
 use super::payload::Payload;
+use super::ring::{Packed, Split};
 use super::tap::Tap;
 use crate::failure::{Failure, Result};
-use engine::virtq::packed::PackedDriver;
-use engine::virtq::split::SplitDriver;
 use std::path::PathBuf;
 
 /// How an end is named.
@@ -24,8 +23,8 @@ pub enum Place {
 pub struct End(Kind);
 
 enum Kind {
-    Split(Guest<SplitDriver>),
-    Packed(Guest<PackedDriver>),
+    Split(Guest<Split>),
+    Packed(Guest<Packed>),
     Tap(Tap),
 }
 
@@ -52,23 +51,11 @@ impl End {
         !matches!(self.0, Kind::Tap(_))
     }
 
-    /// Looks how much there is. All ends look, then all ask for the lines that they will read ([`End::peek`]), then they are
-    /// served: lines that the other side wrote come at once and not one after the other.
-    #[inline]
-    pub(super) fn look(&mut self) {
+    /// Wakes the other side if it sleeps on what it was given last.
+    pub(super) fn nudge(&mut self) {
         match &mut self.0 {
-            Kind::Split(guest) => guest.look(),
-            Kind::Packed(guest) => guest.look(),
-            Kind::Tap(_) => {}
-        }
-    }
-
-    /// Asks for what was looked at.
-    #[inline]
-    pub(super) fn peek(&self) {
-        match &self.0 {
-            Kind::Split(guest) => guest.peek(),
-            Kind::Packed(guest) => guest.peek(),
+            Kind::Split(guest) => guest.nudge(),
+            Kind::Packed(guest) => guest.nudge(),
             Kind::Tap(_) => {}
         }
     }
@@ -77,8 +64,8 @@ impl End {
     #[inline]
     pub(super) fn receive<P: Payload>(&mut self, payload: &mut P) -> Result<usize> {
         match &mut self.0 {
-            Kind::Split(guest) => guest.receive(payload),
-            Kind::Packed(guest) => guest.receive(payload),
+            Kind::Split(guest) => guest.receive.take(payload),
+            Kind::Packed(guest) => guest.receive.take(payload),
             Kind::Tap(tap) => tap.receive(payload),
         }
     }
@@ -107,8 +94,8 @@ impl End {
     #[inline]
     pub(super) fn reflect(&mut self) -> Result<(usize, usize)> {
         match &mut self.0 {
-            Kind::Split(guest) => guest.reflect(),
-            Kind::Packed(guest) => guest.reflect(),
+            Kind::Split(guest) => guest.receive.reflect(&mut guest.transmit),
+            Kind::Packed(guest) => guest.receive.reflect(&mut guest.transmit),
             Kind::Tap(tap) => tap.reflect(),
         }
     }

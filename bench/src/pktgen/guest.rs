@@ -1,16 +1,12 @@
 //! One guest: memory that it shares, rings, and the handshake over its socket.
 
-#![allow(unsafe_code)] // writes frames into guest memory
-
 use super::frame::{HEADER, Kind, Shape};
-use super::payload::Payload;
-use super::ring::{Receive, Ring, Transmit};
+use super::queue::{Receive, Transmit};
+use super::ring::{Format, Memory, Ring};
 use crate::failure::{Context, Failure, Result};
 use engine::backend::nic::NetFeatures;
 use engine::mem::guest::{GuestMemory, Region};
-use engine::virtq::{
-    DriverRing, DriverSeg, F_IN_ORDER, F_RING_PACKED, F_VERSION_1, Position, RingConfig, packed, split,
-};
+use engine::virtq::{DriverSeg, F_IN_ORDER, F_RING_PACKED, F_VERSION_1, Position, RingConfig, packed, split};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -30,11 +26,11 @@ const LONG: usize = 4096;
 const FEW: usize = 32;
 
 /// A guest with one queue pair.
-pub(super) struct Guest<R> {
+pub(super) struct Guest<F> {
     /// What it receives.
-    pub(super) receive: Receive<R>,
+    pub(super) receive: Receive<F>,
     /// What it transmits.
-    pub(super) transmit: Transmit<R>,
+    pub(super) transmit: Transmit<F>,
     _frontend: Frontend,
     _calls: Vec<EventFd>,
 }
@@ -67,7 +63,7 @@ impl Buffers {
     }
 }
 
-impl<R: DriverRing> Guest<R> {
+impl<F: Format> Guest<F> {
     /// Connects to the vhost-user back-end that listens at `path`, and fills the receive ring.
     ///
     /// # Errors
@@ -95,7 +91,6 @@ impl<R: DriverRing> Guest<R> {
         for (index, buffers) in buffers.iter().enumerate() {
             let (config, data, end) = layout(at, shape, features, &memory)?;
             at = end + buffers.bytes() as u64;
-            let ring = R::new(&config).context("the ring")?;
             let (kick, call) = (event()?, event()?);
             // A packed ring starts with its wrap counters at 1.
             let base = if shape.packed { 0x8000 } else { 0 };
@@ -111,92 +106,33 @@ impl<R: DriverRing> Guest<R> {
                 .at(end, buffers.bytes() as u32, &mut 0)
                 .ok_or_else(|| Failure::new("the buffers do not fit into the guest's memory"))?;
             let segs = (0..buffers.count).map(seg).collect();
-            made.push(Ring {
-                ring,
-                segs,
-                base,
-                stride: buffers.stride,
-                kick,
-                descs: config.desc,
-                avail: (!shape.packed).then_some(config.avail),
-                next: 0,
-                used_ring: (!shape.packed).then_some(config.used),
-                came: 0,
-                taken: 0,
-                ready: 0,
-                size: usize::from(shape.ring),
-                _memory: memory.clone(),
-            });
+            let buffers = Memory { segs, base, stride: buffers.stride, _mapping: memory.clone() };
+            made.push(Ring::<F>::new(&config, buffers, index == 0, kick)?);
         }
         for index in 0..2 {
             frontend.set_vring_enable(index, true).context("SET_VRING_ENABLE")?;
         }
-        let (Some(mut transmit), Some(mut receive)) = (made.pop(), made.pop()) else {
+        // Messages are worked off in turn: with the answer the rings run, and the back-end may be stopped and measured.
+        frontend.get_features().context("GET_FEATURES")?;
+        let (Some(transmit), Some(receive)) = (made.pop(), made.pop()) else {
             return Err(Failure::new("two rings"));
         };
-        transmit.ring.want_calls(false);
-        receive.ring.want_calls(false);
-        let variants = fill(&mut transmit, shape);
-        for token in 0..receive.segs.len() as u32 {
-            receive.add(token, false);
-        }
-        receive.publish();
-        let free = (0..transmit.segs.len() as u32).collect();
+        let frames = (0..shape.variants()).map(|variant| shape.build(variant, true)).collect();
         let spans = shape.mergeable && HEADER + shape.longest() > SMALL;
-        Ok(Self {
-            receive: Receive { ring: receive, spans, left: 0, gathered: Vec::new(), held: Vec::new() },
-            transmit: Transmit { ring: transmit, free, variants },
+        let mut this = Self {
+            receive: Receive::new(receive, spans),
+            transmit: Transmit::new(transmit, frames),
             _frontend: frontend,
             _calls: calls,
-        })
+        };
+        this.nudge();
+        Ok(this)
     }
 
-    /// Looks how much there is for the next calls.
-    #[inline]
-    pub(super) fn look(&mut self) {
-        self.receive.ring.look();
-        self.transmit.ring.look();
-    }
-
-    /// Asks for the lines that they will read.
-    #[inline]
-    pub(super) fn peek(&self) {
-        self.receive.ring.peek();
-        self.transmit.ring.peek();
-    }
-
-    /// Takes what arrived and gives the buffers back: how many frames.
-    #[inline]
-    pub(super) fn receive<P: Payload>(&mut self, payload: &mut P) -> Result<usize> {
-        let frames = self.receive.take(payload)?;
-        self.receive.give_back();
-        Ok(frames)
-    }
-
-    /// Sends back what arrived, from the buffers where it lies, and posts the buffers again once that is done: how many
-    /// buffers came and how many went. A frame of several buffers goes back in pieces.
-    pub(super) fn reflect(&mut self) -> Result<(usize, usize)> {
-        let came = self.receive.take(&mut super::payload::Plain)?;
-        let mut went = 0;
-        for &(token, len) in &self.receive.held {
-            let seg = self.receive.ring.segs.get(token as usize);
-            let Some(seg) = seg.map(|seg| DriverSeg { len, ..*seg }) else { continue };
-            // Both rings have as many entries, and a buffer is in one of them only.
-            went += usize::from(self.transmit.ring.put(seg, true, token));
-        }
-        self.receive.held.clear();
-        if went > 0 {
-            self.transmit.ring.publish();
-        }
-        let mut back = 0;
-        while let Some((token, _)) = self.transmit.ring.used()? {
-            self.receive.ring.add(token, false);
-            back += 1;
-        }
-        if back > 0 {
-            self.receive.ring.publish();
-        }
-        Ok((came, went))
+    /// Wakes the back-end if it sleeps on what was offered last.
+    pub(super) fn nudge(&mut self) {
+        self.receive.nudge();
+        self.transmit.nudge();
     }
 }
 
@@ -323,22 +259,4 @@ fn layout(
         log_addr: None,
     };
     Ok((config, data, end))
-}
-
-/// Writes the frames into the buffers: which of them each buffer holds.
-fn fill<R: DriverRing>(ring: &mut Ring<R>, shape: &Shape) -> Vec<u32> {
-    let all: Vec<Vec<u8>> = (0..shape.variants()).map(|variant| shape.build(variant, true)).collect();
-    let mut variants = Vec::new();
-    for token in 0..ring.segs.len() {
-        let variant = token % all.len().max(1);
-        let Some(bytes) = all.get(variant) else { continue };
-        let to = ring.host(token as u32);
-        // SAFETY: a buffer has room for the longest frame, and nobody else uses it yet.
-        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        if let Some(seg) = ring.segs.get_mut(token) {
-            seg.len = bytes.len() as u32;
-        }
-        variants.push(variant as u32);
-    }
-    variants
 }

@@ -9,6 +9,7 @@ mod end;
 mod frame;
 mod guest;
 mod payload;
+mod queue;
 mod ring;
 mod serve;
 mod slice;

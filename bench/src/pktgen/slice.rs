@@ -214,8 +214,6 @@ fn turn<P: Payload>(
             break;
         }
         let mut moved = 0;
-        ends.iter_mut().for_each(End::look);
-        ends.iter().for_each(End::peek);
         for ((end, pace), payload) in ends.iter_mut().zip(&mut paces).zip(payloads.iter_mut()) {
             if slice.role == Role::Reflect {
                 let (came, went) = end.reflect()?;
@@ -245,6 +243,7 @@ fn turn<P: Payload>(
     // A frame that is sent and comes back as used counts once, as one that is received.
     report.cycles = busy as f64 / (frames as f64 * 2.0 / 3.0).max(1.0);
     report.stalled = stalled as f64 / clock.hz() as f64;
+    ends.iter_mut().for_each(End::nudge);
     if senders > 0 {
         drain(ends, payloads, &mut report, last, length(SILENCE), length(DRAIN))?;
     }
