@@ -14,7 +14,7 @@ scripts/compare tap    two namespaces joined by netdevd, QEMU's hub, the kernel'
 scripts/compare qmp    QMP commands a second beside QEMU's; [--rounds 5] [--secs 1]
 scripts/compare link   the link between workers beside DPDK's rte_ring
 scripts/compare vhost  two nics on a hub beside testpmd with two vhost ports, the same load on both;
-                       [--part cycles|zero-loss|latency|foreign|workers]... [--only split-64]... [--quick] [--check]
+                       [--part cycles|zero-loss|latency|foreign|workers]... [--only split-64]... [--ring 1024] [--quick] [--check]
 scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
 scripts/compare soak   guests of DPDK and pktgen for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]
@@ -58,8 +58,9 @@ fn run() -> Result<()> {
         }
         Some("vhost") => {
             let (parts, only) = (all(&mut args, "--part")?, all(&mut args, "--only")?);
+            let ring = args.value("--ring")?;
             args.finish()?;
-            vhost::run(&lab, &vhost::Options { quick, json, check, parts, only })
+            vhost::run(&lab, &vhost::Options { quick, json, check, ring, parts, only })
         }
         Some("coalesce") => {
             args.finish()?;

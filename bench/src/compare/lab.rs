@@ -193,6 +193,15 @@ impl Lab {
         }
     }
 
+    /// As [`Lab::hold`]; and how long that took, which no budget has to pay.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn hold_timed(&self) -> Result<(Flock<File>, Duration)> {
+        let start = Instant::now();
+        Ok((self.hold()?, start.elapsed()))
+    }
+
     /// Fails once the user has interrupted the run.
     ///
     /// # Errors

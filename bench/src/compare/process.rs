@@ -130,18 +130,22 @@ impl Process {
     }
 }
 
-/// Waits for the end of a child that was asked to end; kills it after `grace`.
+/// Waits for the end of a child that was asked to end; kills it after `grace`, and waits once more as long: a child whose CPU is held by
+/// another one, which is to be ended after it, would never go.
 pub fn reap(child: &mut Child, grace: Duration) {
-    sched::ordinarily(|| {
+    let mut ends = || {
         let until = Instant::now() + grace;
         while matches!(child.try_wait(), Ok(None)) {
             if Instant::now() > until {
                 let _ = child.kill();
-                let _ = child.wait();
-                return;
+                return false;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        true
+    };
+    sched::ordinarily(|| {
+        let _ = ends() || ends();
     });
 }
 

@@ -5,7 +5,7 @@
 
 use crate::compare::lab::{Lab, progress, progress_done};
 use crate::compare::table::{Table, figure};
-use crate::compare::vhost::cases::{Case, LARGE};
+use crate::compare::vhost::cases::{Case, LARGE, RING};
 use crate::compare::vhost::duts::{Dut, Netdevd, NetdevdSetup, Testpmd};
 use crate::compare::vhost::load::{Pktgen, VirtioUser, Want};
 use crate::failure::{Context, Failure, Result};
@@ -39,8 +39,8 @@ struct Outcome {
 }
 
 fn all() -> Vec<(Guests, Case)> {
-    let of = |packed, mergeable, in_order| Case { size: 64, packed, mergeable, in_order };
-    let large = Case { size: LARGE, packed: false, mergeable: true, in_order: false };
+    let of = |packed, mergeable, in_order| Case { size: 64, packed, mergeable, in_order, ring: RING };
+    let large = Case { size: LARGE, packed: false, mergeable: true, in_order: false, ring: RING };
     let mut all = Vec::new();
     for case in
         [of(false, true, false), of(true, true, false), of(true, false, true), of(false, false, false)]

@@ -11,7 +11,14 @@ pub struct Case {
     pub mergeable: bool,
     /// Buffers are used in order.
     pub in_order: bool,
+    /// Entries of each ring.
+    pub ring: u16,
 }
+
+/// Entries of a ring where nothing else is said, as QEMU has them.
+pub const RING: u16 = 256;
+/// Entries for the largest frames, which take 33 buffers each where buffers are merged: of 256 entries seven frames are all.
+const LARGE_RING: u16 = 1024;
 
 /// Bytes of the largest frames.
 pub const LARGE: usize = 65_536;
@@ -24,7 +31,8 @@ impl Case {
         for size in [64, 256, 1518, LARGE] {
             for packed in [false, true] {
                 for mergeable in [true, false] {
-                    all.push(Self { size, packed, mergeable, in_order: false });
+                    let ring = if size == LARGE { LARGE_RING } else { RING };
+                    all.push(Self { size, packed, mergeable, in_order: false, ring });
                 }
             }
         }
@@ -47,10 +55,24 @@ impl Case {
         format!("{format}-{size}{mergeable}{in_order}")
     }
 
+    /// The same with the size of the rings, where it is not the usual one.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let ring = if self.ring == RING { String::new() } else { format!(" ring {}", self.ring) };
+        self.id() + &ring
+    }
+
+    /// The same case with rings of `ring` entries.
+    #[must_use]
+    pub fn with_ring(self, ring: u16) -> Self {
+        Self { ring, ..self }
+    }
+
     /// Options of `pktgen`.
     #[must_use]
     pub fn pktgen(&self) -> Vec<String> {
         let mut words = vec!["--size".to_owned(), self.size.to_string()];
+        words.extend(["--ring".to_owned(), self.ring.to_string()]);
         for (on, word) in [
             (self.packed, "--packed"),
             (!self.mergeable, "--no-mergeable"),
@@ -69,7 +91,8 @@ impl Case {
         let (packed, mergeable, in_order) = (bit(self.packed), bit(self.mergeable), bit(self.in_order));
         // The vectorised paths are what DPDK has for rings in order.
         format!(
-            "queue_size=256,packed_vq={packed},mrg_rxbuf={mergeable},in_order={in_order},vectorized={in_order}"
+            "queue_size={},packed_vq={packed},mrg_rxbuf={mergeable},in_order={in_order},vectorized={in_order}",
+            self.ring
         )
     }
 

@@ -61,7 +61,7 @@ fn cycle_rows(part: &'static str, case: &Case, quads: &Quads<Sample>) -> Vec<Row
     let dropped = |side| percent(side, |sample| sample.0.dropped / sample.0.frames.max(1.0));
     let row = |unit, less| Row {
         part,
-        case: case.id(),
+        case: case.name(),
         unit,
         less,
         ours: None,

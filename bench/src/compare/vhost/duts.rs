@@ -267,7 +267,7 @@ impl Testpmd {
 }
 
 /// Buffers of testpmd for 64 KiB frames.
-const LARGE_MBUFS: [&str; 1] = ["--total-num-mbufs=65536"];
+const LARGE_MBUFS: [&str; 2] = ["--total-num-mbufs=65536", "--burst=8"];
 
 impl Dut for Testpmd {
     fn name(&self) -> &'static str {

@@ -2,7 +2,7 @@
 //!
 //! It costs about as much a frame as a device does, so it bounds the rate; the cycles of the device are what counts.
 
-use super::cases::Case;
+use super::cases::{Case, RING};
 use super::duts::{Account, Dut, Netdevd, Testpmd};
 use super::load::VirtioUser;
 use super::quads::{Plan, Side, interleave};
@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(5);
 /// Which rings this generator is run with.
 #[must_use]
 pub(super) fn cases() -> Vec<Case> {
-    let of = |size, packed, mergeable, in_order| Case { size, packed, mergeable, in_order };
+    let of = |size, packed, mergeable, in_order| Case { size, packed, mergeable, in_order, ring: RING };
     vec![
         of(64, false, true, false),
         of(64, true, true, false),
@@ -62,7 +62,7 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<Vec<Row>> {
     };
     let row = |unit, less| Row {
         part: "foreign",
-        case: case.id(),
+        case: case.name(),
         unit,
         less,
         ours: None,

@@ -54,11 +54,14 @@ pub(super) fn rows(lab: &Lab, case: &Case, rate: Option<f64>, quick: bool) -> Re
         let lost = |got: &Got| got.lost / got.offered.max(1.0) * 100.0;
         let worst = |side| quads.side(side, lost).map_or(0.0, |spread| spread.max);
         let lossy = worst(0).max(worst(1)) > 0.0;
+        let busy = |side| {
+            quads.side(side, |got: &Got| got.busy).map_or("-".into(), |b| format!("{:.0}", 100.0 * b.median))
+        };
         for (unit, quantile, wants) in QUANTILES {
             let pick = |got: &Got| got.latency_us[quantile];
             rows.push(Row {
                 part: "latency",
-                case: format!("{} at {percent}", case.id()),
+                case: format!("{} at {percent}", case.name()),
                 unit,
                 less: true,
                 ours: quads.side(0, pick),
@@ -69,7 +72,7 @@ pub(super) fn rows(lab: &Lab, case: &Case, rate: Option<f64>, quick: bool) -> Re
                 samples: quads.near.len(),
                 least: quads.least,
                 note: match quantile {
-                    0 => format!("{:.2} Mpps", rate / 1e6),
+                    0 => format!("{:.2} Mpps, load {}/{} % busy", rate / 1e6, busy(0), busy(1)),
                     1 if lossy => format!("lost up to {:.3}/{:.3} %", worst(0), worst(1)),
                     _ => String::new(),
                 },

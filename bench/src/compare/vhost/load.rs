@@ -190,7 +190,8 @@ impl VirtioUser {
                 case.virtio_user()
             )
         };
-        let mut options = vec![format!("--txpkts={}", case.size), "--txd=256".into(), "--rxd=256".into()];
+        let mut options = vec![format!("--txpkts={}", case.size), format!("--txd={}", case.ring)];
+        options.push(format!("--rxd={}", case.ring));
         if queues > 1 {
             options.extend([format!("--rxq={queues}"), format!("--txq={queues}")]);
         }

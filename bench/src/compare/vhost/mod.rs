@@ -38,6 +38,8 @@ pub struct Options {
     pub json: bool,
     /// Fail when a target is missed or cannot be judged.
     pub check: bool,
+    /// Entries of the rings; nothing leaves it to the part.
+    pub ring: Option<u16>,
     /// Only these parts (`cycles`, `zero-loss`, `latency`, `foreign`, `workers`); empty for all.
     pub parts: Vec<String>,
     /// Only these rows (`split-64`, `packed-1518-nomrg`, ...); empty for all.
@@ -46,19 +48,28 @@ pub struct Options {
 
 const PARTS: [&str; 5] = ["cycles", "zero-loss", "latency", "foreign", "workers"];
 
+/// Rings for what is sent by the clock: a ring of 256 entries is full 20 microseconds after the host took the device's CPU away, and
+/// the search would tell of the host.
+const OPEN_LOOP_RING: u16 = 1024;
+
+fn open_loop() -> Vec<Case> {
+    Case::small().into_iter().map(|case| case.with_ring(OPEN_LOOP_RING)).collect()
+}
+
 /// Rows of a part, and the longest that one of them takes.
 fn planned(part: &str, options: &Options) -> (Vec<Case>, Duration) {
     let quads = |quad| Plan::new(options.quick, quad, Duration::ZERO).budget;
     let quick = |case: &Case| !options.quick || case.mergeable;
     let (cases, longest) = match part {
         "cycles" => (Case::all().into_iter().filter(quick).collect(), quads(cycles::QUAD)),
-        "zero-loss" => (Case::small(), search::budget(options.quick)),
-        "latency" => (Case::small(), quads(latency::QUAD) * 3),
+        "zero-loss" => (open_loop(), search::budget(options.quick)),
+        "latency" => (open_loop(), quads(latency::QUAD) * 3),
         "foreign" => (foreign::cases(), quads(foreign::QUAD)),
         _ => (Case::small(), workers::LONGEST),
     };
     let named = |case: &Case| options.only.is_empty() || options.only.contains(&case.id());
-    (cases.into_iter().filter(named).collect(), longest)
+    let ring = |case: Case| case.with_ring(options.ring.unwrap_or(case.ring));
+    (cases.into_iter().filter(named).map(ring).collect(), longest)
 }
 
 /// Runs the comparison and writes `vhost.json` and `vhost.svg`.

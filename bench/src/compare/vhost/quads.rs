@@ -144,11 +144,12 @@ pub fn interleave<L: Load, T: Copy>(
 ) -> Result<Quads<T>> {
     let mut quads =
         Quads { near: Vec::new(), far: Vec::new(), repeated: 0, took: [0.0; 2], least: plan.least };
-    let until = Instant::now() + plan.budget;
+    let mut until = Instant::now() + plan.budget;
     let mut turn = 0;
     while quads.near.len() < plan.enough && Instant::now() < until {
         lab.go_on()?;
-        let _lock = lab.hold()?;
+        let (_lock, waited) = lab.hold_timed()?;
+        until += waited;
         progress(&format!(
             "{label}: {} of {} near quads, {} far, {} legs repeated (the last lost {:.1} % to the host, {:.1} % to others)",
             quads.near.len(),

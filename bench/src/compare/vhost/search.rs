@@ -11,7 +11,7 @@ use super::quads::Side;
 use super::report::Row;
 use super::watch::{State, near, watched};
 use crate::compare::lab::{Lab, progress};
-use crate::compare::stats::{Estimate, Spread};
+use crate::compare::stats::{Estimate, Spread, median};
 use crate::failure::Result;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ const STALLED: f64 = 0.001;
 /// How often the search is made.
 #[must_use]
 pub(super) fn rounds(quick: bool) -> usize {
-    if quick { 1 } else { 5 }
+    if quick { 1 } else { 7 }
 }
 
 /// What all of them may take for one case.
@@ -53,11 +53,23 @@ struct Search {
     bad: usize,
     /// The load could not send the rate that failed last.
     bound: bool,
+    /// Busy share of the load at the highest rate that passed.
+    busy: f64,
+}
+
+/// What a trial showed.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    lossless: bool,
+    /// The load was too slow.
+    slow: bool,
+    /// Busy share of the load.
+    busy: f64,
 }
 
 impl Search {
     fn new(low: f64, high: f64) -> Self {
-        Self { low, high, good: 0, bad: 0, bound: false }
+        Self { low, high, good: 0, bad: 0, bound: false, busy: f64::NAN }
     }
 
     /// The rate to try, or nothing when the bounds are close.
@@ -66,27 +78,29 @@ impl Search {
     }
 
     /// Books a trial.
-    fn book(&mut self, lossless: bool, slow: bool) {
+    fn book(&mut self, trial: &Trial) {
         let Some(rate) = self.rate() else { return };
-        if lossless {
+        if trial.lossless {
             self.good += 1;
         } else {
             self.bad += 1;
         }
         if self.good >= LOSSLESS {
             (self.low, self.good, self.bad) = (rate, 0, 0);
+            self.busy = trial.busy;
         } else if self.bad > TRIALS - LOSSLESS {
             (self.high, self.good, self.bad) = (rate, 0, 0);
-            self.bound = slow;
+            self.bound = trial.slow;
         }
     }
 }
 
-/// What a search came to: frames a second of each side, and whether the load was what bounded it.
+/// What a search came to: frames a second of each side, whether the load was what bounded it, and its busy share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     pub(super) rates: [f64; 2],
     pub(super) bound: [bool; 2],
+    pub(super) busy: [f64; 2],
 }
 
 /// Searches both sides' rates, trial by trial in turn. Nothing when it could not be done in its time.
@@ -99,7 +113,7 @@ pub(super) fn search(
     sides: &mut [Side<Pktgen>; 2],
     start: Option<[f64; 2]>,
 ) -> Result<Option<Found>> {
-    let until = Instant::now() + BUDGET;
+    let mut until = Instant::now() + BUDGET;
     let mut all = match start {
         // A search after another one begins around what that one found.
         Some(rates) => rates.map(|rate| Search::new(rate * 0.8, rate * 1.25)),
@@ -123,18 +137,23 @@ pub(super) fn search(
             let Some(rate) = all[at].rate() else { continue };
             let [ours, theirs] = all.map(|search| search.low / 1e6);
             progress(&format!("{label}: at least {ours:.2} and {theirs:.2} Mpps, trying {:.2}", rate / 1e6));
-            if let Some((lossless, slow)) = trial(lab, &mut sides[at], rate)? {
-                all[at].book(lossless, slow);
+            if let Some(trial) = trial(lab, &mut sides[at], rate, &mut until)? {
+                all[at].book(&trial);
             }
         }
     }
-    Ok(Some(Found { rates: all.map(|search| search.low), bound: all.map(|search| search.bound) }))
+    Ok(Some(Found {
+        rates: all.map(|search| search.low),
+        bound: all.map(|search| search.bound),
+        busy: all.map(|search| search.busy),
+    }))
 }
 
-/// Whether a rate loses nothing, and whether the load was too slow for it; nothing when the machine disturbed it.
-fn trial(lab: &Lab, side: &mut Side<Pktgen>, rate: f64) -> Result<Option<(bool, bool)>> {
+/// Whether a rate loses nothing; no answer when the machine disturbed it.
+fn trial(lab: &Lab, side: &mut Side<Pktgen>, rate: f64, until: &mut Instant) -> Result<Option<Trial>> {
     lab.go_on()?;
-    let _lock = lab.hold()?;
+    let (_lock, waited) = lab.hold_timed()?;
+    *until += waited;
     if near(lab) == Some(false) {
         std::thread::sleep(TRIAL);
         return Ok(None);
@@ -151,7 +170,7 @@ fn trial(lab: &Lab, side: &mut Side<Pktgen>, rate: f64) -> Result<Option<(bool, 
     }
     // A thousandth of what was due may be skipped: the start of a slice is never even.
     let slow = got.slow > got.offered / 1000.0;
-    Ok(Some((got.lost == 0.0 && !slow, slow)))
+    Ok(Some(Trial { lossless: got.lost == 0.0 && !slow, slow, busy: got.busy }))
 }
 
 /// The row of one case, and what testpmd's rate is.
@@ -169,15 +188,16 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<(Vec<Row>, Opt
     let rates = |side: usize| -> Vec<f64> { found.iter().map(|found| found.rates[side] / 1e6).collect() };
     let ratios: Vec<f64> = found.iter().map(|found| found.rates[0] / found.rates[1]).collect();
     let bound = |side: usize| found.iter().any(|found| found.bound[side]);
-    let note = match [bound(0), bound(1)] {
+    let bounds = match [bound(0), bound(1)] {
         [false, false] => "",
-        [true, false] => "the load bounds netdevd",
-        [false, true] => "the load bounds testpmd",
-        [true, true] => "the load bounds both",
+        [true, false] => ", it bounds netdevd",
+        [false, true] => ", it bounds testpmd",
+        [true, true] => ", it bounds both",
     };
+    let busy = |side: usize| median(&found.iter().map(|found| found.busy[side] * 100.0).collect::<Vec<_>>());
     let row = Row {
         part: "zero-loss",
-        case: case.id(),
+        case: case.name(),
         unit: "Mpps",
         less: false,
         ours: Spread::of(&rates(0)),
@@ -187,7 +207,7 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<(Vec<Row>, Opt
         want: case.more_lossless(),
         samples: found.len(),
         least: if quick { 1 } else { 3 },
-        note: note.into(),
+        note: format!("load {:.0}/{:.0} % busy{bounds}", busy(0), busy(1)),
     };
     let theirs = row.theirs.map(|spread| spread.median * 1e6);
     Ok((vec![row], theirs))
@@ -203,7 +223,8 @@ mod tests {
         let mut trial = 0;
         while let Some(rate) = search.rate() {
             trial += 1;
-            search.book(rate <= limit && !(noisy && trial % 7 == 0), false);
+            let lossless = rate <= limit && !(noisy && trial % 7 == 0);
+            search.book(&Trial { lossless, slow: false, busy: 0.5 });
         }
         search.low
     }

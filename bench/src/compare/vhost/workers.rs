@@ -47,7 +47,7 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<Vec<Row>> {
     let lost = |side| quads.side(side, lost).map_or(f64::NAN, |spread| spread.max);
     Ok(vec![Row {
         part: "workers",
-        case: format!("{}, 2 workers / 1", case.id()),
+        case: format!("{}, 2 workers / 1", case.name()),
         unit: "cycles/frame",
         less: true,
         ours: quads.side(0, cycles),
