@@ -61,6 +61,8 @@ pub struct Report {
     pub slow: u64,
     /// Seconds in which this generator did not run (its CPU was taken away); nothing was due then.
     pub stalled: f64,
+    /// Longest time, in seconds, in which nothing came back from the other side while this generator ran.
+    pub silent: f64,
     /// Of every eighth frame from sending to receiving, in nanoseconds: p50, p99, p99.9, longest. Only with stamps.
     pub latency_ns: Option<[f64; 4]>,
     /// Numbers that never came, and frames that came changed. Only with verification.
@@ -80,7 +82,7 @@ impl Report {
         let mut value = json!({
             "secs": self.secs, "received": self.received, "mpps": self.received as f64 / self.secs.max(1e-9) / 1e6,
             "busy": self.busy, "cycles": self.cycles, "all-sent": self.all_sent, "all-received": self.all_received,
-            "refused": self.refused, "slow": self.slow, "stalled": self.stalled, "lost": self.lost(),
+            "refused": self.refused, "slow": self.slow, "stalled": self.stalled, "silent": self.silent, "lost": self.lost(),
         });
         if let Some([p50, p99, p999, max]) = self.latency_ns {
             value["latency-ns"] = json!({"p50": p50, "p99": p99, "p999": p999, "max": max});
@@ -93,8 +95,9 @@ impl Report {
     }
 }
 
-/// A pause of the loop this long means that the CPU was taken away.
-const STALL: Duration = Duration::from_micros(100);
+/// A pause of the loop this long means that the CPU was taken away. A turn of rings takes a few microseconds, one with system calls longer.
+const STALL: Duration = Duration::from_micros(20);
+const STALL_CALLS: Duration = Duration::from_micros(100);
 /// A generator that is this many frames behind with room in its ring is too slow.
 const BEHIND: u64 = 8 * BURST as u64;
 /// Nothing came for so long: what has not arrived is lost.
@@ -190,15 +193,18 @@ fn turn<P: Payload>(
     let per_tick = slice.rate.map(|rate| rate / senders.max(1) as f64 / clock.hz() as f64);
     let pace = |n| Pace { per_tick, origin: start, done: 0, sends: n < senders };
     let mut paces: Vec<Pace> = (0..ends.len()).map(pace).collect();
-    let stall = length(STALL);
+    let rings = ends.iter().all(End::partial);
+    let stall = length(if rings { STALL } else { STALL_CALLS });
     let mut report = Report::default();
     let (mut busy, mut frames, mut stalled) = (0u64, 0u64, 0u64);
     let (mut last, mut worked, mut counting, mut from) = (start, false, false, start);
+    let (mut heard, mut silent) = (start, 0);
     loop {
         let now = ticks();
         let passed = now.wrapping_sub(last);
         if passed > stall {
             stalled += passed;
+            heard += passed;
             paces.iter_mut().for_each(|pace| pace.origin += passed);
         } else if worked {
             busy += passed;
@@ -213,26 +219,32 @@ fn turn<P: Payload>(
         if now >= end {
             break;
         }
-        let mut moved = 0;
+        let (mut moved, mut back) = (0, 0);
         for ((end, pace), payload) in ends.iter_mut().zip(&mut paces).zip(payloads.iter_mut()) {
             if slice.role == Role::Reflect {
                 let (came, went) = end.reflect()?;
                 report.received += came as u64;
                 report.all_received += came as u64;
                 report.all_sent += went as u64;
-                moved += came + went;
+                moved += went;
+                back += came;
                 continue;
             }
             let got = end.receive(payload)?;
             report.received += got as u64;
             report.all_received += got as u64;
-            moved += got + end.reclaim()?;
+            back += got + end.reclaim()?;
             let want = pace.want(now);
             if want > 0 {
                 let sent = end.send(want.min(BURST as u64) as usize, payload)?;
                 pace.book(want, sent as u64, &mut report);
                 moved += sent;
             }
+        }
+        moved += back;
+        if back > 0 {
+            silent = silent.max(now.wrapping_sub(heard));
+            heard = now;
         }
         worked = moved > 0;
         frames += moved as u64;
@@ -243,6 +255,7 @@ fn turn<P: Payload>(
     // A frame that is sent and comes back as used counts once, as one that is received.
     report.cycles = busy as f64 / (frames as f64 * 2.0 / 3.0).max(1.0);
     report.stalled = stalled as f64 / clock.hz() as f64;
+    report.silent = silent.max(last.saturating_sub(heard)) as f64 / clock.hz() as f64;
     ends.iter_mut().for_each(End::nudge);
     if senders > 0 {
         drain(ends, payloads, &mut report, last, length(SILENCE), length(DRAIN))?;

@@ -50,6 +50,8 @@ pub struct Got {
     pub slow: f64,
     /// Seconds that pktgen did not run.
     pub stalled: f64,
+    /// Longest time, in seconds, in which the device gave nothing back.
+    pub silent: f64,
     /// Busy share of pktgen.
     pub busy: f64,
     /// p50, p99, p99.9 in microseconds; NaN without stamps.
@@ -144,6 +146,7 @@ impl Pktgen {
             lost: number("lost"),
             slow: number("slow"),
             stalled: number("stalled"),
+            silent: number("silent"),
             busy: number("busy"),
             latency_us: [latency("p50"), latency("p99"), latency("p999")],
             damage: [number("missing"), number("changed")],

@@ -57,6 +57,11 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<Vec<Row>> {
         want: None,
         samples: quads.near.len(),
         least: quads.least,
-        note: format!("{:.1} Mpps, lost {:.0}/{:.0}", RATE / 1e6, lost(0), lost(1)),
+        note: format!(
+            "at {:.1} Mpps, where the fixed cost of a turn weighs; the load shares a worker's CPU; lost {:.0}/{:.0}",
+            RATE / 1e6,
+            lost(0),
+            lost(1)
+        ),
     }])
 }
