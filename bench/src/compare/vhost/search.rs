@@ -6,7 +6,7 @@
 
 use super::cases::Case;
 use super::cycles::sides;
-use super::load::{Pktgen, Want};
+use super::load::{Got, Pktgen, Want};
 use super::quads::Side;
 use super::report::Row;
 use super::watch::{State, near, watched};
@@ -22,9 +22,6 @@ const TRIALS: usize = 10;
 const LOSSLESS: usize = 8;
 /// The canary's.
 const TICK: Duration = Duration::from_millis(5);
-/// A device that polls and gives nothing back for so many seconds was stopped by the host, for too short a time for the canary to see. What
-/// was lost then says nothing of the device; what was lost without it counts. (It would hide a device that stops by itself.)
-const STILL: f64 = 30e-6;
 /// Looks at the closed loop before the first search.
 const LOOKS: usize = 4;
 /// The search ends when its bounds are this close.
@@ -106,6 +103,8 @@ pub(super) struct Found {
     pub(super) rates: [f64; 2],
     pub(super) bound: [bool; 2],
     pub(super) busy: [f64; 2],
+    /// Lossy trials that were not counted, since the device stood still.
+    pub(super) excused: [u32; 2],
 }
 
 /// Searches both sides' rates, trial by trial in turn. Nothing when it could not be done in its time.
@@ -115,10 +114,12 @@ pub(super) struct Found {
 pub(super) fn search(
     lab: &Lab,
     label: &str,
+    ring: u16,
     sides: &mut [Side<Pktgen>; 2],
     start: Option<[f64; 2]>,
 ) -> Result<Option<Found>> {
     let (mut until, mut void) = (Instant::now() + BUDGET, Void::default());
+    let mut excused = [0; 2];
     let mut all = match start {
         // A search after another one begins around what that one found.
         Some(rates) => rates.map(|rate| Search::new(rate * 0.8, rate * 1.25)),
@@ -141,15 +142,18 @@ pub(super) fn search(
                 "{label}: at least {ours:.2} and {theirs:.2} Mpps, trying {:.2}; void: {void}",
                 rate / 1e6
             ));
-            if let Some(trial) = trial(lab, &mut sides[at], rate, &mut until, &mut void)? {
+            let before = void.still;
+            if let Some(trial) = trial(lab, &mut sides[at], (rate, ring), &mut until, &mut void)? {
                 all[at].book(&trial);
             }
+            excused[at] += void.still - before;
         }
     }
     Ok(Some(Found {
         rates: all.map(|search| search.low),
         bound: all.map(|search| search.bound),
         busy: all.map(|search| search.busy),
+        excused,
     }))
 }
 
@@ -189,11 +193,19 @@ impl std::fmt::Display for Void {
     }
 }
 
+/// Whether what was lost is no more than what a device loses that is stopped for a while, though it polls: the host does that, for too short
+/// a time for the canary to see. Only a pause in which half a ring fills loses anything, and of all that was due in a few such. A device
+/// that is too slow for the rate loses far more. (It would excuse a device that stops by itself; how often is told.)
+fn still(got: &Got, rate: f64, ring: u16) -> bool {
+    let fills = f64::from(ring) / (rate / 2.0);
+    got.lost > 0.0 && got.silent > fills / 2.0 && got.lost <= 4.0 * got.silent * rate
+}
+
 /// Whether a rate loses nothing; no answer when the machine disturbed it.
 fn trial(
     lab: &Lab,
     side: &mut Side<Pktgen>,
-    rate: f64,
+    (rate, ring): (f64, u16),
     until: &mut Instant,
     void: &mut Void,
 ) -> Result<Option<Trial>> {
@@ -214,7 +226,7 @@ fn trial(
     let got = leg.value;
     let wrong = match leg.state {
         State::Near if got.stalled > STALLED => &mut void.stalled,
-        State::Near if got.lost > 0.0 && got.silent > STILL => &mut void.still,
+        State::Near if still(&got, rate, ring) => &mut void.still,
         State::Near => {
             // A thousandth of what was due may be skipped: the start of a slice is never even.
             let slow = got.slow > got.offered / 1000.0;
@@ -238,7 +250,7 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<(Vec<Row>, Opt
     for round in 0..rounds(quick) {
         let label = format!("zero-loss {} search {}/{}", case.id(), round + 1, rounds(quick));
         let start = found.last().map(|found| found.rates);
-        found.extend(search(lab, &label, &mut sides, start)?);
+        found.extend(search(lab, &label, case.ring, &mut sides, start)?);
     }
     let rates = |side: usize| -> Vec<f64> { found.iter().map(|found| found.rates[side] / 1e6).collect() };
     let ratios: Vec<f64> = found.iter().map(|found| found.rates[0] / found.rates[1]).collect();
@@ -250,6 +262,8 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<(Vec<Row>, Opt
         [true, true] => ", it bounds both",
     };
     let busy = |side: usize| median(&found.iter().map(|found| found.busy[side] * 100.0).collect::<Vec<_>>());
+    let excused = |side: usize| found.iter().map(|found| found.excused[side]).sum::<u32>();
+    let excused = format!("excused {}/{} trials", excused(0), excused(1));
     let row = Row {
         part: "zero-loss",
         case: case.name(),
@@ -262,7 +276,7 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<(Vec<Row>, Opt
         want: case.more_lossless(),
         samples: found.len(),
         least: if quick { 1 } else { 3 },
-        note: format!("load {:.0}/{:.0} % busy{bounds}", busy(0), busy(1)),
+        note: format!("load {:.0}/{:.0} % busy{bounds}; {excused}", busy(0), busy(1)),
     };
     let theirs = row.theirs.map(|spread| spread.median * 1e6);
     Ok((vec![row], theirs))
@@ -282,6 +296,27 @@ mod tests {
             search.book(&Trial { lossless, slow: false, busy: 0.5 });
         }
         search.low
+    }
+
+    #[test]
+    fn a_pause_excuses_what_it_can_lose_and_no_more() {
+        let got = |lost, silent| Got {
+            all_secs: 0.21,
+            mpps: 10.0,
+            offered: 2.1e6,
+            lost,
+            slow: 0.0,
+            stalled: 0.0,
+            silent,
+            busy: 0.5,
+            latency_us: [0.0; 3],
+            damage: [0.0; 2],
+        };
+        let excused = |lost, silent| still(&got(lost, silent), 10e6, 1024);
+        assert!(excused(900.0, 150e-6));
+        assert!(!excused(900.0, 60e-6), "the ring was never full of it");
+        assert!(!excused(100_000.0, 150e-6), "far more than was due then");
+        assert!(!excused(0.0, 150e-6), "nothing to excuse");
     }
 
     #[test]
