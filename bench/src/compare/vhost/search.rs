@@ -27,7 +27,7 @@ const LOOKS: usize = 4;
 /// The search ends when its bounds are this close.
 const WIDTH: f64 = 0.01;
 /// A search may take this long.
-const BUDGET: Duration = Duration::from_secs(90);
+const BUDGET: Duration = Duration::from_secs(180);
 /// The load itself must not have been stopped for longer, in seconds; nothing is due while it is. The canary alone takes a millisecond.
 const STALLED: f64 = 0.004;
 
