@@ -100,8 +100,9 @@ const STALL: Duration = Duration::from_micros(20);
 const STALL_CALLS: Duration = Duration::from_micros(100);
 /// A generator that is this many frames behind with room in its ring is too slow.
 const BEHIND: u64 = 8 * BURST as u64;
-/// Nothing came for so long: what has not arrived is lost.
+/// Nothing came for so long: nothing more will come. While frames are missing it is longer than hosts stop a CPU.
 const SILENCE: Duration = Duration::from_millis(5);
+const SILENCE_MISSING: Duration = Duration::from_millis(50);
 /// Longest wait for what is under way.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -258,7 +259,7 @@ fn turn<P: Payload>(
     report.silent = silent.max(last.saturating_sub(heard)) as f64 / clock.hz() as f64;
     ends.iter_mut().for_each(End::nudge);
     if senders > 0 {
-        drain(ends, payloads, &mut report, last, length(SILENCE), length(DRAIN))?;
+        drain(ends, payloads, &mut report, last, [SILENCE, SILENCE_MISSING].map(length), length(DRAIN))?;
     }
     Ok(report)
 }
@@ -269,7 +270,7 @@ fn drain<P: Payload>(
     payloads: &mut [P],
     report: &mut Report,
     start: u64,
-    silence: u64,
+    silence: [u64; 2],
     longest: u64,
 ) -> Result<()> {
     let mut heard = start;
@@ -284,6 +285,7 @@ fn drain<P: Payload>(
         if moved > 0 {
             heard = now;
         }
+        let silence = silence[usize::from(report.all_received < report.all_sent)];
         if now.wrapping_sub(heard) > silence || now.wrapping_sub(start) > longest {
             return Ok(());
         }
