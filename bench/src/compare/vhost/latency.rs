@@ -37,7 +37,7 @@ pub(super) fn rows(lab: &Lab, case: &Case, rate: Option<f64>, quick: bool) -> Re
         Some(rate) => rate,
         None => {
             let label = format!("latency {}: testpmd's zero-loss rate", case.id());
-            let found = search(lab, &label, case.ring, &mut sides, None)?;
+            let found = search(lab, &label, &mut sides, None)?;
             let found = found.ok_or_else(|| Failure::new(format!("{label} was not found in time")))?;
             found.rates[1]
         }

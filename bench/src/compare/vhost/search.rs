@@ -30,6 +30,8 @@ const WIDTH: f64 = 0.01;
 const BUDGET: Duration = Duration::from_secs(180);
 /// The load itself must not have been stopped for longer, in seconds; nothing is due while it is. The canary alone takes a millisecond.
 const STALLED: f64 = 0.004;
+/// Silence of a polling device, in seconds, that is the host's doing. The same for both, whatever the rate.
+const STOPPED: f64 = 0.001;
 
 /// How often the search is made.
 #[must_use]
@@ -114,7 +116,6 @@ pub(super) struct Found {
 pub(super) fn search(
     lab: &Lab,
     label: &str,
-    ring: u16,
     sides: &mut [Side<Pktgen>; 2],
     start: Option<[f64; 2]>,
 ) -> Result<Option<Found>> {
@@ -143,7 +144,7 @@ pub(super) fn search(
                 rate / 1e6
             ));
             let before = void.still;
-            if let Some(trial) = trial(lab, &mut sides[at], (rate, ring), &mut until, &mut void)? {
+            if let Some(trial) = trial(lab, &mut sides[at], rate, &mut until, &mut void)? {
                 all[at].book(&trial);
             }
             excused[at] += void.still - before;
@@ -193,19 +194,18 @@ impl std::fmt::Display for Void {
     }
 }
 
-/// Whether what was lost is no more than what a device loses that is stopped for a while, though it polls: the host does that, for too short
-/// a time for the canary to see. Only a pause in which half a ring fills loses anything, and of all that was due in a few such. A device
-/// that is too slow for the rate loses far more. (It would excuse a device that stops by itself; how often is told.)
-fn still(got: &Got, rate: f64, ring: u16) -> bool {
-    let fills = f64::from(ring) / (rate / 2.0);
-    got.lost > 0.0 && got.silent > fills / 2.0 && got.lost <= 4.0 * got.silent * rate
+/// Whether the device was stopped by the host, though it polls: nothing came back for longer than a device of any speed is silent by itself,
+/// and no more was lost than that explains. Shorter pauses count as the device's own, and cost a faster one more. (It would excuse a
+/// device that stops by itself for so long; how often it does is told.)
+fn still(got: &Got, rate: f64) -> bool {
+    got.lost > 0.0 && got.silent > STOPPED && got.lost <= 4.0 * got.silent * rate
 }
 
 /// Whether a rate loses nothing; no answer when the machine disturbed it.
 fn trial(
     lab: &Lab,
     side: &mut Side<Pktgen>,
-    (rate, ring): (f64, u16),
+    rate: f64,
     until: &mut Instant,
     void: &mut Void,
 ) -> Result<Option<Trial>> {
@@ -226,7 +226,7 @@ fn trial(
     let got = leg.value;
     let wrong = match leg.state {
         State::Near if got.stalled > STALLED => &mut void.stalled,
-        State::Near if still(&got, rate, ring) => &mut void.still,
+        State::Near if still(&got, rate) => &mut void.still,
         State::Near => {
             // A thousandth of what was due may be skipped: the start of a slice is never even.
             let slow = got.slow > got.offered / 1000.0;
@@ -250,7 +250,7 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<(Vec<Row>, Opt
     for round in 0..rounds(quick) {
         let label = format!("zero-loss {} search {}/{}", case.id(), round + 1, rounds(quick));
         let start = found.last().map(|found| found.rates);
-        found.extend(search(lab, &label, case.ring, &mut sides, start)?);
+        found.extend(search(lab, &label, &mut sides, start)?);
     }
     let rates = |side: usize| -> Vec<f64> { found.iter().map(|found| found.rates[side] / 1e6).collect() };
     let ratios: Vec<f64> = found.iter().map(|found| found.rates[0] / found.rates[1]).collect();
@@ -312,11 +312,11 @@ mod tests {
             latency_us: [0.0; 3],
             damage: [0.0; 2],
         };
-        let excused = |lost, silent| still(&got(lost, silent), 10e6, 1024);
-        assert!(excused(900.0, 150e-6));
-        assert!(!excused(900.0, 60e-6), "the ring was never full of it");
-        assert!(!excused(100_000.0, 150e-6), "far more than was due then");
-        assert!(!excused(0.0, 150e-6), "nothing to excuse");
+        let excused = |lost, silent| still(&got(lost, silent), 10e6);
+        assert!(excused(12e3, 1.2e-3));
+        assert!(!excused(900.0, 150e-6), "a device may be that slow by itself");
+        assert!(!excused(100_000.0, 1.2e-3), "far more than was due then");
+        assert!(!excused(0.0, 1.2e-3), "nothing to excuse");
     }
 
     #[test]
