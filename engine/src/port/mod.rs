@@ -136,7 +136,8 @@ pub trait TxQueue: Send {
     /// A frame that can never go counts as taken and is reported by [`TxQueue::settle`] as dropped.
     fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize;
 
-    /// Publishes what was taken: rings their indices and kicks. File-like queues have nothing to do here.
+    /// Publishes what was taken: rings their indices and kicks. Comes after each burst that is delivered, and at the end of the turn
+    /// for what had waited. File-like queues have nothing to do here.
     fn flush(&mut self, turn: &mut Turn<'_>);
 
     /// After the turn's submission: account completions, keep refused frames, retry kept ones.
