@@ -16,7 +16,7 @@ scripts/compare link   the link between workers beside DPDK's rte_ring
 scripts/compare vhost  two nics on a hub beside testpmd with two vhost ports, the same load on both;
                        [--part cycles|zero-loss|latency|foreign|workers]... [--only split-64]... [--ring 1024] [--quick] [--check]
 scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
-scripts/compare soak   guests of DPDK and pktgen for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
+scripts/compare soak   DPDK's guests and back-ends, and pktgen, for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]
 scripts/compare idle   100 idle taps: CPU share, and the first frame after a rest; [--taps 100]
 vhost and coalesce count only what was measured while both CPUs shared a cache; --any-placement counts all.

@@ -65,7 +65,8 @@ pub fn run(lab: &Lab, length: Duration, only: &[String], as_json: bool) -> Resul
         Guests::Dpdk(1) => format!("dpdk-{}", case.id()),
         Guests::Dpdk(queues) => format!("dpdk-{}-{queues}q", case.id()),
         Guests::Pktgen => format!("pktgen-{}", case.id()),
-        Guests::BackEnds => format!("net-vhost-{}", case.id()),
+        // The netdevs choose the form of the rings.
+        Guests::BackEnds => "net-vhost".into(),
         Guests::Behind => format!("pktgen-net-vhost-{}", case.id()),
     };
     let chosen: Vec<_> = all()
