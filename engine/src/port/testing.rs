@@ -10,6 +10,7 @@ use crossbeam::queue::ArrayQueue;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A frame outside the engine.
 pub type OutsideFrame = (VnetHdr, Vec<u8>);
@@ -21,6 +22,8 @@ pub struct Outside {
     pub sent: Arc<ArrayQueue<OutsideFrame>>,
     /// Frames that the engine transmitted.
     pub received: Arc<ArrayQueue<OutsideFrame>>,
+    /// How many of them were there at the last flush: what a ring's other side would see.
+    pub shown: Arc<AtomicUsize>,
     /// Vectors for the engine to transmit into; without one it allocates.
     pub spare: Arc<ArrayQueue<Vec<u8>>>,
     /// Vectors that the engine has received from; it drops what does not fit.
@@ -33,11 +36,12 @@ pub fn port(id: QueueId, depth: usize, caps: Caps) -> (Queue, Outside) {
     let ring = || Arc::new(ArrayQueue::new(depth));
     // Twice as many, since some are in the hands of whoever moves them from one ring to the other.
     let vectors = || Arc::new(ArrayQueue::new(depth * 2));
-    let outside = Outside { sent: ring(), received: ring(), spare: vectors(), used: vectors() };
+    let outside =
+        Outside { sent: ring(), received: ring(), spare: vectors(), used: vectors(), shown: Arc::default() };
     let rx =
         TestRx { from: outside.sent.clone(), used: outside.used.clone(), lent: VecDeque::with_capacity(64) };
     let (to, spare) = (outside.received.clone(), outside.spare.clone());
-    let tx = TestTx { to, spare, caps, frames: 0, bytes: 0 };
+    let tx = TestTx { to, spare, shown: outside.shown.clone(), caps, frames: 0, bytes: 0 };
     let counters = Arc::new(PortCounters::default());
     (Queue { id, rx: Box::new(rx), tx: Box::new(tx), counters, fd: -1 }, outside)
 }
@@ -92,6 +96,7 @@ impl RxQueue for TestRx {
 struct TestTx {
     to: Arc<ArrayQueue<OutsideFrame>>,
     spare: Arc<ArrayQueue<Vec<u8>>>,
+    shown: Arc<AtomicUsize>,
     caps: Caps,
     frames: u64,
     bytes: u64,
@@ -123,7 +128,9 @@ impl TxQueue for TestTx {
         mask.count()
     }
 
-    fn flush(&mut self, _turn: &mut Turn<'_>) {}
+    fn flush(&mut self, _turn: &mut Turn<'_>) {
+        self.shown.store(self.to.len(), Ordering::Relaxed);
+    }
 
     fn settle(&mut self, _turn: &mut Turn<'_>, counters: &PortCounters) {
         counters.tx.frames.add(std::mem::take(&mut self.frames));

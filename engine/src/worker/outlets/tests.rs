@@ -3,6 +3,7 @@ use crate::mem::arena::{Arena, ArenaConfig};
 use crate::port::Caps;
 use crate::port::testing::{Outside, port};
 use crate::uring::FdIo;
+use std::sync::atomic::Ordering;
 
 const QUEUE: u64 = 5;
 
@@ -111,4 +112,17 @@ fn a_burst_for_a_queue_that_is_gone_goes_home() {
     outlets.arrive(&mut turn, ARRIVAL, &mut scratch, &mut held, 0);
     ours.reclaim();
     assert_eq!((received(&outside).len(), held.len(), theirs.out()), (0, 0, 0));
+}
+
+#[test]
+fn a_burst_is_shown_when_it_is_delivered() {
+    let ((_, mut ours), (mut io, _)) = (pools(), FdIo::new(None).unwrap());
+    let (mut outlets, outside, ..) = worker(8);
+    let (mut burst, held) = (Burst::new(), sent(&mut ours, 3));
+    held.iter().for_each(|frame| assert!(burst.push(frame.hdr(), &[frame.seg()])));
+    let mut turn = Turn { now: 0, io: &mut io, pool: &mut ours };
+    let to = Target { worker: 1, slot: 0, queue: QUEUE };
+    assert_eq!(outlets.deliver(&mut turn, to, None, &burst, burst.all(), false), 3);
+    assert_eq!(outside.shown.load(Ordering::Relaxed), 3, "before the turn ends");
+    held.into_iter().for_each(|frame| ours.give(frame));
 }
