@@ -5,6 +5,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod af_xdp;
 pub mod apply;
 pub mod chardev;
 pub mod commands;

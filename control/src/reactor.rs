@@ -45,6 +45,8 @@ pub enum Part {
     Nic,
     /// Connections to vhost-user back-ends.
     VhostUser,
+    /// The kernel's word of network interfaces.
+    Links,
 }
 
 impl Token {
@@ -67,6 +69,7 @@ impl Token {
             4 => Part::Metrics,
             5 => Part::Nic,
             6 => Part::VhostUser,
+            7 => Part::Links,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })

@@ -33,10 +33,12 @@ const ENGINE_TOP: &[&str] = &["lib", "worker", "engine"];
 /// Files that may contain unsafe code, beside tests.
 const UNSAFE: &[&str] = &[
     // Memory, rings and raw system calls.
+    "engine/af_xdp/src/",
     "engine/src/mem/",
     "engine/src/uring/",
     "engine/src/virtq/",
     "engine/src/backend/copy.rs",
+    "engine/src/backend/af_xdp/",
     "engine/src/backend/nic/",
     "engine/src/backend/tap/",
     "engine/src/backend/vhost_user/",

@@ -1,6 +1,7 @@
 //! What control asks of the backends: to open, to run scripts. Everything here may block and runs off its thread.
 
 use crate::qmp::error::QmpError;
+use engine::backend::af_xdp::{AfXdpOptions, Port};
 use engine::backend::tap::TapOptions;
 use engine::filter::Filter;
 use engine::filter::dump::DumpFile;
@@ -15,6 +16,8 @@ pub struct Pair {
     pub tx: Box<dyn TxQueue>,
     /// The file, for messages.
     pub fd: RawFd,
+    /// The worker that it was made for, where that matters.
+    pub worker: Option<usize>,
 }
 
 /// An open backend.
@@ -27,6 +30,8 @@ pub struct Opened {
     pub connected: bool,
     /// The script that is owed when this goes.
     pub down: Option<DownScript>,
+    /// What stays with control of an AF_XDP netdev.
+    pub port: Option<Port>,
 }
 
 impl Opened {
@@ -54,6 +59,12 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// In QEMU's words; nothing stays open.
     fn open_tap(&self, options: TapOptions) -> Result<Opened, QmpError>;
+
+    /// Opens queues of an interface by AF_XDP.
+    ///
+    /// # Errors
+    /// In QEMU's words; nothing stays open.
+    fn open_af_xdp(&self, options: AfXdpOptions) -> Result<Opened, QmpError>;
 
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);

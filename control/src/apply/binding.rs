@@ -56,8 +56,9 @@ impl Binding {
     pub fn place(&mut self, pairs: Vec<Pair>) -> (Vec<QueueRef>, Attachments) {
         let mut attach = Attachments::default();
         let mut refs = Vec::with_capacity(pairs.len());
-        for Pair { rx, tx, fd } in pairs {
-            let (worker, id) = (self.plane.place(), self.plane.queue_id());
+        for Pair { rx, tx, fd, worker } in pairs {
+            let worker = worker.unwrap_or_else(|| self.plane.place());
+            let id = self.plane.queue_id();
             refs.push(QueueRef { id: id.0, worker });
             attach.queues.push((worker, Queue { id, rx, tx, counters: Arc::default(), fd }));
         }
@@ -66,8 +67,9 @@ impl Binding {
 
     /// Gives one queue pair, whose counters exist already, a worker and a name.
     pub fn place_one(&mut self, pair: Pair, counters: Arc<PortCounters>) -> (QueueRef, Attachments) {
-        let Pair { rx, tx, fd } = pair;
-        let (worker, id) = (self.plane.place(), self.plane.queue_id());
+        let Pair { rx, tx, fd, worker } = pair;
+        let worker = worker.unwrap_or_else(|| self.plane.place());
+        let id = self.plane.queue_id();
         let queues = vec![(worker, Queue { id, rx, tx, counters, fd })];
         (QueueRef { id: id.0, worker }, Attachments { queues, filters: Vec::new() })
     }
@@ -117,6 +119,13 @@ impl Binding {
     pub fn run_down_script(&self, script: DownScript) {
         let backends = Arc::clone(&self.backends);
         self.detach(move || backends.run_down_script(&script));
+    }
+
+    /// Closes what went by itself; nobody waits for it.
+    pub fn let_go(&self, retired: Retired) {
+        if !retired.queues.is_empty() {
+            self.detach(move || drop(retired));
+        }
     }
 
     /// Closes a product that came too late or could not be used.

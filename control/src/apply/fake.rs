@@ -2,6 +2,7 @@
 
 use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair};
 use crate::qmp::error::QmpError;
+use engine::backend::af_xdp::AfXdpOptions;
 use engine::backend::tap::TapOptions;
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
@@ -123,6 +124,10 @@ impl DataPlane for FakePlane {
         0
     }
 
+    fn polls(&self) -> bool {
+        false
+    }
+
     fn io_mode(&self, _worker: usize) -> Option<IoMode> {
         Some(IoMode::Uring)
     }
@@ -144,10 +149,26 @@ impl Backends for FakeBackends {
         let queues = if by_name { options.queues as usize } else { options.fds.len() };
         let pair = |_| {
             let (queue, _) = port(QueueId(0), 8, Caps::NONE);
-            Pair { rx: queue.rx, tx: queue.tx, fd: -1 }
+            Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: None }
         };
         let ifname = by_name.then(|| options.ifname.clone().unwrap_or_else(|| "tap0".into()));
-        Ok(Opened { queues: (0..queues).map(pair).collect(), ifname, connected: true, down: None })
+        Ok(Opened {
+            queues: (0..queues).map(pair).collect(),
+            ifname,
+            connected: true,
+            down: None,
+            port: None,
+        })
+    }
+
+    fn open_af_xdp(&self, options: AfXdpOptions) -> Result<Opened, QmpError> {
+        self.0.call(format!("open af-xdp {} on {:?}", options.ifname, options.workers));
+        let pair = |worker: usize| {
+            let (queue, _) = port(QueueId(0), 8, Caps::NONE);
+            Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: Some(worker) }
+        };
+        let queues = options.workers.iter().copied().map(pair).collect();
+        Ok(Opened { queues, ifname: Some(options.ifname), connected: true, down: None, port: None })
     }
 
     fn run_down_script(&self, script: &DownScript) {

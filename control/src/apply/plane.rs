@@ -35,6 +35,9 @@ pub trait DataPlane {
     /// Nanoseconds since the engine started; captured frames are stamped by them.
     fn now(&self) -> u64;
 
+    /// Whether idle workers poll and never sleep.
+    fn polls(&self) -> bool;
+
     /// How a worker moves frames of files.
     fn io_mode(&self, worker: usize) -> Option<IoMode>;
 }
@@ -70,6 +73,10 @@ impl DataPlane for Engine {
 
     fn now(&self) -> u64 {
         Self::now(self)
+    }
+
+    fn polls(&self) -> bool {
+        Self::polls(self)
     }
 
     fn io_mode(&self, worker: usize) -> Option<IoMode> {

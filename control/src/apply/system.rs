@@ -3,6 +3,7 @@
 use super::backends::strerror;
 use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair};
 use crate::qmp::error::QmpError;
+use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
 use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::filter::dump::DumpFile;
 use engine::mem::arena::Arena;
@@ -19,13 +20,14 @@ const DOWN_SCRIPT_LIMIT: Duration = Duration::from_secs(8);
 /// Backends that open what the system has.
 pub struct SystemBackends {
     arena: Arc<Arena>,
+    umems: UmemSets,
 }
 
 impl SystemBackends {
     /// Buffers come from the engine's arena.
     #[must_use]
-    pub const fn new(arena: Arc<Arena>) -> Self {
-        Self { arena }
+    pub fn new(arena: Arc<Arena>) -> Self {
+        Self { arena, umems: UmemSets::default() }
     }
 }
 
@@ -38,12 +40,29 @@ impl Backends for SystemBackends {
         if let Some(script) = script {
             tap::run_script(&script, &opened.ifname, SCRIPT_LIMIT).map_err(generic)?;
         }
-        let pair = |QueuePair { rx, tx, fd }| Pair { rx, tx, fd };
+        let pair = |QueuePair { rx, tx, fd }| Pair { rx, tx, fd, worker: None };
         Ok(Opened {
             queues: opened.queues.into_iter().map(pair).collect(),
             ifname: by_name.then_some(opened.ifname),
             connected: true,
             down: None,
+            port: None,
+        })
+    }
+
+    fn open_af_xdp(&self, options: AfXdpOptions) -> Result<Opened, QmpError> {
+        let opened = af_xdp::open(&options, &self.arena, &self.umems)
+            .map_err(|error| QmpError::generic(error.to_string()))?;
+        let pair = |(queue, worker): (af_xdp::QueuePair, usize)| {
+            let (rx, tx, fd) = queue.into_parts();
+            Pair { rx, tx, fd, worker: Some(worker) }
+        };
+        Ok(Opened {
+            queues: opened.queues.into_iter().zip(options.workers).map(pair).collect(),
+            ifname: Some(opened.port.ifname().to_owned()),
+            connected: opened.port.link().up,
+            down: None,
+            port: Some(opened.port),
         })
     }
 

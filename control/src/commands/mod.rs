@@ -3,6 +3,7 @@
 //! Arguments arrive with their JSON types checked by the schema; a command looks at what they mean. Commands that
 //! must open or close something answer later, by a [`Ticket`].
 
+mod af_xdp;
 mod args;
 pub mod chardev;
 mod fd;
@@ -11,7 +12,7 @@ mod link;
 mod metrics;
 mod netdev;
 mod netstat;
-mod nic;
+pub(super) mod nic;
 mod object;
 mod pending;
 mod qom;

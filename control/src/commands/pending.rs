@@ -6,6 +6,7 @@ use super::state::empty;
 use super::{State, hmp};
 use crate::apply::Ticket;
 use crate::apply::jobs::{Ended, Product};
+use crate::model::ClientId;
 use crate::qmp::error::QmpError;
 use serde_json::Value;
 
@@ -17,6 +18,8 @@ pub(super) enum Pending {
     Filter(NewFilter),
     /// `chardev-add` of that id.
     Chardev(String),
+    /// No command: an interface came back, and the netdev of that client is opened again on these workers.
+    Reopen(ClientId, Vec<usize>),
     /// `netdev_del`, `object-del`.
     Close,
 }
@@ -51,6 +54,7 @@ impl State {
             (Pending::Netdev(opening), Product::Opened(Ok(opened))) => self.netdev_opened(opening, opened),
             (Pending::Netdev(opening), Product::Opened(Err(error))) => {
                 self.net.unreserve(&opening.name);
+                self.unplace(&opening.workers);
                 Err(error)
             }
             (Pending::Filter(filter), Product::Dump(Ok(dump))) => self.filter_opened(filter, dump),
@@ -59,6 +63,10 @@ impl State {
                 Err(error)
             }
             (Pending::Chardev(id), Product::Chardev(opened)) => self.chardevs.finish(&id, opened),
+            (Pending::Reopen(client, workers), Product::Opened(result)) => {
+                self.opened_again(client, &workers, Some(result));
+                Ok(empty())
+            }
             (_, product) => {
                 drop(product);
                 Ok(empty())
@@ -73,6 +81,7 @@ impl State {
         match pending {
             Pending::Netdev(opening) => {
                 self.net.unreserve(&opening.name);
+                self.unplace(&opening.workers);
                 late("netdev", &opening.name)
             }
             Pending::Filter(filter) => {
@@ -82,6 +91,10 @@ impl State {
             Pending::Chardev(id) => {
                 self.chardevs.abandon(&id);
                 late("chardev", &id)
+            }
+            Pending::Reopen(client, workers) => {
+                self.opened_again(client, &workers, None);
+                Ok(empty())
             }
             // It is out of force already; its thread goes on closing.
             Pending::Close => {

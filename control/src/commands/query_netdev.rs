@@ -40,6 +40,7 @@ impl State {
         let mut entry = match client.driver() {
             "nic" => self.describe_nic(client),
             "vhost-user" => self.describe_vhost_user(client),
+            "af-xdp" => self.describe_af_xdp(client),
             _ => client.options.clone(),
         };
         entry.insert("id".into(), client.name.clone().into());
@@ -58,6 +59,7 @@ impl State {
                 let trouble = troubles
                     .get(&client.id)
                     .map(|errno| strerror(&std::io::Error::from_raw_os_error(*errno)).to_string());
+                let trouble = self.af_xdps.trouble(client.id).or(trouble);
                 let state = match (&trouble, dev.connected) {
                     (Some(_), _) => "failed",
                     (None, true) => "ready",
@@ -81,7 +83,7 @@ impl State {
         entry.insert("state".into(), state.into());
         entry.insert("info".into(), dev.info.first().cloned().unwrap_or_default().into());
         // Rings in shared memory need no system call.
-        let rings = matches!(dev.driver, "nic" | "vhost-user");
+        let rings = matches!(dev.driver, "af-xdp" | "nic" | "vhost-user");
         let worker = dev.queues.first().filter(|_| !rings).map(|queue| queue.worker);
         if let Some(mode) = worker.and_then(|worker| self.binding.plane.io_mode(worker)) {
             let mode = match mode {

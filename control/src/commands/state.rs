@@ -4,6 +4,7 @@ use super::chardev::Chardevs;
 use super::fd::Fds;
 use super::netstat::Baseline;
 use super::pending::Pending;
+use crate::af_xdp::AfXdps;
 use crate::apply::{Backends, Binding, DataPlane, Ticket};
 use crate::model::Net;
 use crate::nic::Nics;
@@ -58,6 +59,7 @@ pub struct State {
     pub(super) chardevs: Box<dyn Chardevs>,
     pub(super) nics: Nics,
     pub(super) vhost_users: VhostUsers,
+    pub(super) af_xdps: AfXdps,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
     /// Ids of objects that are being made.
@@ -92,6 +94,7 @@ impl State {
             binding: Binding::new(plane, backends)?,
             chardevs,
             nics: Nics::new(reactor.clone())?,
+            af_xdps: AfXdps::new(&reactor)?,
             vhost_users: VhostUsers::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),

@@ -140,6 +140,11 @@ impl Daemon {
                 self.commands.0.vhost_user_ready(event, &mut events);
                 self.server.tell(&events);
             }
+            Part::Links => {
+                let mut events = Vec::new();
+                self.commands.0.links_changed(&mut events);
+                self.server.tell(&events);
+            }
             Part::Signals | Part::Metrics => {}
         }
     }

@@ -154,7 +154,7 @@ impl Plug<'_> {
         {
             halves.rx_shared.announce(mac);
         }
-        let (queue, attach) = self.binding.place_one(Pair { rx, tx, fd: -1 }, counters);
+        let (queue, attach) = self.binding.place_one(Pair { rx, tx, fd: -1, worker: None }, counters);
         place.queue = Some(Running { queue, shared: [halves.tx_shared, halves.rx_shared] });
         Ok(attach)
     }

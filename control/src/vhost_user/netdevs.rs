@@ -200,7 +200,7 @@ impl VhostUser {
         let mut queues = Vec::with_capacity(pairs.len());
         let mut attach = Attachments::default();
         for (Halves { rx, tx, .. }, counters) in pairs.into_iter().zip(&self.counters) {
-            let (queue, mut one) = binding.place_one(Pair { rx, tx, fd: -1 }, counters.clone());
+            let (queue, mut one) = binding.place_one(Pair { rx, tx, fd: -1, worker: None }, counters.clone());
             queues.push(queue);
             attach.queues.append(&mut one.queues);
         }

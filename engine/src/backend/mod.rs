@@ -2,6 +2,7 @@
 //! ioctls, memory), `rx.rs` and `tx.rs` (the two halves that a worker drives). What
 //! several of them have in common lies beside the folders.
 
+pub mod af_xdp;
 mod copy;
 pub mod nic;
 mod report;

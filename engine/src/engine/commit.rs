@@ -214,7 +214,9 @@ impl Engine {
         let mut mail = vec![false; self.workers.len()];
         let until = Instant::now() + Duration::from_secs(PATIENCE);
         for (index, mut change) in changes.into_iter().enumerate() {
-            returns[index] = !change.detach.is_empty() || !change.remove_filters.is_empty();
+            // A new queue too: until its worker has started it, a socket of it may drop what comes.
+            returns[index] =
+                !change.detach.is_empty() || !change.attach.is_empty() || !change.remove_filters.is_empty();
             mail[index] = returns[index]
                 || !change.attach.is_empty()
                 || !change.backlogs.is_empty()

@@ -18,6 +18,7 @@ use crate::topology::model::ClientId;
 use crate::topology::plan::Slots;
 use crate::uring::{IoMode, Waker};
 use crate::worker::clock::{Clock, ticks};
+use crate::worker::idle::Idle;
 use crate::worker::inbox::Mail;
 use crate::worker::place::Load;
 use crate::worker::regimes::WorkerCounters;
@@ -45,6 +46,8 @@ pub struct Engine {
     clients: Vec<(ClientId, Vec<u64>)>,
     /// Hubs that every worker's scratch can hold.
     hubs: usize,
+    /// What idle workers do.
+    idle: Idle,
 }
 
 /// Where a queue is.
@@ -125,6 +128,12 @@ impl Engine {
     #[must_use]
     pub fn arena(&self) -> Arc<Arena> {
         self.arena.clone()
+    }
+
+    /// Whether idle workers poll and never sleep.
+    #[must_use]
+    pub const fn polls(&self) -> bool {
+        matches!(self.idle, Idle::Poll)
     }
 
     /// How a worker does file I/O.

@@ -144,6 +144,7 @@ impl Engine {
             lanes: Default::default(),
             clients: Vec::new(),
             hubs: crate::worker::turn::FIRST_HUBS,
+            idle: config.idle,
         })
     }
 }

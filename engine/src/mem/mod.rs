@@ -10,6 +10,7 @@
 //! Only control maps, takes and gives back parts; workers see pools and tables.
 
 pub mod arena;
+pub mod chunks;
 pub mod dirty;
 pub mod guest;
 pub mod map;

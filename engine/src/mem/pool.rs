@@ -16,6 +16,7 @@ pub mod ring;
 pub use frame::PoolFrame;
 
 use super::arena::{Arena, ArenaError, CACHE_LINE, Part};
+use super::chunks::Umems;
 use crate::burst::{Burst, Frame, MAX_FRAME, Seg};
 use crate::wire::vnet_hdr::VnetHdr;
 use crossbeam::queue::ArrayQueue;
@@ -73,6 +74,8 @@ pub struct Pool {
     foreign: Box<[Bundle]>,
     /// The memory; taken out only in `drop`.
     part: Option<Part>,
+    /// Frame memory of the worker that AF_XDP sockets share with the kernel.
+    pub umems: Umems,
 }
 
 /// Pools that give buffers to each other.
@@ -170,6 +173,7 @@ impl Pool {
             set: set.clone(),
             foreign: (0..workers).map(|_| Bundle::EMPTY).collect(),
             part: Some(part),
+            umems: Umems::default(),
         };
         Ok(parts.into_iter().zip(first..).map(pool).collect())
     }

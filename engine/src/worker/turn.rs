@@ -417,6 +417,7 @@ impl Worker {
         while let Some(frame) = self.held.pop() {
             turn.pool.give(frame);
         }
+        turn.pool.umems.settle();
     }
 
     fn housekeeping(&mut self, now: u64) {

@@ -1,15 +1,17 @@
 //! `netdev_add` and `netdev_del` (QEMU `net/net.c`).
 
+pub(super) mod af_xdp;
+mod opening;
 pub(super) mod tap;
+
+pub(super) use opening::Opening;
 
 use super::args::Args;
 use super::pending::Pending;
 use super::state::empty;
 use super::{Outcome, State};
-use crate::apply::Opened;
-use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
-use crate::model::{Change, ClientId, FilterId, Netdev};
+use crate::model::{Change, ClientId, FilterId};
 use crate::options::id::well_formed;
 use crate::qmp::error::QmpError;
 use crate::qmp::events::Event;
@@ -17,19 +19,6 @@ use engine::topology::model::HUB_BACKLOG_MOST;
 use engine::{Attachments, Retired};
 use serde_json::{Map, Value};
 use std::sync::Arc;
-
-/// A netdev that is being opened.
-#[derive(Debug)]
-pub(super) struct Opening {
-    pub name: String,
-    pub driver: &'static str,
-    pub link_up: bool,
-    /// Program that will undo what the script did.
-    pub down: Option<String>,
-    /// How `info network` describes it, once the interface is known.
-    pub info: tap::Info,
-    pub options: Map<String, Value>,
-}
 
 impl State {
     /// Checks in QEMU's order: identifier, backend built, name free, then the backend's own rules.
@@ -44,7 +33,7 @@ impl State {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(driver, "hubport" | "nic" | "tap" | "vhost-user") {
+        if !matches!(driver, "af-xdp" | "hubport" | "nic" | "tap" | "vhost-user") {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -55,6 +44,7 @@ impl State {
             "hubport" => self.add_hubport(args).into(),
             "nic" => self.add_nic(monitor, args, events).into(),
             "vhost-user" => self.add_vhost_user(args, events).into(),
+            "af-xdp" => self.add_af_xdp(monitor, args),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -88,59 +78,24 @@ impl State {
             }
             Err(error) => return Err(error).into(),
         };
-        let name = opening.name.clone();
-        if let Err(error) = self.net.reserve(&name) {
-            return Err(error.into()).into();
-        }
         let backends = Arc::clone(&self.binding.backends);
         let down = opening.down.clone();
-        let job = move || Product::Opened(backends.open_tap(options).map(|opened| opened.owing(down)));
-        match self.binding.jobs.start(OPEN_LIMIT, job) {
-            Ok(ticket) => {
-                self.pending.insert(ticket, Pending::Netdev(opening));
-                Outcome::Later(ticket)
-            }
-            Err(error) => {
-                self.net.unreserve(&name);
-                Err(QmpError::generic(format!("netdev '{name}': no thread to open it on: {error}"))).into()
-            }
-        }
+        self.open(opening, move || {
+            Product::Opened(backends.open_tap(options).map(|opened| opened.owing(down)))
+        })
     }
 
-    /// The open ended well: the netdev enters the model and the engine.
-    pub(super) fn netdev_opened(&mut self, opening: Opening, opened: Opened) -> Result<Value, QmpError> {
-        let Opening { name, driver, link_up, info, options, .. } = opening;
-        let info = info.lines(&opened);
-        let (connected, script) = (opened.connected, opened.down);
-        let (queues, attach) = self.binding.place(opened.queues);
-        let dev = Netdev { driver, queues, info, connected };
-        let added = self.net.add_netdev(&name, dev, link_up, options);
-        let id: ClientId = match added {
-            Ok(id) => id,
-            Err(error) => {
-                // Cannot be while the name is reserved; what was opened closes here.
-                drop(attach);
-                return Err(error.into());
-            }
+    /// Its workers are chosen first: frame memory belongs to a worker.
+    fn add_af_xdp(&mut self, monitor: u64, args: Map<String, Value>) -> Outcome {
+        let mut options = match af_xdp::options(&args, &mut self.fds, monitor) {
+            Ok(options) => options,
+            Err(error) => return Err(error).into(),
         };
-        match self.binding.commit(&self.net, attach) {
-            Ok(_) => {
-                if let Some(script) = script {
-                    self.binding.owe(id, script);
-                }
-                Ok(empty())
-            }
-            Err(error) => {
-                let gone = self.net.remove_client(id);
-                for queue in gone.iter().flat_map(|gone| gone.client.queues()) {
-                    self.binding.plane.unplace(queue.worker);
-                }
-                if let Some(script) = script {
-                    self.binding.run_down_script(script);
-                }
-                Err(error)
-            }
-        }
+        options.busy_poll = self.binding.plane.polls();
+        options.workers.iter_mut().for_each(|worker| *worker = self.binding.plane.place());
+        let opening = af_xdp::opening(args, &options);
+        let backends = Arc::clone(&self.binding.backends);
+        self.open(opening, move || Product::Opened(backends.open_af_xdp(options)))
     }
 
     /// Removes a netdev with its filters; the reply comes when its files are closed and its script has run.
@@ -155,6 +110,7 @@ impl State {
             Err(error) => return Err(error.into()).into(),
         };
         self.forget_vhost_user(removed.client.id);
+        self.af_xdps.remove(removed.client.id);
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }

@@ -19,6 +19,8 @@ pub(in crate::commands) enum Info {
     Named { script: String, down: String },
     /// By file: the numbers.
     Files(Vec<RawFd>),
+    /// One a queue, of another type of netdev.
+    Lines(Vec<String>),
 }
 
 /// Checks which options may stand together, in QEMU's order and words, and names those that are not built yet.
@@ -136,6 +138,8 @@ pub(super) fn opening(args: Map<String, Value>, options: &TapOptions) -> Opening
         link_up: args.flag("link").unwrap_or(true),
         down: options.downscript_path().filter(|_| options.fds.is_empty()).map(str::to_owned),
         info,
+        workers: Vec::new(),
+        again: None,
         options: args,
     }
 }
@@ -144,6 +148,7 @@ impl Info {
     /// One description a queue.
     pub(super) fn lines(&self, opened: &Opened) -> Vec<String> {
         match self {
+            Self::Lines(lines) => lines.clone(),
             Self::Files(numbers) => numbers.iter().map(|fd| format!("fd={fd}")).collect(),
             Self::Named { script, down } => {
                 let ifname = opened.ifname.as_deref().unwrap_or_default();

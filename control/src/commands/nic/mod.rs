@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 const FIRST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 
 /// Reads a hardware address: six parts between colons or dashes, of two digits, or of one as well.
-fn mac(text: &str, short: bool) -> Option<[u8; 6]> {
+pub(in crate::commands) fn mac(text: &str, short: bool) -> Option<[u8; 6]> {
     let mut bytes = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut bytes {

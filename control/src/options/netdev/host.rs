@@ -118,6 +118,15 @@ pub struct AfXdpOptions {
     /// Index of the first of them in that map. Default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub map_start_index: Option<i32>,
+    /// Take only frames to this hardware address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_mac: Option<String>,
+    /// Take only frames of this EtherType.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_ethertype: Option<u16>,
+    /// Take only frames of this VLAN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_vlan: Option<u16>,
 }
 
 /// The driver side of vhost-user: frames go to another program through shared rings.

@@ -1,0 +1,322 @@
+//! To the socket: a frame of the same UMEM moves, every other is copied once into a chunk of ours.
+
+#![allow(unsafe_code)] // writes chunks of the UMEM
+
+use super::{PARTS, Place, RING, Transport};
+use crate::backend::copy::copy;
+use crate::backend::tally::Tally;
+use crate::burst::{BURST, Burst, Frame, Mask, Seg};
+use crate::mem::chunks::{Chunks, SharedUmem};
+use crate::port::counters::PortCounters;
+use crate::port::{Caps, Doze, Turn, TxQueue};
+use af_xdp::umem::Metadata;
+use af_xdp::{Completion, Desc, Tx};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Where a copied frame begins in its chunk: metadata has room before it, and it begins on a cache line.
+const FRONT: usize = 64;
+
+/// Calls in one turn that make the kernel go on sending. In copy mode one moves 32 frames before Linux 6.17, so a full burst needs two; more than a few
+/// would hold all other ports up for milliseconds, as a frame costs the kernel a microsecond.
+const KICKS: u32 = 4;
+
+/// How long a queue that is to go waits for its last frames, in nanoseconds.
+pub(super) const LINGER: u64 = 100_000_000;
+
+/// The transmitting half of a queue.
+pub(super) struct AfXdpTx<T> {
+    tx: Tx,
+    completion: Completion,
+    link: Arc<T>,
+    umem: Arc<SharedUmem>,
+    at: Place,
+    caps: Caps,
+    /// A frame may lie in several chunks.
+    multi_buffer: bool,
+    /// Bytes of the longest frame that the interface takes now; control writes it.
+    limit: Arc<AtomicU32>,
+    /// Chunks that are under way.
+    out: u32,
+    tally: Tally,
+    /// The kernel left frames in the ring.
+    unsent: bool,
+    trouble: i32,
+    deadline: Option<u64>,
+}
+
+/// What became of a frame.
+enum Put {
+    Done,
+    /// No chunk, or no entry in the ring.
+    Full,
+    /// No number of chunks can hold it.
+    Never,
+}
+
+impl<T: Transport> AfXdpTx<T> {
+    pub(super) fn new(
+        (tx, completion): (Tx, Completion),
+        link: Arc<T>,
+        umem: Arc<SharedUmem>,
+        member: u32,
+        multi_buffer: bool,
+        limit: Arc<AtomicU32>,
+    ) -> Self {
+        let caps = Caps { csum: umem.umem().has_metadata(), ..Caps::NONE };
+        Self {
+            tx,
+            completion,
+            link,
+            umem,
+            at: Place { member, umem: Place::NOWHERE },
+            caps,
+            multi_buffer,
+            limit,
+            out: 0,
+            tally: Tally::default(),
+            unsent: false,
+            trouble: 0,
+            deadline: None,
+        }
+    }
+
+    /// Takes back chunks of what was sent.
+    #[inline]
+    fn reap(&mut self, books: &mut Chunks) {
+        let n = self.completion.available(RING);
+        for i in 0..n {
+            // An address that was never sent changes nothing.
+            if books.sent(self.completion.get(i), self.at.member) {
+                self.out = self.out.saturating_sub(1);
+            }
+        }
+        self.completion.release(n);
+    }
+
+    /// Makes the kernel send, as far as it does.
+    #[inline]
+    fn kick(&mut self) {
+        self.unsent = false;
+        let mut before = self.tx.pending();
+        for _ in 0..KICKS {
+            // After a refusal the kernel is asked whatever is in the ring: nothing else tells that it is well again.
+            if self.trouble == 0 && (before == 0 || !self.tx.needs_wakeup()) {
+                return;
+            }
+            let answer = self.link.send();
+            let left = self.tx.pending();
+            match answer {
+                Ok(()) => self.trouble = 0,
+                // A batch was sent and there is more, or nothing can be sent now: progress tells.
+                Err(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR) => {
+                    self.trouble = 0;
+                    if left == before {
+                        break;
+                    }
+                }
+                Err(errno) => {
+                    self.trouble = errno;
+                    break;
+                }
+            }
+            before = left;
+        }
+        self.unsent = before > 0;
+    }
+
+    /// The chunk's bytes from [`FRONT`] on.
+    #[inline]
+    fn bytes(&self, books: &Chunks, chunk: u32) -> NonNull<u8> {
+        // SAFETY: a chunk of the books lies inside the UMEM, and is longer than what stands in front.
+        unsafe { self.umem.umem().start().add(books.addr(chunk) as usize + FRONT) }
+    }
+
+    /// Bytes of a frame that one chunk takes.
+    #[inline]
+    fn room_of_chunk(&self) -> usize {
+        self.umem.umem().config().chunk as usize - FRONT
+    }
+
+    /// Gives a frame to the ring.
+    #[inline]
+    fn put(&mut self, books: &mut Chunks, burst: &Burst, frame: &Frame) -> Put {
+        match burst.segs(frame) {
+            _ if frame.hdr.has_work() => {}
+            [seg] => {
+                if let Some(addr) = books.lent(seg) {
+                    if !self.tx.push(Desc { addr, len: frame.len, options: 0 }) {
+                        return Put::Full;
+                    }
+                    books.move_tx(addr, self.at.member);
+                    self.out += 1;
+                    return Put::Done;
+                }
+            }
+            segs if self.can_move(books, segs) => return self.move_several(books, segs),
+            _ => {}
+        }
+        if frame.len() > self.room_of_chunk() {
+            return self.put_several(books, burst, frame);
+        }
+        if self.tx.room(1) == 0 {
+            return Put::Full;
+        }
+        let Some(chunk) = books.take_tx(self.at.member) else { return Put::Full };
+        let to = self.bytes(books, chunk);
+        let mut at = 0;
+        for seg in burst.segs(frame) {
+            let n = seg.len().min(frame.len() - at);
+            // SAFETY: the chunk is ours and has room for the frame; the segments are lent and lie elsewhere, as nobody lends a chunk that is free.
+            unsafe { copy(seg.ptr(), to.as_ptr().add(at), n) };
+            at += n;
+        }
+        let options = self.metadata(frame, to);
+        self.tx.push(Desc { addr: books.addr(chunk) + FRONT as u64, len: at as u32, options });
+        self.out += 1;
+        Put::Done
+    }
+
+    /// What the kernel shall do to a frame, written before it; the options of its descriptor.
+    #[inline]
+    fn metadata(&self, frame: &Frame, at: NonNull<u8>) -> u32 {
+        if !(self.caps.csum && frame.hdr.needs_csum()) {
+            return 0;
+        }
+        // SAFETY: what stands in front of a chunk's frame is ours, and longer than this.
+        unsafe { Metadata::checksum(frame.hdr.csum_start, frame.hdr.csum_offset).write_before(at) };
+        Desc::METADATA
+    }
+
+    /// Whether all parts of a frame lie in chunks that can change hands.
+    fn can_move(&self, books: &Chunks, segs: &[Seg]) -> bool {
+        self.multi_buffer && segs.len() <= PARTS && segs.iter().all(|seg| books.lent(seg).is_some())
+    }
+
+    /// Moves a frame of several chunks, all or none.
+    #[inline(never)]
+    fn move_several(&mut self, books: &mut Chunks, segs: &[Seg]) -> Put {
+        if (self.tx.room(segs.len() as u32) as usize) < segs.len() {
+            return Put::Full;
+        }
+        for (i, seg) in segs.iter().enumerate() {
+            // Two parts of one chunk would be moved twice: the second finds it gone, and the frame is not one that a socket lent.
+            let Some(addr) = books.lent(seg) else { return Put::Never };
+            let options = if i + 1 < segs.len() { Desc::CONTINUED } else { 0 };
+            self.tx.push(Desc { addr, len: seg.len() as u32, options });
+            books.move_tx(addr, self.at.member);
+            self.out += 1;
+        }
+        Put::Done
+    }
+
+    /// A frame of several chunks, all or none.
+    #[inline(never)]
+    fn put_several(&mut self, books: &mut Chunks, burst: &Burst, frame: &Frame) -> Put {
+        let room = self.room_of_chunk();
+        let parts = frame.len().div_ceil(room);
+        if !self.multi_buffer || parts > PARTS {
+            return Put::Never;
+        }
+        if (self.tx.room(parts as u32) as usize) < parts || books.free() < parts {
+            return Put::Full;
+        }
+        for part in 0..parts {
+            let Some(chunk) = books.take_tx(self.at.member) else { return Put::Full };
+            let to = self.bytes(books, chunk);
+            let mut at = 0;
+            burst.parts(frame, part * room, room, |seg| {
+                // SAFETY: as `put`; `parts` gives at most `room` bytes.
+                unsafe { copy(seg.ptr(), to.as_ptr().add(at), seg.len()) };
+                at += seg.len();
+            });
+            let mut options = if part + 1 < parts { Desc::CONTINUED } else { 0 };
+            if part == 0 {
+                options |= self.metadata(frame, to);
+            }
+            self.tx.push(Desc { addr: books.addr(chunk) + FRONT as u64, len: at as u32, options });
+            self.out += 1;
+        }
+        Put::Done
+    }
+}
+
+impl<T: Transport> TxQueue for AfXdpTx<T> {
+    fn start(&mut self, turn: &mut Turn<'_>) {
+        match turn.pool.umems.adopt(&self.umem) {
+            Some(number) => self.at.umem = number,
+            None => self.trouble = libc::ENOMEM,
+        }
+    }
+
+    fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    #[inline]
+    fn room(&mut self, turn: &mut Turn<'_>, want: usize) -> usize {
+        let Some(books) = turn.pool.umems.get(self.at.umem) else { return usize::MAX };
+        if self.trouble != 0 {
+            return usize::MAX; // dropped by name
+        }
+        let want = want.min(BURST) as u32;
+        if self.out + want > RING {
+            self.reap(books);
+        }
+        self.tx.room(want).min(RING.saturating_sub(self.out)).min(books.free() as u32) as usize
+    }
+
+    fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
+        let Some(books) = turn.pool.umems.get(self.at.umem).filter(|_| self.trouble == 0) else {
+            return self.tally.refuse(burst, mask);
+        };
+        let limit = self.limit.load(Ordering::Relaxed) as usize;
+        let mut taken = 0;
+        for frame in mask.iter().filter_map(|i| burst.frames().get(i)) {
+            let put = if frame.len() > limit { Put::Never } else { self.put(books, burst, frame) };
+            match put {
+                Put::Done => {
+                    self.tally.frames += u64::from(frame.weight);
+                    self.tally.bytes += frame.len() as u64;
+                }
+                Put::Full => break,
+                Put::Never => self.tally.too_long += u64::from(frame.weight),
+            }
+            taken += 1;
+        }
+        taken
+    }
+
+    /// Only shows the ring: a system call for each source would cost more than it gains.
+    #[inline]
+    fn flush(&mut self, _turn: &mut Turn<'_>) {
+        self.tx.publish();
+    }
+
+    fn settle(&mut self, turn: &mut Turn<'_>, counters: &PortCounters) {
+        self.tx.publish();
+        self.kick();
+        if let Some(books) = turn.pool.umems.get(self.at.umem) {
+            self.reap(books);
+        }
+        self.tally.settle(counters);
+    }
+
+    fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
+        let deadline = *self.deadline.get_or_insert(turn.now + LINGER);
+        self.kick();
+        if let Some(books) = turn.pool.umems.get(self.at.umem) {
+            self.reap(books);
+        }
+        self.out == 0 || self.trouble != 0 || turn.now >= deadline
+    }
+
+    fn doze(&mut self) -> Doze {
+        Doze::Nap
+    }
+
+    fn blocked(&self) -> bool {
+        self.unsent
+    }
+}

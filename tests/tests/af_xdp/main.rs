@@ -1,0 +1,10 @@
+//! `af-xdp` netdevs on veth pairs, in network namespaces.
+
+mod bad;
+mod come_and_go;
+mod shared;
+mod traffic;
+mod wire;
+
+/// What every test here needs.
+const NEEDS: &[tests::skip::Need] = &[tests::skip::Need::Root];
