@@ -1,4 +1,4 @@
-//! `pktgen`: a light guest and generator on vhost-user sockets and taps, for measurements. Prints JSON lines.
+//! `pktgen`: a light guest and generator on vhost-user sockets, taps and AF_XDP interfaces, for measurements. Prints JSON lines.
 
 use bench::args::Args;
 use bench::failure::{Context, Failure, Result, exit};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const HELP: &str = "\
 pktgen SOCKET... [--tap NAME]... [--xdp NAME]... [--cpu N]
-    An end on each vhost-user socket (a guest), tap and AF_XDP interface (not yet). All ends send and take what comes:
+    An end on each vhost-user socket (a guest), tap and AF_XDP interface. All ends send and take what comes:
     two that are joined by a switch load it both ways.
 What they do:  [--role both|forward|sink|reflect] [--secs 1] [--warm 0.5] [--rate FRAMES/S] [--stamps] [--verify]
     forward: only the first sends. Without --rate as fast as frames are taken. --stamps counts latencies, --verify compares

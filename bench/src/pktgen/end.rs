@@ -5,7 +5,8 @@ use super::guest::Guest;
 use super::payload::Payload;
 use super::ring::{Packed, Split};
 use super::tap::Tap;
-use crate::failure::{Failure, Result};
+use super::xdp::Xdp;
+use crate::failure::Result;
 use std::path::PathBuf;
 
 /// How an end is named.
@@ -26,6 +27,7 @@ enum Kind {
     Split(Guest<Split>),
     Packed(Guest<Packed>),
     Tap(Tap),
+    Xdp(Xdp),
 }
 
 impl End {
@@ -38,17 +40,13 @@ impl End {
             Place::Socket(path) if shape.packed => Kind::Packed(Guest::connect(path, shape)?),
             Place::Socket(path) => Kind::Split(Guest::connect(path, shape)?),
             Place::Tap(name) => Kind::Tap(Tap::attach(name, shape)?),
-            Place::Xdp(name) => {
-                return Err(Failure::new(format!(
-                    "{name}: AF_XDP is not compiled into this pktgen; use a tap or a vhost-user socket"
-                )));
-            }
+            Place::Xdp(name) => Kind::Xdp(Xdp::open(name, shape)?),
         }))
     }
 
     /// Whether checksums are left to the receiver in what this end sends.
     pub(super) fn partial(&self) -> bool {
-        !matches!(self.0, Kind::Tap(_))
+        !matches!(self.0, Kind::Tap(_) | Kind::Xdp(_))
     }
 
     /// Wakes the other side if it sleeps on what it was given last.
@@ -56,7 +54,7 @@ impl End {
         match &mut self.0 {
             Kind::Split(guest) => guest.nudge(),
             Kind::Packed(guest) => guest.nudge(),
-            Kind::Tap(_) => {}
+            Kind::Tap(_) | Kind::Xdp(_) => {}
         }
     }
 
@@ -67,6 +65,7 @@ impl End {
             Kind::Split(guest) => guest.receive.take(payload),
             Kind::Packed(guest) => guest.receive.take(payload),
             Kind::Tap(tap) => tap.receive(payload),
+            Kind::Xdp(xdp) => xdp.receive(payload),
         }
     }
 
@@ -77,6 +76,7 @@ impl End {
             Kind::Split(guest) => guest.transmit.reclaim(),
             Kind::Packed(guest) => guest.transmit.reclaim(),
             Kind::Tap(tap) => Ok(tap.reclaim()),
+            Kind::Xdp(xdp) => Ok(xdp.reclaim()),
         }
     }
 
@@ -87,6 +87,7 @@ impl End {
             Kind::Split(guest) => Ok(guest.transmit.send(n, payload)),
             Kind::Packed(guest) => Ok(guest.transmit.send(n, payload)),
             Kind::Tap(tap) => tap.send(n, payload),
+            Kind::Xdp(xdp) => xdp.send(n, payload),
         }
     }
 
@@ -97,6 +98,7 @@ impl End {
             Kind::Split(guest) => guest.receive.reflect(&mut guest.transmit),
             Kind::Packed(guest) => guest.receive.reflect(&mut guest.transmit),
             Kind::Tap(tap) => tap.reflect(),
+            Kind::Xdp(xdp) => xdp.reflect(),
         }
     }
 }

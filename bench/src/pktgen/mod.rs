@@ -14,6 +14,7 @@ mod ring;
 mod serve;
 mod slice;
 mod tap;
+mod xdp;
 
 pub use end::{End, Place};
 pub use frame::{Kind, Shape};
