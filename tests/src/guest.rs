@@ -36,7 +36,7 @@ const MEMORY: u64 = 1 << 21;
 /// What the front-end calls its memory.
 const USER: u64 = 0x7000_0000_0000;
 /// Bytes of the virtio-net header.
-const HEADER: usize = 12;
+pub const HEADER: usize = 12;
 /// Bytes between buffers.
 const BUFFER: u64 = 4096;
 /// Rings at most.

@@ -3,6 +3,7 @@
 //! Each test has all cores for itself, a machine serves several cases, and traffic has a size and no time: a slow machine
 //! takes longer, and nothing else.
 
+mod af_xdp;
 mod links;
 mod migration;
 mod restart;

@@ -131,7 +131,7 @@ fn iperf_back(guest: &mut Machine, place: &NetNs) {
 }
 
 /// Sums of wrong checksums in `/proc/net/snmp`, over all protocols.
-fn wrong_checksums(snmp: &str) -> u64 {
+pub(crate) fn wrong_checksums(snmp: &str) -> u64 {
     let lines: Vec<Vec<&str>> = snmp.lines().map(|line| line.split(' ').collect()).collect();
     let pairs = lines.chunks(2).flat_map(|two| two[0].iter().zip(&two[1]));
     pairs.filter(|(name, _)| **name == "InCsumErrors").filter_map(|(_, n)| n.parse::<u64>().ok()).sum()
