@@ -1,6 +1,8 @@
 //! A worker's turn allocates nothing: counted by the global allocator, on the worker's own thread, under traffic over
 //! pairs, floods, links between workers, and rings in shared memory with a driver's side and a device's side of ours.
 
+use af_xdp::testing::Kernel;
+use engine::backend::af_xdp::testing as af_xdp_queues;
 use engine::backend::nic::{self, Mode, Published, RxFilter};
 use engine::backend::vhost_user::{self, WANTED};
 use engine::port::testing::{Outside, port};
@@ -111,6 +113,47 @@ fn pump(from: &Outside, to: &[&Outside], frames: u32) {
     }
 }
 
+/// Two AF_XDP queues of one UMEM and a port, joined by a hub: frames move, and frames are copied, both into pool buffers and into chunks.
+fn wire(
+    engine: &mut Engine,
+    topology: &mut Topology,
+    hub: i32,
+) -> (Vec<(usize, Queue)>, [Kernel; 2], Outside) {
+    let shared = af_xdp_queues::umem().unwrap();
+    let mut queues = Vec::new();
+    let kernels = [0; 2].map(|_| {
+        let (rx, tx, kernel) = af_xdp_queues::queue(&shared).unwrap();
+        queues.push(Queue { id: engine.queue_id(), rx, tx, counters: Arc::default(), fd: -1 });
+        kernel
+    });
+    let (queue, outside) = port(engine.queue_id(), 64, Caps::NONE);
+    while outside.spare.push(Vec::with_capacity(2048)).is_ok() {}
+    queues.push(queue);
+    for queue in &queues {
+        join(topology, queue, 0, hub);
+    }
+    (queues.into_iter().map(|queue| (0, queue)).collect(), kernels, outside)
+}
+
+/// Frames from one kernel end to the other, and to the port.
+fn carry([from, to]: &mut [Kernel; 2], outside: &Outside, frames: usize) {
+    let (mut sent, mut moved, mut got) = (0, 0, 0);
+    let deadline = Instant::now() + LIMIT;
+    while moved < frames || got < frames {
+        if sent < frames && sent - moved.min(got) < 32 && from.receive(&[7; 60]) {
+            sent += 1;
+        }
+        moved += to.transmit(64).len();
+        to.complete(64);
+        while let Some((_, bytes)) = outside.received.pop() {
+            got += 1;
+            let _ = outside.spare.push(bytes);
+        }
+        assert!(Instant::now() < deadline, "{moved} and {got} of {sent} frames came out");
+        std::thread::yield_now();
+    }
+}
+
 /// A port, a `vhost-user` netdev, the nic that serves its rings and takes only what is for it, and another port: queues with their
 /// workers, all of them joined. What the two ports send has these first bytes.
 fn line(
@@ -177,6 +220,8 @@ fn a_turn_allocates_and_frees_nothing() {
         queues.extend(more);
         lines.push(outsides);
     }
+    let (more, mut kernels, beside) = wire(&mut engine, &mut topology, 30);
+    queues.extend(more);
     drop(engine.commit(&topology, Attachments { queues, filters: vec![] }).unwrap());
     for (slot, tid) in WORKERS.iter().zip(threads("netdevd/w")) {
         slot.store(tid, Ordering::Relaxed);
@@ -192,6 +237,7 @@ fn a_turn_allocates_and_frees_nothing() {
         pump(near, &[far], 1_000);
         pump(far, &[near], 1_000);
     }
+    carry(&mut kernels, &beside, 3_000);
     ARMED.store(false, Ordering::Relaxed);
     assert_eq!(COUNT.load(Ordering::Relaxed), 0, "allocations and releases on worker threads");
 }

@@ -15,6 +15,7 @@ mod interface;
 mod open;
 mod options;
 mod rx;
+pub mod testing;
 mod tx;
 mod umems;
 

@@ -1,52 +1,20 @@
 //! The two halves over rings whose other end plays the kernel.
 
+use super::RING;
 use super::rx::AfXdpRx;
+use super::testing::{CHUNKS, Fake, Parts, parts};
 use super::tx::AfXdpTx;
-use super::{RING, Transport};
-use crate::backend::signal::Signal;
 use crate::backend::testing::{World, frame};
 use crate::burst::{BURST, Mask, Seg};
 use crate::mem::chunks::{Census, Seat, SharedUmem};
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{RxQueue, Turn, TxQueue};
 use crate::wire::vnet_hdr::{F_NEEDS_CSUM, VnetHdr};
-use af_xdp::socket::Rings;
-use af_xdp::testing::{Kernel, TestArea, rings};
-use af_xdp::{Desc, Umem, UmemConfig};
+use af_xdp::Desc;
+use af_xdp::testing::Kernel;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-
-const CHUNKS: usize = 4 * RING as usize;
-
-/// A socket without a kernel: it answers what the test says, and counts.
-#[derive(Debug, Default)]
-struct Fake {
-    errno: AtomicI32,
-    sends: AtomicU32,
-    receives: AtomicU32,
-}
-
-impl Fake {
-    fn answer(&self) -> Result<(), i32> {
-        match self.errno.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            errno => Err(errno),
-        }
-    }
-}
-
-impl Transport for Fake {
-    fn send(&self) -> Result<(), i32> {
-        self.sends.fetch_add(1, Ordering::Relaxed);
-        self.answer()
-    }
-
-    fn receive(&self) -> Result<(), i32> {
-        self.receives.fetch_add(1, Ordering::Relaxed);
-        self.answer()
-    }
-}
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A queue, and what stands behind it.
 struct Rig {
@@ -59,25 +27,16 @@ struct Rig {
 }
 
 fn umem() -> Arc<SharedUmem> {
-    let area = TestArea::new(CHUNKS * 4096).unwrap();
-    SharedUmem::new(Umem::new(Box::new(area), UmemConfig::default()).unwrap())
+    super::testing::umem().unwrap()
 }
 
 impl Rig {
     fn new(world: &mut World, shared: &Arc<SharedUmem>) -> Self {
-        let (Rings { fill, rx, tx, completion }, kernel) = rings(shared.umem(), RING).unwrap();
-        let (fake, seat, limit) =
-            (Arc::new(Fake::default()), shared.join(), Arc::new(AtomicU32::new(10_000)));
-        let signal = Signal::default();
-        let mut rx = AfXdpRx::new((fill, rx), fake.clone(), shared.clone(), seat.member(), false, signal);
-        let mut tx =
-            AfXdpTx::new((tx, completion), fake.clone(), shared.clone(), seat.member(), true, limit.clone());
+        let Parts { mut rx, mut tx, kernel, fake, limit, seat } = parts(shared).unwrap();
         let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
         rx.start(&mut turn);
         tx.start(&mut turn);
-        let mut rig = Self { rx, tx, kernel, fake, limit, seat: Some(seat) };
-        rig.kernel.want_wakeups(false, true);
-        rig
+        Self { rx, tx, kernel, fake, limit, seat: Some(seat) }
     }
 
     /// Takes and completes what was sent.
