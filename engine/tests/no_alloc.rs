@@ -2,7 +2,7 @@
 //! pairs, floods, links between workers, and rings in shared memory with a driver's side and a device's side of ours.
 
 use af_xdp::testing::Kernel;
-use engine::backend::af_xdp::testing as af_xdp_queues;
+use engine::backend::af_xdp::testing::{TestQueue, queue, umem};
 use engine::backend::nic::{self, Mode, Published, RxFilter};
 use engine::backend::vhost_user::{self, WANTED};
 use engine::port::testing::{Outside, port};
@@ -119,10 +119,10 @@ fn wire(
     topology: &mut Topology,
     hub: i32,
 ) -> (Vec<(usize, Queue)>, [Kernel; 2], Outside) {
-    let shared = af_xdp_queues::umem().unwrap();
+    let shared = umem().unwrap();
     let mut queues = Vec::new();
     let kernels = [0; 2].map(|_| {
-        let (rx, tx, kernel) = af_xdp_queues::queue(&shared).unwrap();
+        let TestQueue { rx, tx, kernel } = queue(&shared).unwrap();
         queues.push(Queue { id: engine.queue_id(), rx, tx, counters: Arc::default(), fd: -1 });
         kernel
     });

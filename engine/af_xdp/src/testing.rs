@@ -114,6 +114,14 @@ impl Kernel {
         frames
     }
 
+    /// Takes at most `most` descriptors from the transmit ring without looking at their frames, nor completing them; how many.
+    pub fn take(&mut self, most: usize) -> usize {
+        let there = self.tx.available(u32::MAX).min(u32::try_from(most).unwrap_or(u32::MAX));
+        self.under_way.extend((0..there).map(|i| self.tx.get(i).addr));
+        self.tx.release(there);
+        there as usize
+    }
+
     /// Completes what was transmitted, oldest first: at most `most` chunks; how many.
     pub fn complete(&mut self, most: usize) -> usize {
         let mut n = 0;

@@ -52,6 +52,7 @@ pub fn umem() -> Result<Arc<SharedUmem>, Error> {
 }
 
 /// Both halves of a queue, and what stands behind it.
+#[cfg_attr(not(test), allow(dead_code))] // the unit tests' handles
 pub(super) struct Parts {
     pub(super) rx: AfXdpRx<Fake>,
     pub(super) tx: AfXdpTx<Fake>,
@@ -72,12 +73,22 @@ pub(super) fn parts(shared: &Arc<SharedUmem>) -> Result<Parts, Error> {
     Ok(Parts { rx, tx, kernel, fake, limit, seat })
 }
 
-/// A queue of `shared`: its halves, and the end that plays the kernel. Its chunks are never given up.
+/// A queue as a worker takes it, and the end that plays the kernel.
+pub struct TestQueue {
+    /// Receiving half.
+    pub rx: Box<dyn RxQueue>,
+    /// Transmitting half.
+    pub tx: Box<dyn TxQueue>,
+    /// The other end.
+    pub kernel: Kernel,
+}
+
+/// A queue of `shared`. Its chunks are never given up.
 ///
 /// # Errors
 /// No memory.
-pub fn queue(shared: &Arc<SharedUmem>) -> Result<(Box<dyn RxQueue>, Box<dyn TxQueue>, Kernel), Error> {
+pub fn queue(shared: &Arc<SharedUmem>) -> Result<TestQueue, Error> {
     let Parts { rx, tx, kernel, seat, .. } = parts(shared)?;
     std::mem::forget(seat);
-    Ok((Box::new(rx), Box::new(tx), kernel))
+    Ok(TestQueue { rx: Box::new(rx), tx: Box::new(tx), kernel })
 }
