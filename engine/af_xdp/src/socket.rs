@@ -43,7 +43,8 @@ pub struct SocketConfig {
     pub copying: Copying,
     /// Frames may lie in several chunks (`XDP_USE_SG`, Linux 6.6). A socket that shares a UMEM does as the others.
     pub multi_buffer: bool,
-    /// Frames that one look of ours takes through the driver, which then needs no interrupt (`SO_PREFER_BUSY_POLL`, Linux 5.11); none: interrupts.
+    /// Frames that one look of ours takes through the driver, which then needs no interrupt (`SO_PREFER_BUSY_POLL`, Linux
+    /// 5.11, CAP_NET_ADMIN); none, or not allowed: interrupts.
     pub busy_poll: Option<u32>,
 }
 
@@ -85,6 +86,7 @@ pub struct Socket {
     /// The kernel reads and writes it as long as the socket is open.
     umem: Arc<Umem>,
     zero_copy: bool,
+    busy_polls: bool,
 }
 
 /// The rings of a socket.
@@ -123,9 +125,8 @@ impl Socket {
         config: &SocketConfig,
     ) -> Result<(Self, Rings), Error> {
         let fd = Arc::new(fd);
-        if let Some(budget) = config.busy_poll {
-            busy_poll(fd.as_fd(), budget)?;
-        }
+        // Without CAP_NET_ADMIN, or on an older kernel, interrupts do.
+        let busy_polls = config.busy_poll.is_some_and(|budget| busy_poll(fd.as_fd(), budget).is_ok());
         // Older kernels do with 32.
         let _ = sys::set(fd.as_fd(), libc::SOL_XDP, MAX_TX_SKB_BUDGET, &config.tx, Step::Option);
         let mut rings = None;
@@ -136,13 +137,19 @@ impl Socket {
         let rings = rings.ok_or_else(|| Error::code(Step::Rings, libc::EINVAL))?;
         let (options, _) = sys::get::<libc::xdp_options>(fd.as_fd(), libc::XDP_OPTIONS, Step::Option)?;
         let zero_copy = options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0;
-        Ok((Self { fd, umem: umem.clone(), zero_copy }, rings))
+        Ok((Self { fd, umem: umem.clone(), zero_copy, busy_polls }, rings))
     }
 
     /// Whether the NIC itself writes to the UMEM.
     #[must_use]
     pub const fn zero_copy(&self) -> bool {
         self.zero_copy
+    }
+
+    /// Whether frames come when [`Socket::receive`] looks for them, as was asked for and allowed.
+    #[must_use]
+    pub const fn busy_polls(&self) -> bool {
+        self.busy_polls
     }
 
     /// The file, for whoever waits for frames: it is readable when the receive ring has some.

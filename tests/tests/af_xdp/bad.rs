@@ -1,8 +1,9 @@
 //! What the user may get wrong, in QEMU's words.
 
 use super::NEEDS;
-use super::wire::{Wire, add, has_program, options};
+use super::wire::{Wire, add, has_program, options, state};
 use serde_json::json;
+use std::os::fd::AsFd;
 use tests::lab::Lab;
 use tests::skip::ready;
 
@@ -40,6 +41,45 @@ fn options_are_checked_in_qemus_order_and_words() {
     let error = lab.qmp.refused("netdev_add", options("a", "nosuch0", &json!({"queues": 0})));
     assert_eq!(error, "failed to get ifindex for 'nosuch0': No such device");
     assert!(!has_program(&lab.home, "one"));
+}
+
+#[test]
+fn a_device_without_native_xdp_is_served_behind_its_driver() {
+    if !ready("a_device_without_native_xdp_is_served_behind_its_driver", NEEDS) {
+        return;
+    }
+    let mut lab = Lab::new(&[]);
+    lab.home.ip("link add plain type bridge");
+    lab.home.ip("link set plain up");
+    let error = lab.qmp.refused("netdev_add", options("a", "plain", &json!({"mode": "native"})));
+    let want = "failed to create AF_XDP socket for plain queue_id: 0: Operation not supported (the driver has no native XDP)";
+    assert_eq!(error, want);
+    lab.qmp.ok("netdev_add", options("a", "plain", &json!({})));
+    assert_eq!(state(&mut lab, "a")["attached"], "skb");
+}
+
+#[test]
+fn what_is_no_socket_and_no_map_is_refused() {
+    if !ready("what_is_no_socket_and_no_map_is_refused", NEEDS) {
+        return;
+    }
+    let mut lab = Lab::new(&[]);
+    let wire = Wire::new(&lab.home, "one");
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    lab.qmp.execute_with("getfd", json!({"fdname": "udp"}), &[udp.as_fd()]).expect("getfd");
+    let with = json!({"inhibit": true, "sock-fds": "udp"});
+    let error = lab.qmp.refused("netdev_add", options("a", &wire.near, &with));
+    let want = "failed to create umem for one queue_index: 0: Protocol not available (the descriptor is no AF_XDP socket)";
+    assert_eq!(error, want);
+    let file = std::fs::File::open("/dev/null").expect("a file");
+    lab.qmp.execute_with("getfd", json!({"fdname": "file"}), &[file.as_fd()]).expect("getfd");
+    let with = json!({"inhibit": true, "sock-fds": "file"});
+    let error = lab.qmp.refused("netdev_add", options("a", &wire.near, &with));
+    assert!(error.ends_with("(the descriptor is no AF_XDP socket)"), "{error}");
+    let with = json!({"inhibit": true, "map-path": "/dev/null"});
+    let error = lab.qmp.refused("netdev_add", options("a", &wire.near, &with));
+    assert!(error.starts_with("failed to open AF_XDP map /dev/null: "), "{error}");
+    add(&mut lab, &wire, &json!({}));
 }
 
 #[test]

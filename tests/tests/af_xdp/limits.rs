@@ -63,6 +63,7 @@ fn without_rights_the_error_names_them_and_given_sockets_work() {
     let rights = "-net_raw,-net_admin,-sys_admin,-bpf";
     let daemon = Daemon::of(tests::daemon::Program::Netdevd)
         .within(&lab.home)
+        .args(["-idle", "poll"])
         .under(["setpriv", "--bounding-set", rights, "--inh-caps", rights])
         .start();
     let mut qmp = daemon.client();

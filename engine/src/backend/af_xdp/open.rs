@@ -288,7 +288,6 @@ impl Opening<'_> {
         let copying = if probe.is_some() { Copying::ZeroCopy } else { Copying::Copy };
         let worker = self.options.workers.get(index).copied().unwrap_or_default();
         let (shared, room) = self.sets.take(self.arena, worker, copying)?;
-        let polls = self.options.busy_poll;
         let config = SocketConfig {
             fill: RING,
             rx: RING,
@@ -296,7 +295,7 @@ impl Opening<'_> {
             completion: RING,
             copying,
             multi_buffer: true,
-            busy_poll: polls.then_some(BUDGET),
+            busy_poll: self.options.busy_poll.then_some(BUDGET),
         };
         let queue = self.queue_id(index);
         let fd = file.as_raw_fd();
@@ -307,6 +306,7 @@ impl Opening<'_> {
             // Who made the socket may keep it open when we close ours.
             seat.give_up();
         }
+        let polls = socket.busy_polls();
         let (member, multi_buffer) = (seat.member(), socket.umem().multi_buffer());
         let ifindex = self.link.index;
         let lingers = probe.map(|probe| Lingering { probe: probe.clone(), ifindex, queue });
