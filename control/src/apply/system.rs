@@ -60,7 +60,7 @@ impl Backends for SystemBackends {
         Ok(Opened {
             queues: opened.queues.into_iter().zip(options.workers).map(pair).collect(),
             ifname: Some(opened.port.ifname().to_owned()),
-            connected: opened.port.link().up,
+            connected: true,
             down: None,
             port: Some(opened.port),
         })

@@ -97,6 +97,26 @@ fn an_interface_that_is_down_says_so_and_goes_on_when_it_is_up() {
 }
 
 #[test]
+fn an_interface_may_be_down_at_first_and_be_renamed() {
+    if !ready("an_interface_may_be_down_at_first_and_be_renamed", NEEDS) {
+        return;
+    }
+    let mut lab = Lab::new(&[]);
+    let [one, two] = ["one", "two"].map(|name| Wire::new(&lab.home, name));
+    lab.home.ip("link set two down");
+    add(&mut lab, &one, &json!({}));
+    add(&mut lab, &two, &json!({}));
+    lab.hub(0, &["one", "two"]);
+    assert_eq!(state(&mut lab, "two")["transport"]["error"], "interface 'two' is down");
+    lab.home.ip("link set two name other");
+    lab.home.ip("link set other up");
+    let up = wait::until(wait::PATIENCE, || (standing(&mut lab, "two") == "ready").then_some(()));
+    up.expect("it is up");
+    one.socket.send(&frame(BROADCAST, SOURCE, b"by another name, longer than sixty bytes of a frame"));
+    assert_eq!(two.payloads(), [b"by another name, longer than sixty bytes of a frame"]);
+}
+
+#[test]
 fn a_longer_mtu_is_followed() {
     if !ready("a_longer_mtu_is_followed", NEEDS) {
         return;

@@ -81,6 +81,15 @@ pub fn link(ifname: &str) -> Result<Link, Errno> {
     })
 }
 
+/// The interface of a number, whatever its name is now.
+///
+/// # Errors
+/// ENXIO when there is none.
+pub fn link_of_index(index: u32) -> Result<Link, Errno> {
+    let name = nix::net::if_::if_indextoname(index)?;
+    link(name.to_str().map_err(|_| Errno::EINVAL)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +100,6 @@ mod tests {
         assert_eq!((lo.index, lo.queues), (1, None));
         assert!(lo.mtu >= 1500 && lo.longest() == lo.mtu + 18);
         assert_eq!(link("no-such-link"), Err(Errno::ENODEV));
+        assert_eq!((link_of_index(1), link_of_index(0x7fff_fff0)), (Ok(lo), Err(Errno::ENXIO)));
     }
 }

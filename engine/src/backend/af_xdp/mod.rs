@@ -19,7 +19,7 @@ pub mod testing;
 mod tx;
 mod umems;
 
-pub use interface::{Link, link};
+pub use interface::{Link, link, link_of_index};
 pub use open::{OpenError, Opened, Port, QueuePair, open};
 pub use options::{AfXdpOptions, Filter, Given, XdpMode};
 pub use umems::UmemSets;
@@ -28,6 +28,7 @@ use crate::mem::chunks::Seat;
 use af_xdp::socket::try_zero_copy;
 use af_xdp::{Socket, Umem};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Entries of each ring, as QEMU has them (net/af-xdp.c); chunks that a queue receives into, and sends from, at most.
 const RING: u32 = 2048;
@@ -44,6 +45,8 @@ trait Transport: Send + Sync {
     fn send(&self) -> Result<(), i32>;
     /// See [`Socket::receive`].
     fn receive(&self) -> Result<(), i32>;
+    /// Frames are still under way in it, and it is closed nevertheless: its chunks are never used again.
+    fn abandon(&self);
 }
 
 /// A socket and its membership. The socket is closed first: then its chunks are free.
@@ -51,6 +54,7 @@ trait Transport: Send + Sync {
 struct Bound {
     socket: Socket,
     seat: Option<Seat>,
+    abandoned: AtomicBool,
     /// Where the NIC itself writes to the chunks: what tells when it has stopped.
     lingers: Option<Lingering>,
 }
@@ -66,7 +70,7 @@ struct Lingering {
 
 impl Bound {
     const fn new(socket: Socket, seat: Seat, lingers: Option<Lingering>) -> Self {
-        Self { socket, seat: Some(seat), lingers }
+        Self { socket, seat: Some(seat), abandoned: AtomicBool::new(false), lingers }
     }
 
     const fn socket(&self) -> &Socket {
@@ -78,6 +82,9 @@ impl Drop for Bound {
     /// Closing a zero-copy socket only begins to take its memory from the NIC, which may write to it until the queue can be bound again. In copy mode the
     /// kernel is done when the close has returned, which is when the fields after this are dropped.
     fn drop(&mut self) {
+        if let (true, Some(seat)) = (self.abandoned.load(Ordering::Relaxed), &mut self.seat) {
+            seat.give_up();
+        }
         let (Some(Lingering { probe, ifindex, queue }), Some(mut seat)) =
             (self.lingers.take(), self.seat.take())
         else {
@@ -108,6 +115,10 @@ impl Transport for Bound {
     #[inline]
     fn receive(&self) -> Result<(), i32> {
         self.socket.receive()
+    }
+
+    fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
     }
 }
 

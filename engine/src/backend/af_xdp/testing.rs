@@ -10,7 +10,7 @@ use af_xdp::socket::Rings;
 use af_xdp::testing::{Kernel, TestArea, rings};
 use af_xdp::{Error, Umem, UmemConfig};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 /// Chunks of a test's UMEM: for two queues.
 pub const CHUNKS: usize = 4 * RING as usize;
@@ -20,6 +20,7 @@ pub const CHUNKS: usize = 4 * RING as usize;
 pub(super) struct Fake {
     pub(super) errno: AtomicI32,
     pub(super) sends: AtomicU32,
+    pub(super) abandoned: AtomicBool,
 }
 
 impl Fake {
@@ -39,6 +40,10 @@ impl Transport for Fake {
 
     fn receive(&self) -> Result<(), i32> {
         self.answer()
+    }
+
+    fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
     }
 }
 

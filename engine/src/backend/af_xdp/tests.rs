@@ -263,7 +263,9 @@ fn what_a_queue_held_is_free_when_its_socket_has_ended() {
     let mut turn = Turn { now: 5, io: &mut world.io, pool: &mut world.pool };
     assert!(!to.tx.stop(&mut turn), "frames are under way");
     turn.now += super::tx::LINGER;
+    assert!(!to.fake.abandoned.load(Ordering::Relaxed));
     assert!(to.tx.stop(&mut turn) && to.rx.stop(&mut turn), "it waits no longer");
+    assert!(to.fake.abandoned.load(Ordering::Relaxed), "its socket will not say that these chunks are free");
     drop((to.seat.take(), from.seat.take()));
     world.pool.umems.settle();
     assert_eq!(census(&mut world), Census { free: CHUNKS, ..Census::default() });

@@ -309,7 +309,13 @@ impl<T: Transport> TxQueue for AfXdpTx<T> {
         if let Some(books) = turn.pool.umems.get(self.at.umem) {
             self.reap(books);
         }
-        self.out == 0 || self.trouble != 0 || turn.now >= deadline
+        if self.out != 0 && self.trouble == 0 {
+            if turn.now < deadline {
+                return false;
+            }
+            self.link.abandon();
+        }
+        true
     }
 
     fn doze(&mut self) -> Doze {
