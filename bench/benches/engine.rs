@@ -53,6 +53,23 @@ impl Outlet for Sink {
         black_box((to, burst.len(), mask)).2.count()
     }
 
+    fn offer(
+        &mut self,
+        _: &mut Turn<'_>,
+        to: Target,
+        _: Option<&Lanes>,
+        burst: &Burst,
+        mask: Mask,
+        _: bool,
+    ) -> Mask {
+        black_box((to, burst.len(), mask));
+        Mask::NONE
+    }
+
+    fn heads(&mut self, _: &[u8]) -> Option<Seg> {
+        None
+    }
+
     fn filter(&mut self, _: &mut Turn<'_>, _: FilterStep, _: &Burst, mask: Mask) -> Mask {
         mask
     }
@@ -79,7 +96,7 @@ fn flood(c: &mut Criterion) {
         let (topology, slots) = hub(ports);
         let routes = Routes::new(plan::build(&topology, &slots, 1), &LaneTable::default());
         let entry = routes.entry(0, 0, 0).expect("the first port");
-        let mut walk = Walk::new(routes.hubs());
+        let mut walk = Walk::new(routes.extent());
         group.bench_function(BenchmarkId::new("ports", ports), |b| {
             b.iter(|| {
                 let mut turn = Turn { now: 0, io: &mut io, pool: &mut pool };

@@ -140,6 +140,20 @@ impl Seg {
     }
 }
 
+/// Begins to load what is behind a reference into the cache.
+#[inline]
+pub fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect but on caches.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
+            std::ptr::from_ref(value).cast(),
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
 /// One frame of a burst: its virtio-net header and where its bytes are.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame {
@@ -321,6 +335,67 @@ impl Burst {
         n
     }
 
+    /// Makes this the frames of `from`, but with other first bytes: `N` of each lie side by side in `heads`. Frames in several pieces, shorter
+    /// ones and those that `heads` has no bytes of have no byte here; they are returned, for [`Burst::place`].
+    #[inline]
+    pub fn rehead<const N: usize>(&mut self, from: &Self, heads: Seg) -> Mask {
+        let mut left = Mask::NONE;
+        let segs = self.segs.chunks_exact_mut(2);
+        for (i, ((to, segs), frame)) in self.frames.iter_mut().zip(segs).zip(from.frames()).enumerate() {
+            let head = heads.slice(i * N, N);
+            let (&[part], [first, second]) = (from.segs(frame), segs) else {
+                left.0 |= 1 << i;
+                *to = Frame::EMPTY;
+                continue;
+            };
+            if part.len() <= N || head.len() < N {
+                left.0 |= 1 << i;
+                *to = Frame::EMPTY;
+                continue;
+            }
+            (*first, *second) = (head, part.slice(N, part.len()));
+            *to = Frame { first: 2 * i as u32, count: 2, ..*frame };
+        }
+        (self.len, self.used) = (from.len, 2 * from.len);
+        (self.bytes, self.offloads) = (from.bytes, from.offloads);
+        left
+    }
+
+    /// Puts a frame at a place of a burst that [`Burst::rehead`] made: `head`, and behind it what `from` has of `frame` behind its first `skip` bytes. Returns
+    /// false, changing nothing, when it does not fit.
+    #[inline]
+    pub fn place(
+        &mut self,
+        at: usize,
+        hdr: VnetHdr,
+        head: Seg,
+        from: &Self,
+        frame: &Frame,
+        skip: usize,
+    ) -> bool {
+        let (first, parts) = (self.used, from.segs(frame));
+        let (true, Some(place), Some(segs)) =
+            (at < self.len, self.frames.get_mut(at), self.segs.get_mut(first..first + parts.len() + 1))
+        else {
+            return false;
+        };
+        let (mut skip, mut len, mut count) = (skip, head.len, 1);
+        segs[0] = head;
+        for part in parts {
+            let rest = part.slice(skip, part.len());
+            skip -= part.len() - rest.len();
+            if !rest.is_empty() {
+                segs[count] = rest;
+                count += 1;
+                len += rest.len;
+            }
+        }
+        *place = Frame { hdr, len, weight: frame.weight, first: first as u32, count: count as u32 };
+        self.used += count;
+        self.account(&hdr, len);
+        true
+    }
+
     /// Sets the weight of the frame pushed last.
     pub fn weigh(&mut self, weight: u32) {
         if let Some(last) = self.len.checked_sub(1).and_then(|i| self.frames.get_mut(i)) {
@@ -345,6 +420,13 @@ impl Burst {
     #[inline]
     pub fn segs(&self, frame: &Frame) -> &[Seg] {
         &self.segs[frame.first as usize..(frame.first + frame.count) as usize]
+    }
+
+    /// Copies the first `N` bytes of one of this burst's frames, if they lie in one piece.
+    #[inline]
+    pub fn copy_first<const N: usize>(&self, frame: &Frame, to: &mut [u8; N]) -> bool {
+        let part = self.segs.get(frame.first as usize);
+        frame.count != 0 && part.is_some_and(|part| part.copy_first(to))
     }
 
     /// Copies bytes of `frame` from offset `from` into `to`; returns how many there were.

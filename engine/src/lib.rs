@@ -1,10 +1,10 @@
-//! The data plane of netdevd: frames enter by a port, pass filters, cross a hub or a pair, and leave by a port.
+//! The data plane of netdevd: frames enter by a port, pass filters, cross a pair, hubs or switches, and leave by a port.
 //!
 //! ```text
 //!        control thread                                    worker (one per core)
 //!  topology -> diff -> plan -------------+      +---------------- one turn ------------------------+
 //!        open fds, map rings (off thread)|      | adopt plan, inbox, read the clock once           |
-//!                                        +cell->| rx queue -> filters -> peer | hub                |
+//!                                        +cell->| rx queue -> filters -> peer | hub | switch       |
 //!        wait for every worker's word <--acks---|          -> filters -> tx queue -> flush         |
 //!        retire what is old, then reply         | links to other workers, housekeeping, idle       |
 //!                                               +--------------------------------------------------+
@@ -32,5 +32,6 @@ pub mod wire;
 pub mod worker;
 
 pub use engine::{
-    Attachments, ClientStats, Config, Engine, EngineError, QueueStats, Retired, Stats, WorkerStats,
+    Attachments, ClientStats, Config, Engine, EngineError, QueueStats, Retired, StationStats, Stats,
+    SwitchStats, WorkerStats,
 };

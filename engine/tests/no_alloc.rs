@@ -1,5 +1,5 @@
 //! A worker's turn allocates nothing: counted by the global allocator, on the worker's own thread, under traffic over
-//! pairs, floods, links between workers, and rings in shared memory with a driver's side and a device's side of ours.
+//! pairs, floods, switches, links between workers, and rings in shared memory with a driver's side and a device's side of ours.
 
 use af_xdp::testing::Kernel;
 use engine::backend::af_xdp::testing::{TestQueue, queue, umem};
@@ -8,6 +8,7 @@ use engine::backend::vhost_user::{self, WANTED};
 use engine::port::testing::{Outside, port};
 use engine::port::{Caps, Queue};
 use engine::topology::model::{Client, ClientId, ClientKind, HUB_BACKLOG, QueueRef, Topology};
+use engine::topology::switch::SwitchPort;
 use engine::virtq::F_RING_PACKED;
 use engine::wire::vnet_hdr::VnetHdr;
 use engine::{Attachments, Config, Engine};
@@ -69,6 +70,10 @@ fn threads(prefix: &str) -> Vec<i32> {
 }
 
 fn join(topology: &mut Topology, queue: &Queue, worker: usize, hub: i32) {
+    join_to(topology, queue, worker, ClientKind::HubPort { hub, backlog: HUB_BACKLOG });
+}
+
+fn join_to(topology: &mut Topology, queue: &Queue, worker: usize, port: ClientKind) {
     let id = queue.id.0;
     let (a, b) = (ClientId(id * 2), ClientId(id * 2 + 1));
     let client = |id, kind, peer| Client {
@@ -80,7 +85,16 @@ fn join(topology: &mut Topology, queue: &Queue, worker: usize, hub: i32) {
         filters: vec![],
     };
     topology.clients.push(client(a, ClientKind::Port { queues: vec![QueueRef { id, worker }] }, b));
-    topology.clients.push(client(b, ClientKind::HubPort { hub, backlog: HUB_BACKLOG }, a));
+    topology.clients.push(client(b, port, a));
+}
+
+/// What the `n`th port of a switch sends: the first to everybody, the others to the first; the last with a tag of VLAN 1.
+fn switched(n: u8) -> Vec<u8> {
+    let to = if n == 0 { [0xff; 6] } else { [2, 0, 0, 0, 0, 0] };
+    let mut bytes = [to, [2, 0, 0, 0, 0, n]].concat();
+    bytes.extend(if n == 2 { [0x81, 0, 0, 1] } else { [0x88, 0xb5, 0, 0] });
+    bytes.resize(60, n);
+    bytes
 }
 
 /// A burst of frames that takes longer will never arrive.
@@ -222,6 +236,23 @@ fn a_turn_allocates_and_frees_nothing() {
     }
     let (more, mut kernels, beside) = wire(&mut engine, &mut topology, 30);
     queues.extend(more);
+    // A switch on both workers, whose last port is a trunk: tags are put on and taken off.
+    let mut switch = Vec::new();
+    for n in 0..3u8 {
+        let (queue, outside) = port(engine.queue_id(), 64, Caps::NONE);
+        for _ in 0..32 {
+            outside.used.push(switched(n)).unwrap();
+        }
+        while outside.spare.push(Vec::with_capacity(2048)).is_ok() {}
+        let mut rules = SwitchPort::access(u16::from(n != 2));
+        if n == 2 {
+            rules.tagged.add(1);
+        }
+        let worker = usize::from(n) % workers;
+        join_to(&mut topology, &queue, worker, ClientKind::SwitchPort { switch: 1, port: Box::new(rules) });
+        queues.push((worker, queue));
+        switch.push(outside);
+    }
     drop(engine.commit(&topology, Attachments { queues, filters: vec![] }).unwrap());
     for (slot, tid) in WORKERS.iter().zip(threads("netdevd/w")) {
         slot.store(tid, Ordering::Relaxed);
@@ -233,6 +264,10 @@ fn a_turn_allocates_and_frees_nothing() {
     pump(o[0], &[o[1]], 1_000);
     pump(o[2], &[o[3]], 1_000);
     pump(o[4], &[o[5], o[6]], 500);
+    let s: Vec<&Outside> = switch.iter().collect();
+    pump(s[0], &[s[1], s[2]], 500);
+    pump(s[1], &[s[0]], 1_000);
+    pump(s[2], &[s[0]], 1_000);
     for [near, far] in &lines {
         pump(near, &[far], 1_000);
         pump(far, &[near], 1_000);

@@ -7,8 +7,9 @@ use engine::backend::tap::TapOptions;
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
 use engine::topology::model::{ClientKind, Topology};
+use engine::topology::switch::Switch;
 use engine::uring::IoMode;
-use engine::{Attachments, ClientStats, QueueStats, Retired, Stats, WorkerStats};
+use engine::{Attachments, ClientStats, QueueStats, Retired, Stats, SwitchStats, WorkerStats};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -110,7 +111,7 @@ impl DataPlane for FakePlane {
         let clients = self.log.last().clients.into_iter().map(|c| ClientStats {
             client: Some(c.id),
             queues: match c.kind {
-                ClientKind::HubPort { .. } => vec![QueueStats::default()],
+                ClientKind::HubPort { .. } | ClientKind::SwitchPort { .. } => vec![QueueStats::default()],
                 ClientKind::Port { queues } => {
                     queues.iter().map(|_| QueueStats { rx_frames: n, ..QueueStats::default() }).collect()
                 }
@@ -118,6 +119,17 @@ impl DataPlane for FakePlane {
         });
         let workers = vec![WorkerStats { core: Some(3), turns: n, ..WorkerStats::default() }; 2];
         Stats { tsc_hz: 1_000_000_000, workers, clients: clients.collect() }
+    }
+
+    fn switches(&self) -> Vec<SwitchStats> {
+        let switches = self.log.last().switches.into_iter();
+        let stats = |s: Switch| SwitchStats {
+            number: s.number,
+            ageing: s.ageing,
+            most: s.stations,
+            ..Default::default()
+        };
+        switches.map(stats).collect()
     }
 
     fn now(&self) -> u64 {

@@ -3,7 +3,7 @@
 use engine::port::QueueId;
 use engine::topology::model::Topology;
 use engine::uring::IoMode;
-use engine::{Attachments, Engine, Retired, Stats};
+use engine::{Attachments, Engine, Retired, Stats, SwitchStats};
 
 /// The running engine.
 pub trait DataPlane {
@@ -31,6 +31,9 @@ pub trait DataPlane {
 
     /// The counters now.
     fn stats(&self) -> Stats;
+
+    /// The switches now, lowest number first.
+    fn switches(&self) -> Vec<SwitchStats>;
 
     /// Nanoseconds since the engine started; captured frames are stamped by them.
     fn now(&self) -> u64;
@@ -69,6 +72,10 @@ impl DataPlane for Engine {
 
     fn stats(&self) -> Stats {
         Self::stats(self)
+    }
+
+    fn switches(&self) -> Vec<SwitchStats> {
+        Self::switches(self)
     }
 
     fn now(&self) -> u64 {

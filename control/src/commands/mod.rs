@@ -18,6 +18,7 @@ mod pending;
 mod qom;
 mod query;
 mod query_netdev;
+mod query_switch;
 mod state;
 mod vhost_user;
 

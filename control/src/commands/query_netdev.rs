@@ -50,7 +50,7 @@ impl State {
             entry.insert("peer-id".into(), peer.name.clone().into());
         }
         let transport = match &client.kind {
-            Kind::HubPort { .. } => json!({"state": "ready", "info": ""}),
+            Kind::HubPort { .. } | Kind::SwitchPort { .. } => json!({"state": "ready", "info": ""}),
             Kind::Netdev(dev) if dev.driver == "vhost-user" => {
                 let (state, trouble) = self.vhost_user_state(client.id);
                 self.transport(dev, state, trouble)

@@ -5,6 +5,7 @@ mod files;
 mod filters;
 mod netdevs;
 mod real;
+mod switch;
 mod vhost_user;
 
 use super::chardev::{Added, ChardevInfo, Chardevs, FdSource};

@@ -3,7 +3,17 @@
 use super::layout::{Table, wrap};
 use serde_json::{Map, Value};
 
-/// A reply as text for people: nothing for the empty reply, text as it is, objects as lines of name and value, lists
+/// The reply to `command` as text for people. Each switch of `query-switch` is shown by itself, as it is made of lists.
+pub(super) fn reply(command: &str, value: &Value, columns: Option<usize>) -> String {
+    match (command, value) {
+        ("query-switch", Value::Array(all)) => {
+            all.iter().map(|switch| render(switch, columns)).collect::<Vec<_>>().join("\n")
+        }
+        (_, value) => render(value, columns),
+    }
+}
+
+/// A value as text for people: nothing for the empty reply, text as it is, objects as lines of name and value, lists
 /// of objects as tables; what is wider than `columns` is wrapped, or shown an object at a time.
 pub(super) fn render(value: &Value, columns: Option<usize>) -> String {
     match value {
@@ -151,6 +161,14 @@ mod tests {
     fn lists_within_an_object_are_tables_below_it() {
         let stats = json!({"hz": 5, "workers": [{"worker": 0}], "ports": []});
         assert_eq!(render(&stats, None), "hz     5\nports\n\nworkers:\nworker\n     0\n");
+    }
+
+    #[test]
+    fn each_switch_is_shown_with_its_tables() {
+        let switch = |id| json!({"switchid": id, "ports": [{"name": "p0"}], "macs": []});
+        let one = |id| format!("switchid  {id}\nmacs\n\nports:\nname\np0\n");
+        let all = reply("query-switch", &json!([switch(1), switch(2)]), None);
+        assert_eq!(all, format!("{}\n{}", one(1), one(2)));
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn commands(
         let reply = ordered(&request.command, reply);
         match json {
             true => writeln!(out, "{reply}")?,
-            false => out.write_all(render::render(&reply, screen.columns).as_bytes())?,
+            false => out.write_all(render::reply(&request.command, &reply, screen.columns).as_bytes())?,
         }
     }
     Ok(())

@@ -2,7 +2,11 @@
 
 /// Options that take an argument: name, argument, what it does.
 const OPTIONS: [(&str, &str, &str); 17] = [
-    ("netdev", "TYPE,id=ID[,...]", "makes a netdev, or a port of a hub; '-netdev help' lists the types"),
+    (
+        "netdev",
+        "TYPE,id=ID[,...]",
+        "makes a netdev, or a port of a hub or switch; '-netdev help' lists the types",
+    ),
     ("object", "TYPE,id=ID,netdev=ID[,...]", "makes an object, for example a filter-dump on a netdev"),
     ("chardev", "socket|null,id=ID[,...]", "makes a character device"),
     ("mon", "chardev=ID,mode=control[,pretty=on]", "puts a QMP monitor on a character device"),
@@ -40,7 +44,7 @@ pub(super) fn text() -> String {
     let mut text = version();
     text.push_str(
         "usage: netdevd [options]\n\n\
-         QEMU's network layer as a daemon: netdevs, hubs and filters on polling cores, driven over QMP.\n\
+         QEMU's network layer as a daemon: netdevs, hubs, switches and filters on polling cores, over QMP.\n\
          Options are spelled as QEMU spells them, with one dash or two; arguments are key=value pairs\n\
          (',,' is a comma) or a JSON object.\n\n",
     );

@@ -1,9 +1,10 @@
 //! One client of the network.
 
 use super::{ClientId, FilterId, QueueRef};
+use engine::topology::switch::SwitchPort;
 use serde_json::{Map, Value};
 
-/// A netdev, hub port or nic.
+/// A netdev, port of a hub or switch, or nic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Client {
     /// Its number for life; a later client has a larger one.
@@ -32,6 +33,13 @@ pub enum Kind {
         /// The hub's number.
         hub: i32,
     },
+    /// A port of a learning switch.
+    SwitchPort {
+        /// The switch's number.
+        switch: i32,
+        /// How it treats frames.
+        port: Box<SwitchPort>,
+    },
     /// A device that a guest drives.
     Nic(Netdev),
 }
@@ -56,6 +64,7 @@ impl Client {
         match &self.kind {
             Kind::Netdev(dev) | Kind::Nic(dev) => dev.driver,
             Kind::HubPort { .. } => "hubport",
+            Kind::SwitchPort { .. } => "switchport",
         }
     }
 
@@ -70,16 +79,22 @@ impl Client {
     pub fn pairs(&self) -> usize {
         match &self.kind {
             Kind::Netdev(dev) | Kind::Nic(dev) => dev.queues.len().max(dev.info.len()),
-            Kind::HubPort { .. } => 1,
+            Kind::HubPort { .. } | Kind::SwitchPort { .. } => 1,
         }
     }
 
-    /// Its queues; a hub port has none.
+    /// Whether it is a port of a hub or switch.
+    #[must_use]
+    pub const fn is_port(&self) -> bool {
+        matches!(self.kind, Kind::HubPort { .. } | Kind::SwitchPort { .. })
+    }
+
+    /// Its queues; a port of a hub or switch has none.
     #[must_use]
     pub fn queues(&self) -> &[QueueRef] {
         match &self.kind {
             Kind::Netdev(dev) | Kind::Nic(dev) => &dev.queues,
-            Kind::HubPort { .. } => &[],
+            Kind::HubPort { .. } | Kind::SwitchPort { .. } => &[],
         }
     }
 }

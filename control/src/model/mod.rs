@@ -1,4 +1,4 @@
-//! What the network is, as values: clients (netdevs, hub ports, nics), hubs, peers, links, filters, and the object tree.
+//! What the network is, as values: clients (netdevs, ports, nics), hubs, switches, peers, links, filters, and the object tree.
 //!
 //! Nothing here opens, sends or waits. Every change is checked first and then made whole, so that a failed command
 //! leaves the model as it was; [`Net::topology`] says it to the engine.
@@ -11,12 +11,14 @@ mod filter;
 mod link;
 mod net;
 pub mod qom;
+mod switch;
 mod topology;
 
 pub use client::{Client, Kind, Netdev};
 pub use engine::topology::model::{ClientId, FilterId, QueueRef};
 pub use filter::{Direction, Filter, FilterOptions, Insert, Place};
 pub use net::{Change, Hub, Net, NetError, Removed};
+pub use switch::{NewSwitchPort, Switch};
 
 #[cfg(test)]
 mod tests;

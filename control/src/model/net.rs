@@ -1,6 +1,7 @@
 //! The clients, their names, the hubs, and who peers whom.
 
 use super::filter::Filter;
+use super::switch::Switch;
 use super::{Client, ClientId, FilterId, Kind, Netdev};
 use crate::qmp::error::QmpError;
 use serde_json::{Map, Value};
@@ -76,6 +77,8 @@ pub struct Net {
     reserved: HashSet<String>,
     hubs: Vec<Hub>,
     hub_index: HashMap<i32, usize>,
+    /// By number.
+    pub(super) switches: BTreeMap<i32, Switch>,
     pub(super) filters: BTreeMap<FilterId, Filter>,
     pub(super) filter_names: HashMap<String, FilterId>,
     last_client: u64,
@@ -110,7 +113,7 @@ impl Net {
         self.names.get(name).into_iter().flatten().filter_map(|id| self.clients.get(id))
     }
 
-    /// The netdev or hub port of that name.
+    /// The netdev or port of that name.
     #[must_use]
     pub fn netdev(&self, name: &str) -> Option<&Client> {
         self.named(name).find(|c| !c.is_nic())
@@ -211,7 +214,7 @@ impl Net {
         Ok((id, change))
     }
 
-    /// Removes a netdev or hub port; its peer stays, without one, and a nic's link goes down.
+    /// Removes a netdev or port; its peer stays, without one, and a nic's link goes down.
     ///
     /// # Errors
     /// No netdev has that name.
@@ -239,6 +242,9 @@ impl Net {
             }
             hub.ports.retain(|port| *port != id);
             hub.joined -= usize::from(client.peer.is_some());
+        }
+        if let Kind::SwitchPort { switch, .. } = client.kind {
+            self.leave_switch(switch, id);
         }
         if let Some(peer) = client.peer {
             self.note_joined(peer, false);
@@ -292,7 +298,7 @@ impl Net {
     }
 
     /// The netdev of that name, if it has no peer yet.
-    fn check_peer(&self, name: &str) -> Result<ClientId, NetError> {
+    pub(super) fn check_peer(&self, name: &str) -> Result<ClientId, NetError> {
         let client =
             self.netdev(name).ok_or_else(|| NetError::Generic(format!("netdev '{name}' not found")))?;
         if client.peer.is_some() {
@@ -301,7 +307,7 @@ impl Net {
         Ok(client.id)
     }
 
-    fn add(
+    pub(super) fn add(
         &mut self,
         name: &str,
         kind: Kind,

@@ -7,7 +7,10 @@ impl Net {
     /// The whole network for the engine: linear in the number of clients and filters.
     #[must_use]
     pub fn topology(&self) -> Topology {
-        Topology { clients: self.clients.values().map(|client| self.describe(client)).collect() }
+        Topology {
+            clients: self.clients.values().map(|client| self.describe(client)).collect(),
+            switches: self.switches().map(|switch| switch.settings).collect(),
+        }
     }
 
     fn describe(&self, client: &Client) -> Place {
@@ -16,6 +19,9 @@ impl Net {
                 (ClientKind::Port { queues: dev.queues.clone() }, dev.connected)
             }
             Kind::HubPort { hub } => (ClientKind::HubPort { hub: *hub, backlog: backlog(client) }, true),
+            Kind::SwitchPort { switch, port } => {
+                (ClientKind::SwitchPort { switch: *switch, port: port.clone() }, true)
+            }
         };
         let filters = client.filters.iter().filter_map(|id| {
             let options = &self.filters.get(id)?.options;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 /// Turns an option's text into checked arguments: `Netdev` for `netdev_add`, `ObjectOptions` for `object-add`.
 ///
 /// A text that begins with `{` is JSON. A netdev of type `stream` or `dgram` has dotted keys, everything else flat
-/// options, as in QEMU 10.0.
+/// options, as in QEMU 10.0; and dotted keys has a `switchport`, which QEMU does not know.
 ///
 /// # Errors
 /// As QEMU words them.
@@ -83,7 +83,7 @@ pub fn help(type_name: &str, text: &str) -> Option<String> {
 /// Whether a `-netdev` text is read with dotted keys.
 fn has_dotted_keys(text: &str) -> bool {
     let opts = Opts::parse(text, "type").unwrap_or_default();
-    matches!(opts.get("type"), Some("stream" | "dgram"))
+    matches!(opts.get("type"), Some("stream" | "dgram" | "switchport"))
 }
 
 /// `ipv6-net=PREFIX[/LENGTH]` stands for two options; it exists on command lines only.

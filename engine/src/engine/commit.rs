@@ -1,14 +1,16 @@
 //! Putting a new topology in force: everything is prepared, published at once, and acknowledged by every worker.
 
+use super::switches::Switches;
 use super::{Engine, EngineError, Place};
 use crate::filter::Filter;
 use crate::port::Queue;
 use crate::port::backlog::Backlog;
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::lanes::Lanes;
-use crate::switch::{Routes, Walk};
+use crate::switch::{Extent, Routes, Walk};
 use crate::topology::model::{ClientId, ClientKind, FilterId, HUB_BACKLOG, Topology};
 use crate::topology::plan;
+use crate::worker::clock::ticks;
 use crate::worker::inbox::{Attach, Change};
 use crate::worker::link::LANE_FRAMES;
 use crate::worker::turn::MAX_SLOTS;
@@ -62,14 +64,27 @@ impl Engine {
         self.size_backlogs(topology, &mut changes);
         self.name_clients(topology);
 
-        let routes = Routes::new(plan::build(topology, &self.slots, workers), &self.lanes);
-        if routes.hubs() > self.hubs {
-            self.hubs = routes.hubs().next_power_of_two();
+        self.switches.prepare(topology, workers, &mut self.slots, &mut self.lanes);
+        let plan = plan::build(topology, &self.slots, workers);
+        let dead = Switches::dead(&plan);
+        let routes = Routes::new(plan, &self.lanes);
+        let extent = self.extent.and(routes.extent());
+        if extent != self.extent {
+            // Hubs and ports come one by one, scratch for many of them at once.
+            let (places, ports) = (extent.places.next_power_of_two(), extent.ports.next_power_of_two());
+            self.extent = Extent { places, ports, ..extent };
             for change in &mut changes {
-                change.walk = Walk::new(self.hubs);
+                change.walk = Walk::new(self.extent);
             }
         }
         let retired = self.publish(routes, changes)?;
+        self.switches.settle(
+            topology,
+            &dead,
+            self.clock.nanoseconds(ticks()),
+            &mut self.slots,
+            &mut self.lanes,
+        );
         for (worker, slot, queue, counters) in removed.queues {
             self.free_queues[worker].give(slot);
             self.load.remove(worker);
@@ -202,7 +217,7 @@ impl Engine {
             .iter()
             .map(|c| match &c.kind {
                 ClientKind::Port { queues } => (c.id, queues.iter().map(|q| q.id).collect()),
-                ClientKind::HubPort { .. } => (c.id, Vec::new()),
+                ClientKind::HubPort { .. } | ClientKind::SwitchPort { .. } => (c.id, Vec::new()),
             })
             .collect();
     }
@@ -221,7 +236,7 @@ impl Engine {
                 || !change.attach.is_empty()
                 || !change.backlogs.is_empty()
                 || !change.add_filters.is_empty()
-                || change.walk.hubs() != 0;
+                || change.walk.extent() != Extent::default();
             if !mail[index] {
                 continue;
             }

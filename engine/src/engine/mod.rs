@@ -3,16 +3,18 @@
 mod commit;
 mod start;
 mod stats;
+mod switches;
 
 pub use commit::{Attachments, Retired};
 pub use start::{Config, EngineError};
 pub use stats::{ClientStats, QueueStats, Stats, WorkerStats};
+pub use switches::{StationStats, SwitchStats};
 
 use crate::mem::arena::Arena;
 use crate::port::QueueId;
 use crate::port::counters::PortCounters;
-use crate::switch::Routes;
 use crate::switch::routes::LaneTable;
+use crate::switch::{Extent, Routes};
 use crate::topology::cell::Publisher;
 use crate::topology::model::ClientId;
 use crate::topology::plan::Slots;
@@ -26,6 +28,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use switches::Switches;
 
 /// A running engine. Dropping it stops the workers.
 pub struct Engine {
@@ -44,8 +47,9 @@ pub struct Engine {
     lanes: LaneTable,
     /// Clients in creation order, each with its queues.
     clients: Vec<(ClientId, Vec<u64>)>,
-    /// Hubs that every worker's scratch can hold.
-    hubs: usize,
+    /// What every worker's scratch can hold.
+    extent: Extent,
+    switches: Switches,
     /// What idle workers do.
     idle: Idle,
 }

@@ -143,7 +143,8 @@ impl Engine {
             queues: HashMap::new(),
             lanes: Default::default(),
             clients: Vec::new(),
-            hubs: crate::worker::turn::FIRST_HUBS,
+            extent: crate::worker::turn::FIRST_EXTENT,
+            switches: Default::default(),
             idle: config.idle,
         })
     }

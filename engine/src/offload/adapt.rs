@@ -6,7 +6,7 @@ use super::heads::Heads;
 use super::out::{Out, Put};
 use super::pieces::Pieces;
 use super::segment::{MAX_SEGMENTS, Segmenter};
-use crate::burst::{Burst, Frame, Mask};
+use crate::burst::{Burst, Frame, Mask, Seg};
 use crate::port::Caps;
 use crate::port::counters::DropReason;
 use crate::wire::headers::MAX_HEADERS;
@@ -125,6 +125,11 @@ impl Offload {
         self.out.flush(&mut sink);
         let counted = Adapted::count(burst, mask, self.out.taken, self.out.begun, bad);
         Adapted { out_of_heads, joined: runs, ..counted }
+    }
+
+    /// Lends first bytes of frames that were made elsewhere, until [`Offload::reset`]; `None` when there is no room.
+    pub fn lend(&mut self, heads: &[u8]) -> Option<Seg> {
+        self.heads.lend(heads)
     }
 
     /// Forgets all heads. Call it when nothing that `sink` was given is still to be read: after the turn's submission.

@@ -42,7 +42,12 @@ impl Heads {
 
     /// Copies a head in; `None` when it does not fit. The segment is valid until [`Heads::reset`].
     pub(super) fn push(&mut self, head: &[u8]) -> Option<Seg> {
-        if head.len() > MAX_HEADERS || !self.has_room(1, head.len()) {
+        if head.len() > MAX_HEADERS { None } else { self.lend(head) }
+    }
+
+    /// As [`Heads::push`], of one or more heads side by side.
+    pub(super) fn lend(&mut self, head: &[u8]) -> Option<Seg> {
+        if !self.has_room(1, head.len()) {
             return None;
         }
         // SAFETY: `used <= lines`, so the sum stays inside (or one past the end of) the allocation.

@@ -34,7 +34,7 @@ pub enum DropReason {
     LegFull,
     /// The receiver stayed full for the whole turn (switches, and remainders of a segmented frame).
     TxFull,
-    /// The frame crossed too many hubs, or would enter one twice.
+    /// The frame crossed too many hubs and switches, or would enter one twice.
     Loop,
     /// The receiver was removed while the frame was under way between workers.
     PortGone,
@@ -54,11 +54,19 @@ pub enum DropReason {
     Truncated,
     /// The guest does not take such frames: its MAC and VLAN tables.
     RxFilter,
+    /// The receiver is at the port of the switch where the frame came in.
+    SamePort,
+    /// The port of the switch does not carry the frame's VLAN.
+    Vlan,
+    /// From one private port of a switch to another.
+    Private,
+    /// Sent by a port that only gets copies (`mirror=`).
+    MirrorPort,
 }
 
 impl DropReason {
     /// All reasons, in counter order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::NoPeer,
         Self::LinkDown,
         Self::NotConnected,
@@ -74,6 +82,10 @@ impl DropReason {
         Self::NoBuffer,
         Self::Truncated,
         Self::RxFilter,
+        Self::SamePort,
+        Self::Vlan,
+        Self::Private,
+        Self::MirrorPort,
     ];
 
     /// The name that counter surfaces show.
@@ -95,6 +107,10 @@ impl DropReason {
             Self::NoBuffer => "no-buffer",
             Self::Truncated => "truncated",
             Self::RxFilter => "rx-filter",
+            Self::SamePort => "same-port",
+            Self::Vlan => "vlan",
+            Self::Private => "private",
+            Self::MirrorPort => "mirror-port",
         }
     }
 
@@ -107,7 +123,7 @@ impl DropReason {
             Self::NotConnected => "The receiver is not connected, or its interface is down.",
             Self::LegFull => "The backlog of this hub leg was full (hub-backlog=).",
             Self::TxFull => "The receiver stayed full for the whole turn.",
-            Self::Loop => "The frame would have crossed more than 8 hubs, or entered one twice.",
+            Self::Loop => "The frame would have crossed more than 8 hubs and switches, or entered one twice.",
             Self::PortGone => "The receiver was removed while the frame was under way.",
             Self::TooLong => "The frame is longer than the receiver can ever take.",
             Self::Malformed => "The frame's headers contradict its length.",
@@ -117,6 +133,10 @@ impl DropReason {
             Self::NoBuffer => "No pool buffer was free for a frame that had to be copied.",
             Self::Truncated => "The frame was longer than the receive buffer.",
             Self::RxFilter => "The guest does not take frames of this address or VLAN (query-rx-filter).",
+            Self::SamePort => "The receiver is at the port of the switch where the frame came in.",
+            Self::Vlan => "The port of the switch does not carry the frame's VLAN.",
+            Self::Private => "From one private port of a switch to another.",
+            Self::MirrorPort => "Sent to a switch by a port that only gets copies (mirror=).",
         }
     }
 }

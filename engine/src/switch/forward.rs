@@ -1,11 +1,13 @@
 //! The walk of a burst over its source's nodes.
 
+use super::cross::{Level, cross};
 use super::routes::Routes;
-use crate::burst::{Burst, Mask};
+use super::walk::{Marks, Visit, Walk, Way};
+use crate::burst::{Burst, Mask, Seg};
 use crate::port::Turn;
 use crate::port::counters::DropReason;
 use crate::port::lanes::Lanes;
-use crate::topology::plan::{Discard, Entry, FilterStep, Hop, Legs, MAX_HUBS, Target, WorkerPlan};
+use crate::topology::plan::{Discard, Entry, FilterStep, Hop, Legs, Target, WorkerPlan};
 
 /// Where the walk hands frames over; the worker is one.
 pub trait Outlet {
@@ -21,6 +23,21 @@ pub trait Outlet {
         whole: bool,
     ) -> usize;
 
+    /// Offers the selected frames to a port behind a switch and returns those that it has no room for; with `last` these are dropped as
+    /// `tx-full`.
+    fn offer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: Target,
+        lanes: Option<&Lanes>,
+        burst: &Burst,
+        mask: Mask,
+        last: bool,
+    ) -> Mask;
+
+    /// Lends these bytes, first ones of frames as the walk decided on them, until the turn's submission; nothing when there is no room.
+    fn heads(&mut self, bytes: &[u8]) -> Option<Seg>;
+
     /// Shows the selected frames to a filter and returns those that go on.
     fn filter(&mut self, turn: &mut Turn<'_>, step: FilterStep, burst: &Burst, mask: Mask) -> Mask;
 
@@ -35,54 +52,6 @@ impl From<Discard> for DropReason {
             Discard::LinkDown => Self::LinkDown,
             Discard::NotConnected => Self::NotConnected,
             Discard::Loop => Self::Loop,
-        }
-    }
-}
-
-/// Scratch of a walk: which hubs it has entered, and which are still to be flooded.
-#[derive(Debug, Default)]
-pub struct Walk {
-    /// By hub: the walk that entered it last.
-    entered: Vec<u64>,
-    serial: u64,
-    todo: Vec<Visit>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Visit {
-    hub: u32,
-    except: u32,
-    crossed: u32,
-    mask: Mask,
-}
-
-impl Walk {
-    /// Scratch for plans of at most `hubs` hubs.
-    #[must_use]
-    pub fn new(hubs: usize) -> Self {
-        Self { entered: vec![0; hubs], serial: 0, todo: Vec::with_capacity(hubs) }
-    }
-
-    /// Hubs that it can hold.
-    #[must_use]
-    pub const fn hubs(&self) -> usize {
-        self.entered.len()
-    }
-
-    fn begin(&mut self) {
-        self.serial += 1;
-        self.todo.clear();
-    }
-
-    /// Notes a hub to be flooded; false when the walk has been there, or has crossed too many.
-    fn enter(&mut self, visit: Visit) -> bool {
-        match self.entered.get_mut(visit.hub as usize) {
-            Some(last) if *last != self.serial && visit.crossed <= MAX_HUBS => {
-                *last = self.serial;
-                self.todo.push(visit);
-                true
-            }
-            _ => false,
         }
     }
 }
@@ -109,58 +78,119 @@ pub fn forward(
         partial = true;
     }
     let Some(plan) = routes.worker(worker) else { return taken };
-    walk.begin();
-    let mut stage = Stage { routes, plan, worker, burst, walk, partial };
-    stage.node(turn, entry.node, Mask::first(taken), 0, out);
-    let mut next = 0;
-    while let Some(&Visit { hub, except, crossed, mask }) = stage.walk.todo.get(next) {
-        next += 1;
-        let Some(&Legs { first, count }) = plan.hubs.get(hub as usize) else { continue };
-        for leg in (first..first + count).filter(|leg| *leg != except) {
-            stage.node(turn, leg, mask, crossed, out);
-        }
-    }
+    let Walk { marks, levels, .. } = walk;
+    marks.begin();
+    let stage = Stage { routes, plan, worker, partial };
+    stage.node(marks, turn, (entry.node, 0, false), burst, Mask::first(taken), out);
+    stage.visits(marks, turn, burst, 0, levels, out);
     taken
 }
 
 /// What a walk needs at every node.
-struct Stage<'a> {
-    routes: &'a Routes,
-    plan: &'a WorkerPlan,
-    worker: usize,
-    burst: &'a Burst,
-    walk: &'a mut Walk,
+pub(super) struct Stage<'a> {
+    pub(super) routes: &'a Routes,
+    pub(super) plan: &'a WorkerPlan,
+    pub(super) worker: usize,
     partial: bool,
 }
 
 impl Stage<'_> {
-    fn node(&mut self, turn: &mut Turn<'_>, at: u32, mut mask: Mask, crossed: u32, out: &mut impl Outlet) {
-        let Some(node) = self.plan.nodes.get(at as usize) else { return };
+    /// Takes frames through the node `at`, which is reached after so many hubs and switches, behind a switch or not. Returns what a port
+    /// behind a switch has no room for.
+    #[inline]
+    pub(super) fn node(
+        &self,
+        marks: &mut Marks,
+        turn: &mut Turn<'_>,
+        (at, crossed, switched): (u32, u32, bool),
+        burst: &Burst,
+        mut mask: Mask,
+        out: &mut impl Outlet,
+    ) -> Mask {
+        let Some(node) = self.plan.nodes.get(at as usize) else { return Mask::NONE };
         for s in node.step..node.step + node.steps {
             if let (Some(step), false) = (self.plan.steps.get(s as usize), mask.is_empty()) {
-                mask = out.filter(turn, *step, self.burst, mask);
+                mask = out.filter(turn, *step, burst, mask);
             }
         }
         if mask.is_empty() {
-            return;
+            return Mask::NONE;
         }
-        let lanes = self.routes.lanes(self.worker, at);
-        match node.hop {
-            Hop::Port(_) if self.partial => {}
+        let hubs = self.plan.hubs.len();
+        let (place, way) = match node.hop {
             Hop::Port(target) => {
-                out.deliver(turn, target, lanes, self.burst, mask, true);
-            }
-            Hop::Hub { hub, except } => {
-                if !self.walk.enter(Visit { hub, except, crossed: crossed + 1, mask }) {
-                    self.discard(lanes, DropReason::Loop, mask);
+                let lanes = self.routes.lanes(self.worker, at);
+                if switched {
+                    return out.offer(turn, target, lanes, burst, mask, false);
                 }
+                if !self.partial {
+                    out.deliver(turn, target, lanes, burst, mask, true);
+                }
+                return Mask::NONE;
             }
-            Hop::Discard(why) => self.discard(lanes, why.into(), mask),
+            Hop::Discard(why) => {
+                self.discard(at, why.into(), mask);
+                return Mask::NONE;
+            }
+            Hop::Hub { hub, except } => (hub as usize, Way::Hub { hub, except }),
+            Hop::Switch { switch, port } => (hubs + switch as usize, Way::Switch { switch, port }),
+        };
+        let been = marks.enter(place, Visit { way, at, crossed: crossed + 1, mask });
+        self.discard(at, DropReason::Loop, been);
+        Mask::NONE
+    }
+
+    /// Makes the visits noted from `from` on, and those that they lead to.
+    pub(super) fn visits(
+        &self,
+        marks: &mut Marks,
+        turn: &mut Turn<'_>,
+        burst: &Burst,
+        from: usize,
+        levels: &mut [Level],
+        out: &mut impl Outlet,
+    ) {
+        let mut next = from;
+        while let Some(visit) = marks.visit(next) {
+            next += 1;
+            match visit.way {
+                Way::Hub { hub, except } => {
+                    let Some(&Legs { first, count }) = self.plan.hubs.get(hub as usize) else { continue };
+                    for leg in (first..first + count).filter(|leg| *leg != except) {
+                        self.node(marks, turn, (leg, visit.crossed, false), burst, visit.mask, out);
+                    }
+                }
+                Way::Switch { switch, port } => match levels.split_first_mut() {
+                    Some((level, deeper)) => {
+                        cross(self, marks, turn, burst, (switch, port), visit, level, deeper, out);
+                    }
+                    None => self.discard(visit.at, DropReason::Loop, visit.mask),
+                },
+            }
+        }
+        marks.forget(from);
+    }
+
+    /// The last try for frames that a port behind a switch had no room for.
+    pub(super) fn last(
+        &self,
+        turn: &mut Turn<'_>,
+        at: u32,
+        burst: &Burst,
+        mask: Mask,
+        out: &mut impl Outlet,
+    ) {
+        if let Some(Hop::Port(target)) = self.plan.nodes.get(at as usize).map(|node| node.hop) {
+            out.offer(turn, target, self.routes.lanes(self.worker, at), burst, mask, true);
         }
     }
 
-    fn discard(&self, lanes: Option<&Lanes>, reason: DropReason, mask: Mask) {
-        if let Some(lanes) = lanes {
+    /// Drops frames by name, charged to whom the node `at` leads to.
+    #[inline]
+    pub(super) fn discard(&self, at: u32, reason: DropReason, mask: Mask) {
+        if !mask.is_empty()
+            && let Some(lanes) = self.routes.lanes(self.worker, at)
+        {
             lanes.count_drop(self.worker, reason, mask.count() as u64);
         }
     }

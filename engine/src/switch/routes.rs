@@ -1,8 +1,10 @@
 //! The plan together with the counters that its ends need: what control publishes.
 
+use super::state::State;
+use super::walk::Extent;
 use crate::port::lanes::Lanes;
 use crate::topology::model::ClientId;
-use crate::topology::plan::{Entry, Hop, Node, Plan, WorkerPlan};
+use crate::topology::plan::{Entry, Hop, MAX_HUBS, Node, Plan, WorkerPlan};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,15 +14,19 @@ pub struct Routes {
     plan: Plan,
     /// By worker and node: whose lanes count what is dropped or sent there (discards and targets).
     lanes: Vec<Vec<Option<Arc<Lanes>>>>,
+    /// By switch: what it has learned.
+    switches: Vec<Arc<State>>,
 }
 
-/// The lanes that nodes can refer to.
+/// What nodes can refer to.
 #[derive(Debug, Default, Clone)]
 pub struct LaneTable {
     /// By client, for discards.
     pub clients: HashMap<ClientId, Arc<Lanes>>,
     /// By queue, for targets.
     pub queues: HashMap<u64, Arc<Lanes>>,
+    /// By number, for switches.
+    pub switches: HashMap<i32, Arc<State>>,
 }
 
 impl Routes {
@@ -29,10 +35,14 @@ impl Routes {
     pub fn new(plan: Plan, table: &LaneTable) -> Self {
         let bind = |node: &Node| match node.hop {
             Hop::Port(target) => table.queues.get(&target.queue).cloned(),
-            Hop::Hub { .. } | Hop::Discard(_) => table.clients.get(&node.client).cloned(),
+            Hop::Hub { .. } | Hop::Switch { .. } | Hop::Discard(_) => {
+                table.clients.get(&node.client).cloned()
+            }
         };
         let lanes = plan.workers.iter().map(|w| w.nodes.iter().map(bind).collect()).collect();
-        Self { plan, lanes }
+        let switches = plan.workers.first().map_or(&[][..], |w| &w.switches);
+        let switches = switches.iter().filter_map(|s| table.switches.get(&s.number).cloned()).collect();
+        Self { plan, lanes, switches }
     }
 
     /// The part of worker `index`.
@@ -54,9 +64,27 @@ impl Routes {
         self.lanes.get(worker)?.get(node as usize)?.as_deref()
     }
 
-    /// Hubs of the plan (what a walk's scratch must hold).
+    /// What the switch of that index has learned.
+    #[inline]
     #[must_use]
-    pub fn hubs(&self) -> usize {
-        self.plan.workers.first().map_or(0, |w| w.hubs.len())
+    pub fn switch(&self, index: u32) -> Option<&State> {
+        self.switches.get(index as usize).map(|state| &**state)
+    }
+
+    /// All switches, in the order of the plan.
+    #[must_use]
+    pub fn switches(&self) -> &[Arc<State>] {
+        &self.switches
+    }
+
+    /// What a walk's scratch must hold.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        let Some(plan) = self.plan.workers.first() else { return Extent::default() };
+        Extent {
+            places: plan.hubs.len() + plan.switches.len(),
+            levels: plan.switches.len().min(MAX_HUBS as usize),
+            ports: plan.switches.iter().map(|s| s.ports.len()).max().unwrap_or(0),
+        }
     }
 }

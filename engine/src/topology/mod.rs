@@ -3,3 +3,4 @@
 pub mod cell;
 pub mod model;
 pub mod plan;
+pub mod switch;

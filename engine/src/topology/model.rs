@@ -1,4 +1,6 @@
-//! What control says of the network: clients (netdevs, hub ports, nics), who peers whom, and which filters sit where.
+//! What control says of the network: clients (netdevs, ports of hubs and switches, nics), who peers whom, and which filters sit where.
+
+use super::switch::{Switch, SwitchPort};
 
 /// Names a client for life; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,9 +21,11 @@ pub const HUB_BACKLOG_MOST: u32 = 4096;
 pub struct Topology {
     /// All clients, in creation order.
     pub clients: Vec<Client>,
+    /// What holds for a switch as such; one that is not named here has [`Switch::new`].
+    pub switches: Vec<Switch>,
 }
 
-/// One netdev, hub port or nic.
+/// One netdev, port of a hub or switch, or nic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     /// Its name for life.
@@ -52,6 +56,13 @@ pub enum ClientKind {
         hub: i32,
         /// Frames that wait at most for the port on this leg while it is busy.
         backlog: u32,
+    },
+    /// A port of a learning switch.
+    SwitchPort {
+        /// The switch's number.
+        switch: i32,
+        /// How it treats frames.
+        port: Box<SwitchPort>,
     },
 }
 

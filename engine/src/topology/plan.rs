@@ -1,15 +1,20 @@
 //! The plan: for every queue, where its frames go. Derived from the topology, immutable, read by all workers.
 //!
-//! A [`Node`] is a stage of a frame's way: filters, then a port, a hub, or a discard. Each queue has one node of its own
-//! (what its client sends); each hub has one node a leg (what leaves by that hub port), shared by all sources. So the
+//! A [`Node`] is a stage of a frame's way: filters, then a port, a hub, a switch, or a discard. Each queue has one node of its own
+//! (what its client sends); each hub or switch has one node a leg (what leaves by that port), shared by all sources. So the
 //! plan grows with the number of clients, not with its square.
 //!
-//! A frame enters a hub at most once and crosses at most [`MAX_HUBS`]; a way that would break that is dropped as a loop.
+//! A frame enters a hub or switch at most once and crosses at most [`MAX_HUBS`]; a way that would break that is dropped as a loop.
+
+mod switch;
+
+pub use switch::{PortPlan, SwitchPlan};
 
 use super::model::{Client, ClientId, ClientKind, FilterId, QueueRef, Topology};
 use std::collections::HashMap;
+use switch::{Gate, Gates};
 
-/// Hubs that a frame crosses at most.
+/// Hubs and switches that a frame crosses at most.
 pub const MAX_HUBS: u32 = 8;
 
 /// The whole plan: one part a worker.
@@ -26,6 +31,8 @@ pub struct WorkerPlan {
     pub sources: Vec<Option<Entry>>,
     /// By hub: its legs, newest port first (the order in which QEMU floods).
     pub hubs: Vec<Legs>,
+    /// Switches, the one with the newest port first.
+    pub switches: Vec<SwitchPlan>,
     /// All nodes.
     pub nodes: Vec<Node>,
     /// Filter steps that nodes refer to.
@@ -84,6 +91,13 @@ pub enum Hop {
         /// The leg that leads back.
         except: u32,
     },
+    /// Into a switch.
+    Switch {
+        /// Index into [`WorkerPlan::switches`].
+        switch: u32,
+        /// Number of the port where they enter.
+        port: u32,
+    },
     /// Nowhere, by name.
     Discard(Discard),
 }
@@ -108,7 +122,7 @@ pub enum Discard {
     LinkDown,
     /// The receiver's transport has nobody at the other end.
     NotConnected,
-    /// Too many hubs, or a hub twice.
+    /// Too many hubs or switches, or one of them twice.
     Loop,
 }
 
@@ -130,6 +144,8 @@ pub struct Slots {
     pub queues: HashMap<u64, u32>,
     /// Filter to slot in every worker's table.
     pub filters: HashMap<FilterId, u32>,
+    /// Port of a switch to its number there.
+    pub switch_ports: HashMap<ClientId, u32>,
 }
 
 /// Builds the plan of `topology` for `workers` workers.
@@ -146,6 +162,8 @@ struct World<'a> {
     hubs: Vec<Vec<&'a Client>>,
     /// Hub port to its hub's index and its place among the hub's ports.
     places: HashMap<ClientId, (u32, u32)>,
+    /// Ports of the switches.
+    gates: Gates<'a>,
     slots: &'a Slots,
 }
 
@@ -166,7 +184,8 @@ impl<'a> World<'a> {
         for (h, ports) in hubs.iter().enumerate() {
             places.extend(ports.iter().enumerate().map(|(i, p)| (p.id, (h as u32, i as u32))));
         }
-        Self { clients: topology.clients.iter().map(|c| (c.id, c)).collect(), hubs, places, slots }
+        let gates = Gates::new(topology, slots);
+        Self { clients: topology.clients.iter().map(|c| (c.id, c)).collect(), hubs, places, gates, slots }
     }
 }
 
@@ -206,6 +225,12 @@ impl<'w> Builder<'w> {
                 self.part.nodes.push(node);
             }
         }
+        let world = self.world;
+        self.part.switches = world.gates.plans(|client| {
+            let node = self.node(client, 0);
+            self.part.nodes.push(node);
+            self.part.nodes.len() as u32 - 1
+        });
         for client in &topology.clients {
             let ClientKind::Port { queues } = &client.kind else { continue };
             let worker = self.worker;
@@ -262,6 +287,10 @@ impl<'w> Builder<'w> {
                 Some(&(hub, place)) => Hop::Hub { hub, except: self.part.hubs[hub as usize].first + place },
                 None => Hop::Discard(Discard::NoPeer),
             },
+            ClientKind::SwitchPort { .. } => match self.world.gates.of(receiver.id) {
+                Some(Gate { switch, port }) => Hop::Switch { switch, port },
+                None => Hop::Discard(Discard::NoPeer),
+            },
         }
     }
 
@@ -287,6 +316,7 @@ impl<'w> Builder<'w> {
         let mut entry = Entry { queue, node, only: None, legs: 0, filtered: filters, direct: false };
         match first.hop {
             Hop::Discard(_) => {}
+            Hop::Switch { switch, .. } => entry.legs = self.world.gates.legs(switch),
             Hop::Port(target) => {
                 (entry.only, entry.legs, entry.direct) = (Some((target, node)), 1, !filters);
             }
@@ -352,6 +382,8 @@ impl<'w> Builder<'w> {
                         seen.push(hub);
                         todo.insert(0, (hub, crossed + 1));
                     }
+                    // A switch leads to several, and never holds a source up.
+                    Hop::Switch { switch, .. } => reach.ports += self.world.gates.legs(switch),
                     // The cable by which a hub was entered leads back to a hub that was seen: no loop by itself.
                     Hop::Hub { .. } | Hop::Discard(_) => reach.discards = true,
                 }

@@ -4,7 +4,7 @@ use super::idle::Wakers;
 use super::inbox::Attach;
 use super::link::{Destination, LANE_FRAMES, LINK_BURST, Links};
 use super::sources::RxSlot;
-use crate::burst::{BURST, Burst, Mask};
+use crate::burst::{BURST, Burst, Mask, Seg};
 use crate::filter::{Direction, Filter};
 use crate::mem::pool::{Pool, PoolFrame};
 use crate::offload::{Offload, Search};
@@ -218,7 +218,8 @@ impl Outlets {
         }
     }
 
-    /// Copies frames for a queue of another worker onto the link; returns how many were disposed of.
+    /// Copies frames for a queue of another worker onto the link; returns how many were disposed of. With a reason those that do not fit
+    /// are dropped for it.
     fn send_away(
         &mut self,
         turn: &mut Turn<'_>,
@@ -226,7 +227,7 @@ impl Outlets {
         lanes: Option<&Lanes>,
         burst: &Burst,
         mask: Mask,
-        whole: bool,
+        full: Option<DropReason>,
     ) -> usize {
         let (index, worker) = (self.index, to.worker as usize);
         let Some(lanes) = lanes else { return mask.count() };
@@ -248,9 +249,9 @@ impl Outlets {
         lanes.count_drop(index, DropReason::NoBuffer, (disposed - sent) as u64);
         lanes.sent(index, sent as u64);
         self.wakers.nudge(worker);
-        if whole {
+        if let Some(full) = full {
             let left = now.count() - disposed + rest.count();
-            lanes.count_drop(index, DropReason::LegFull, left as u64);
+            lanes.count_drop(index, full, left as u64);
             return mask.count();
         }
         disposed
@@ -367,7 +368,7 @@ impl Outlet for Outlets {
         whole: bool,
     ) -> usize {
         if to.worker as usize != self.index {
-            return self.send_away(turn, to, lanes, burst, mask, whole);
+            return self.send_away(turn, to, lanes, burst, mask, whole.then_some(DropReason::LegFull));
         }
         let offload = &mut self.offload;
         let owner = self.tx.get_mut(to.slot as usize).and_then(Option::as_mut).filter(|s| s.id == to.queue);
@@ -397,6 +398,44 @@ impl Outlet for Outlets {
             self.fill(to.slot);
         }
         disposed
+    }
+
+    fn offer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: Target,
+        lanes: Option<&Lanes>,
+        burst: &Burst,
+        mask: Mask,
+        last: bool,
+    ) -> Mask {
+        if to.worker as usize != self.index {
+            let gone = self.send_away(turn, to, lanes, burst, mask, last.then_some(DropReason::TxFull));
+            return split(mask, gone).1;
+        }
+        let offload = &mut self.offload;
+        let owner = self.tx.get_mut(to.slot as usize).and_then(Option::as_mut).filter(|s| s.id == to.queue);
+        let Some(dest) = owner else {
+            if let Some(lanes) = lanes {
+                lanes.count_drop(self.index, DropReason::PortGone, mask.count() as u64);
+            }
+            return Mask::NONE;
+        };
+        let room = if dest.backlog.is_empty() { dest.tx.room(turn, mask.count()) } else { 0 };
+        let (now, rest) = split(mask, room);
+        let left = if now.is_empty() { now } else { dest.send(turn, offload, burst, now) };
+        dest.tx.flush(turn);
+        let mut left = Mask(left.0 | rest.0);
+        if last && !left.is_empty() {
+            dest.counters.count_drop(DropReason::TxFull, left.count() as u64);
+            left = Mask::NONE;
+        }
+        self.touch(to.slot);
+        left
+    }
+
+    fn heads(&mut self, bytes: &[u8]) -> Option<Seg> {
+        self.offload.lend(bytes)
     }
 
     fn filter(&mut self, turn: &mut Turn<'_>, step: FilterStep, burst: &Burst, mask: Mask) -> Mask {

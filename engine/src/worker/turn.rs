@@ -12,7 +12,8 @@ use crate::mem::pool::{Pool, PoolFrame};
 use crate::offload::Offload;
 use crate::port::counters::DropReason;
 use crate::port::{Doze, Queue, Turn};
-use crate::switch::{Routes, Walk, forward};
+use crate::switch::table::units;
+use crate::switch::{Extent, Routes, Walk, forward};
 use crate::sync;
 use crate::topology::cell::Reader;
 use crate::uring::FdIo;
@@ -33,8 +34,8 @@ const HELD: usize = LINK_TAKE * super::link::LINK_BURST;
 /// found sooner by looking again (more than a few, and whoever waits for the rest of the turn would notice).
 const LOOKS: usize = 4;
 
-/// Hubs that a plan may have before control sends larger scratch.
-pub const FIRST_HUBS: usize = 256;
+/// What a plan may have before control sends larger scratch.
+pub const FIRST_EXTENT: Extent = Extent { places: 256, levels: 0, ports: 0 };
 
 /// Time between housekeeping rounds, in nanoseconds.
 const HOUSEKEEPING: u64 = 1_000_000;
@@ -94,6 +95,8 @@ pub struct Worker {
     idle_since: u64,
     empty_turns: u32,
     next_source: usize,
+    /// The switch, and the part of its table, that is looked at next for stations that are too old.
+    sweep: (usize, usize),
 }
 
 /// What a turn did.
@@ -129,7 +132,7 @@ impl Worker {
             out,
             burst: Burst::new(),
             scratch: Burst::new(),
-            walk: Walk::new(FIRST_HUBS),
+            walk: Walk::new(FIRST_EXTENT),
             lent: Vec::with_capacity(LENDERS),
             held: Vec::with_capacity(HELD),
             stopping: None,
@@ -137,6 +140,7 @@ impl Worker {
             idle_since: 0,
             empty_turns: 0,
             next_source: 0,
+            sweep: (0, 0),
         }
     }
 
@@ -213,7 +217,7 @@ impl Worker {
 
     /// Takes queues and filters into their slots.
     fn apply(&mut self, now: u64, change: &mut Change) {
-        if change.walk.hubs() > self.walk.hubs() {
+        if change.walk.extent() != Extent::default() {
             std::mem::swap(&mut self.walk, &mut change.walk);
         }
         for Attach { slot, queue, lanes, backlog, owed } in change.attach.drain(..) {
@@ -398,6 +402,9 @@ impl Worker {
             self.out.flush(&mut turn);
             turn.io.submit();
             self.out.settle(&mut turn);
+        } else {
+            // Heads of frames that went nowhere.
+            self.out.offload.reset();
         }
         while let Some((lender, gone)) = self.lent.pop() {
             match lender {
@@ -428,7 +435,20 @@ impl Worker {
         for filter in self.out.filters.iter_mut().take(self.out.filters_top).flatten() {
             filter.tick(&mut turn);
         }
+        self.sweep(now);
         self.parts.counters.charge_part(Regime::Housekeeping, ticks().wrapping_sub(from));
+    }
+
+    /// Forgets stations that are too old, in a part of one switch's table.
+    fn sweep(&mut self, now: u64) {
+        let (switch, from) = self.sweep;
+        self.sweep = match self.routes.switches().get(switch) {
+            Some(state) => match state.sweep(self.parts.index, from, units(now)) {
+                0 => (switch + 1, 0),
+                next => (switch, next),
+            },
+            None => (0, 0),
+        };
     }
 
     /// After an empty turn: poll on, pause, yield or sleep. Whether that took time.

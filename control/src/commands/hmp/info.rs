@@ -1,7 +1,7 @@
 //! `info network` and its like (QEMU `net/net.c`, `net/hub.c`).
 
 use super::State;
-use crate::model::{Client, Kind};
+use crate::model::{Client, ClientId, Kind};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -19,23 +19,18 @@ impl State {
         self.chardevs.list().iter().map(|c| format!("{}: filename={}\n", c.label, c.filename)).collect()
     }
 
-    /// `info network`: hubs with what hangs on their ports, newest first; then nics with their peers and clients
+    /// `info network`: hubs with what hangs on their ports, newest first; switches in the same way, lowest number first; then nics with their peers and clients
     /// without a peer, oldest first. A hub port shows the first queue of its netdev; QEMU leaves the others without a
     /// peer and lists them below, and so does this, although here the hub has them all.
     pub(super) fn info_network(&self) -> String {
         let mut out = String::new();
         for hub in self.net.hubs() {
             let _ = writeln!(out, "hub {}", hub.number);
-            for port in hub.ports.iter().rev().filter_map(|id| self.net.client(*id)) {
-                let _ = write!(out, " \\ {}", port.name);
-                match port.peer.and_then(|id| self.net.client(id)) {
-                    Some(peer) => {
-                        out.push_str(": ");
-                        self.describe_queue(&mut out, peer, 0);
-                    }
-                    None => out.push('\n'),
-                }
-            }
+            self.list_ports(&mut out, &hub.ports);
+        }
+        for switch in self.net.switches() {
+            let _ = writeln!(out, "switch {}", switch.settings.number);
+            self.list_ports(&mut out, &switch.ports);
         }
         for client in self.net.clients() {
             self.list(&mut out, client);
@@ -43,12 +38,26 @@ impl State {
         out
     }
 
+    /// Ports with what hangs on them, newest first.
+    fn list_ports(&self, out: &mut String, ports: &[ClientId]) {
+        for port in ports.iter().rev().filter_map(|id| self.net.client(*id)) {
+            let _ = write!(out, " \\ {}", port.name);
+            match port.peer.and_then(|id| self.net.client(id)) {
+                Some(peer) => {
+                    out.push_str(": ");
+                    self.describe_queue(out, peer, 0);
+                }
+                None => out.push('\n'),
+            }
+        }
+    }
+
     fn list(&self, out: &mut String, client: &Client) {
         let peer = client.peer.and_then(|id| self.net.client(id));
         match (&client.kind, peer) {
-            (Kind::HubPort { .. }, _) => {}
-            // The hub shows the first queue.
-            (Kind::Nic(_), Some(peer)) if matches!(peer.kind, Kind::HubPort { .. }) => {
+            (Kind::HubPort { .. } | Kind::SwitchPort { .. }, _) => {}
+            // The hub or switch shows the first queue.
+            (Kind::Nic(_), Some(peer)) if peer.is_port() => {
                 for queue in 1..self.queues(client) {
                     self.describe_queue(out, client, queue);
                 }
@@ -65,7 +74,7 @@ impl State {
                     self.describe_queue(out, client, queue);
                 }
             }
-            (Kind::Netdev(_), Some(peer)) if matches!(peer.kind, Kind::HubPort { .. }) => {
+            (Kind::Netdev(_), Some(peer)) if peer.is_port() => {
                 for queue in 1..self.queues(client) {
                     self.describe_queue(out, client, queue);
                 }
@@ -86,7 +95,7 @@ impl State {
             Kind::Netdev(dev) | Kind::Nic(dev) => {
                 dev.info.get(queue).or(dev.info.first()).map_or("", String::as_str)
             }
-            Kind::HubPort { .. } => "",
+            Kind::HubPort { .. } | Kind::SwitchPort { .. } => "",
         };
         // QEMU numbers the queues of a nic and its peer only.
         let index = if client.is_nic() || self.is_behind_nic(client) { queue } else { 0 };

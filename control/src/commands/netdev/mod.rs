@@ -2,6 +2,7 @@
 
 pub(super) mod af_xdp;
 mod opening;
+mod switchport;
 pub(super) mod tap;
 
 pub(super) use opening::Opening;
@@ -33,7 +34,7 @@ impl State {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(driver, "af-xdp" | "hubport" | "nic" | "tap" | "vhost-user") {
+        if !matches!(driver, "af-xdp" | "hubport" | "nic" | "switchport" | "tap" | "vhost-user") {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -43,6 +44,7 @@ impl State {
         match driver {
             "hubport" => self.add_hubport(args).into(),
             "nic" => self.add_nic(monitor, args, events).into(),
+            "switchport" => self.add_switchport(args).into(),
             "vhost-user" => self.add_vhost_user(args, events).into(),
             "af-xdp" => self.add_af_xdp(monitor, args),
             _ => self.add_tap(monitor, args),

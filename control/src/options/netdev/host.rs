@@ -78,6 +78,57 @@ pub struct HubportOptions {
     pub hub_backlog: Option<u32>,
 }
 
+/// A port of a learning switch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SwitchportOptions {
+    /// Number of the switch; the first port of a number makes it.
+    pub switchid: i32,
+    /// A netdev to join to this port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netdev: Option<String>,
+    /// VLAN of an access port. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// VLANs whose frames carry a tag here; makes the port a trunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<String>,
+    /// VLAN of a trunk's frames without a tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub native_vlan: Option<u16>,
+    /// Exchange no frame with another private port. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private: Option<bool>,
+    /// Stations learned here at most. Default: half of the table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac_limit: Option<u32>,
+    /// Stations that are here whatever is heard elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub static_macs: Option<Vec<SwitchStation>>,
+    /// The port of which this one gets copies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
+    /// Which of its frames: `both`, `rx` or `tx`. Default `both`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror_frames: Option<String>,
+    /// Seconds after which a station is forgotten; 0: never. Default 300.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ageing_time: Option<u32>,
+    /// Stations that the switch learns at most. Default 8192.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table_size: Option<u32>,
+}
+
+/// A station that is static at a port of a switch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchStation {
+    /// Its hardware address.
+    pub mac: String,
+    /// Its VLAN; that of the port's frames without a tag without this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+}
+
 /// A netmap port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetmapOptions {

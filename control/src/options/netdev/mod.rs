@@ -5,8 +5,8 @@ mod sockets;
 mod user;
 
 pub use host::{
-    AfXdpMode, AfXdpOptions, BridgeOptions, HubportOptions, NetmapOptions, NicOptions, TapOptions,
-    VhostUserOptions, VhostVdpaOptions,
+    AfXdpMode, AfXdpOptions, BridgeOptions, HubportOptions, NetmapOptions, NicOptions, SwitchStation,
+    SwitchportOptions, TapOptions, VhostUserOptions, VhostVdpaOptions,
 };
 pub use sockets::{DgramOptions, L2tpv3Options, SocketOptions, StreamOptions, VdeOptions};
 pub use user::{PasstOptions, UserOptions};
@@ -64,6 +64,8 @@ pub enum Backend {
     AfXdp(AfXdpOptions),
     /// The passt program.
     Passt(PasstOptions),
+    /// A port of a learning switch.
+    Switchport(SwitchportOptions),
 }
 
 impl Netdev {
@@ -97,6 +99,7 @@ impl Backend {
             Self::VhostVdpa(_) => "vhost-vdpa",
             Self::AfXdp(_) => "af-xdp",
             Self::Passt(_) => "passt",
+            Self::Switchport(_) => "switchport",
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::filter::HEAD;
 use super::options::Features;
 use crate::backend::copy::{Writer, copy};
-use crate::burst::{Burst, Frame};
+use crate::burst::{Burst, Frame, Seg};
 use crate::mem::guest::GuestMemory;
 use crate::virtq::{Chain, DeviceRing, Found};
 use crate::wire::vnet_hdr::VnetHdr;
@@ -35,7 +35,7 @@ pub(super) fn log(memory: &GuestMemory, found: &Found, count: usize) {
     }
 }
 
-/// The fast form: one chain of one segment that holds header and frame.
+/// The fast form: one chain of one segment that holds header and frame; the frame lies in one piece, or in two as a switch lends it.
 #[inline(always)]
 fn put_one(
     found: &Found,
@@ -45,8 +45,13 @@ fn put_one(
     frame: &Frame,
     head: Option<&Head>,
 ) -> bool {
-    let ([to], [from]) = (found.segs(chain), burst.segs(frame)) else { return false };
-    if to.len() < header + from.len() {
+    let [to] = found.segs(chain) else { return false };
+    let (from, rest) = match burst.segs(frame) {
+        [from] => (from, &Seg::EMPTY),
+        [from, rest] => (from, rest),
+        _ => return false,
+    };
+    if to.len() < header + from.len() + rest.len() {
         return false;
     }
     // SAFETY: the segment is writable guest memory of at least header + frame bytes (looked at with Access::Write); the frame
@@ -58,12 +63,24 @@ fn put_one(
         if header > VnetHdr::LEN {
             to.add(VnetHdr::LEN).cast::<[u8; 2]>().write_unaligned([1, 0]); // num_buffers
         }
+        let to = to.add(header);
         match head {
-            None => copy(from.ptr(), to.add(header), from.len()),
+            None => {
+                copy(from.ptr(), to, from.len());
+                if !rest.is_empty() {
+                    copy(rest.ptr(), to.add(from.len()), rest.len());
+                }
+            }
             Some(head) => {
                 let n = HEAD.min(from.len());
-                copy(head.as_ptr(), to.add(header), n);
-                copy(from.ptr().add(n), to.add(header + n), from.len() - n);
+                copy(head.as_ptr(), to, n);
+                copy(from.ptr().add(n), to.add(n), from.len() - n);
+                copy(rest.ptr(), to.add(from.len()), rest.len());
+                if n < HEAD {
+                    // The head reaches into the second piece.
+                    let n = HEAD.min(from.len() + rest.len());
+                    copy(head.as_ptr(), to, n);
+                }
             }
         }
     }

@@ -1,4 +1,5 @@
 use super::super::model::{FilterUse, HUB_BACKLOG};
+use super::super::switch::{Mirror, SwitchPort};
 use super::*;
 use std::collections::VecDeque;
 
@@ -170,4 +171,58 @@ fn queues_of_peers_are_joined_by_number_also_across_a_hub() {
     // Without the hub.
     (t.clients[0].peer, t.clients[2].peer) = (Some(ClientId(3)), Some(ClientId(1)));
     check(&t, &|i| 20 + i as u64 % 2, "a pair");
+}
+
+/// Adds a port of switch 5 that is joined to the client `peer`.
+fn switch_port(t: &mut Topology, slots: &mut Slots, id: u64, peer: u64, rules: SwitchPort) {
+    let number = slots.switch_ports.len() as u32;
+    slots.switch_ports.insert(ClientId(id), number);
+    let kind = ClientKind::SwitchPort { switch: 5, port: Box::new(rules) };
+    t.clients.push(client(ClientId(id), kind, Some(ClientId(peer))));
+    t.clients.iter_mut().find(|c| c.id == ClientId(peer)).unwrap().peer = Some(ClientId(id));
+}
+
+#[test]
+fn a_switch_has_a_leg_a_port_and_is_no_pair() {
+    let (mut t, mut slots) = hub_world(2, 0);
+    for n in 0..2 {
+        let queues = vec![QueueRef { id: 10 + n, worker: 0 }];
+        t.clients.push(client(ClientId(100 + n), ClientKind::Port { queues }, None));
+        slots.queues.insert(10 + n, 10 + n as u32);
+        switch_port(&mut t, &mut slots, 200 + n, 100 + n, SwitchPort::access(1));
+    }
+    let plan = build(&t, &slots, 1);
+    let part = &plan.workers[0];
+    let from = entry(&plan, 10);
+    assert_eq!((from.only, from.legs, from.direct), (None, 2, false), "a switch holds nobody up");
+    assert_eq!(part.nodes[from.node as usize].hop, Hop::Switch { switch: 0, port: 0 });
+    assert_eq!(part.nodes[from.node as usize].client, ClientId(200), "drops are the port's");
+    let legs: Vec<_> =
+        part.switches[0].ports.iter().flatten().map(|p| part.nodes[p.node as usize].hop).collect();
+    let port = |n: u64| Hop::Port(Target { worker: 0, slot: n as u32, queue: n });
+    assert_eq!(legs, [port(10), port(11)]);
+    // A hub that leads to it is no pair either.
+    t.clients.push(client(ClientId(300), ClientKind::HubPort { hub: 0, backlog: HUB_BACKLOG }, None));
+    switch_port(&mut t, &mut slots, 202, 300, SwitchPort::access(1));
+    t.clients.retain(|c| c.id != ClientId(1));
+    assert_eq!(entry(&build(&t, &slots, 1), 1).only, None);
+}
+
+#[test]
+fn mirrors_are_known_at_the_ports_that_they_copy() {
+    let (mut t, mut slots) = (Topology::default(), Slots::default());
+    for (n, mirror) in [(0, None), (1, Some((true, false))), (2, Some((true, true)))] {
+        let queues = vec![QueueRef { id: n, worker: 0 }];
+        t.clients.push(client(ClientId(100 + n), ClientKind::Port { queues }, None));
+        slots.queues.insert(n, n as u32);
+        let mirror = mirror.map(|(rx, tx)| Mirror { of: ClientId(200), rx, tx });
+        switch_port(&mut t, &mut slots, 200 + n, 100 + n, SwitchPort { mirror, ..SwitchPort::access(1) });
+    }
+    let plan = build(&t, &slots, 1);
+    let port = plan.workers[0].switches[0].port(0).unwrap();
+    let sorted = |mut all: Vec<u32>| {
+        all.sort_unstable();
+        all
+    };
+    assert_eq!((sorted(port.copies_rx.clone()), sorted(port.copies_tx.clone())), (vec![1, 2], vec![2]));
 }
