@@ -14,22 +14,44 @@ fn read(pid: u32, file: &str) -> Result<String> {
 /// # Errors
 /// When the process is gone.
 pub fn cpu_ns(pid: u32) -> Result<u64> {
-    schedstat(pid, 0)
+    schedstat(pid, 0, |_| true)
 }
 
-/// Nanoseconds that all threads of `pid` were ready to run and another one had their CPU.
+/// Nanoseconds that those threads of `pid` whose name `counts` were ready to run and another one had their CPU.
 ///
 /// # Errors
 /// When the process is gone.
-pub fn waited_ns(pid: u32) -> Result<u64> {
-    schedstat(pid, 1)
+pub fn waited_ns(pid: u32, counts: impl Fn(&str) -> bool) -> Result<u64> {
+    schedstat(pid, 1, counts)
 }
 
-/// The sum of a field of `/proc/PID/task/*/schedstat`.
-fn schedstat(pid: u32, field: usize) -> Result<u64> {
+/// The id and CPU time in nanoseconds of the first thread of `pid` whose name `is` wanted.
+///
+/// # Errors
+/// When the process is gone or has no such thread.
+pub fn thread(pid: u32, is: impl Fn(&str) -> bool) -> Result<(u32, u64)> {
+    let path = format!("/proc/{pid}/task");
+    for task in fs::read_dir(&path).context(&path)?.flatten() {
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        let tid = task.file_name().to_str().and_then(|word| word.parse().ok());
+        if let Some(tid) = tid.filter(|_| is(name.trim_end())) {
+            let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            let ns = stat.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            return Ok((tid, ns));
+        }
+    }
+    Err(Failure::new(format!("{path}: no such thread")))
+}
+
+/// The sum of a field of `/proc/PID/task/*/schedstat` over the threads whose name `counts`.
+fn schedstat(pid: u32, field: usize, counts: impl Fn(&str) -> bool) -> Result<u64> {
     let path = format!("/proc/{pid}/task");
     let mut total = 0;
     for task in fs::read_dir(&path).context(&path)?.flatten() {
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        if !counts(name.trim_end()) {
+            continue;
+        }
         // A thread may end between the listing and the read.
         let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
         total += stat.split_whitespace().nth(field).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
@@ -94,6 +116,10 @@ pub struct Interface {
     pub tx_frames: u64,
     /// Frames that the device's queue had no room for.
     pub tx_dropped: u64,
+    /// Frames that came to the stack, or to whoever has the device's queue in its place.
+    pub rx_frames: u64,
+    /// Frames that nobody had room for.
+    pub rx_dropped: u64,
 }
 
 /// Reads the interface counters in the text of `/proc/net/dev`.
@@ -102,7 +128,12 @@ pub fn interfaces(text: &str) -> BTreeMap<String, Interface> {
     rows.map(|(name, values)| {
         let values: Vec<u64> = values.split_whitespace().map(|word| word.parse().unwrap_or(0)).collect();
         let column = |at: usize| values.get(at).copied().unwrap_or(0);
-        let counters = Interface { tx_frames: column(9), tx_dropped: column(11) };
+        let counters = Interface {
+            tx_frames: column(9),
+            tx_dropped: column(11),
+            rx_frames: column(1),
+            rx_dropped: column(3),
+        };
         (name.trim().to_string(), counters)
     })
     .collect()
@@ -121,7 +152,7 @@ mod tests {
     #[test]
     fn interface_counters_come_from_their_columns() {
         let text = "Inter-| head\n face |bytes\n  tap0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n";
-        let want = Interface { tx_frames: 10, tx_dropped: 12 };
+        let want = Interface { tx_frames: 10, tx_dropped: 12, rx_frames: 2, rx_dropped: 4 };
         assert_eq!(interfaces(text).get("tap0"), Some(&want));
     }
 
@@ -134,5 +165,7 @@ mod tests {
     #[test]
     fn own_cpu_time_grows() {
         assert!(cpu_ns(std::process::id()).unwrap() > 0);
+        assert!(thread(std::process::id(), |_| true).is_ok_and(|(tid, _)| tid > 0));
+        assert!(thread(std::process::id(), |_| false).is_err());
     }
 }

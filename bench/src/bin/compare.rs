@@ -2,7 +2,7 @@
 
 use bench::args::Args;
 use bench::compare::lab::{Lab, catch_signals};
-use bench::compare::{churn, coalesce, idle, link, qmp, soak, tap, vhost};
+use bench::compare::{af_xdp, churn, coalesce, idle, link, qmp, soak, switch, tap, vhost};
 use bench::failure::{Failure, Result, exit};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,11 +15,15 @@ scripts/compare qmp    QMP commands a second beside QEMU's; [--rounds 5] [--secs
 scripts/compare link   the link between workers beside DPDK's rte_ring
 scripts/compare vhost  two nics on a hub beside testpmd with two vhost ports, the same load on both;
                        [--part cycles|zero-loss|latency|foreign|workers]... [--only split-64]... [--ring 1024] [--quick] [--check]
+scripts/compare af-xdp af-xdp netdevs on veth pairs beside testpmd with net_af_xdp and net_af_packet;
+                       [--part rx|tx|forward|guest|full-forward|full-guest]... [--only xdp-64]... [--quick] [--check] [--same]
+scripts/compare switch three nics on a learning switch beside OVS-DPDK, and beside a hub of two ports;
+                       [--part unicast|static|flood|hub]... [--only split-64]... [--flooding] [--quick] [--check]
 scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
 scripts/compare soak   DPDK's guests and back-ends, and pktgen, for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]
 scripts/compare idle   100 idle taps: CPU share, and the first frame after a rest; [--taps 100]
-vhost and coalesce count only what was measured while both CPUs shared a cache; --any-placement counts all.
+vhost, af-xdp, switch and coalesce count only what was measured while both CPUs shared a cache; --any-placement counts all.
 All: --json prints the report instead of the table; --lock FILE keeps measurements apart.
 Reports go to target/compare. $QEMU names another QEMU.";
 
@@ -62,6 +66,18 @@ fn run() -> Result<()> {
             args.finish()?;
             vhost::run(&lab, &vhost::Options { quick, json, check, ring, parts, only })
         }
+        Some("af-xdp") => {
+            let (parts, only) = (all(&mut args, "--part")?, all(&mut args, "--only")?);
+            let same = args.flag("--same");
+            args.finish()?;
+            af_xdp::run(&lab, &af_xdp::Options { quick, json, check, parts, only, same })
+        }
+        Some("switch") => {
+            let (parts, only) = (all(&mut args, "--part")?, all(&mut args, "--only")?);
+            let flooding = args.flag("--flooding");
+            args.finish()?;
+            switch::run(&lab, &switch::Options { quick, json, check, flooding, parts, only })
+        }
         Some("coalesce") => {
             args.finish()?;
             coalesce::run(&lab, quick, json, check)
@@ -83,7 +99,9 @@ fn run() -> Result<()> {
             args.finish()?;
             idle::run(&lab, taps, if quick { 2.0 } else { 10.0 }, json, check)
         }
-        _ => Err(Failure::new("tap, qmp, link, vhost, coalesce, soak, churn or idle? (--help)")),
+        _ => Err(Failure::new(
+            "tap, qmp, link, vhost, af-xdp, switch, coalesce, soak, churn or idle? (--help)",
+        )),
     }
 }
 

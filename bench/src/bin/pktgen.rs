@@ -2,7 +2,7 @@
 
 use bench::args::Args;
 use bench::failure::{Context, Failure, Result, exit};
-use bench::pktgen::{End, Kind, Place, Role, Shape, Slice, run, serve};
+use bench::pktgen::{End, Kind, Place, Role, Shape, Slice, Stations, To, run, serve};
 use bench::sched;
 use engine::worker::clock::Clock;
 use std::path::PathBuf;
@@ -10,14 +10,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const HELP: &str = "\
-pktgen SOCKET... [--tap NAME]... [--xdp NAME]... [--cpu N]
-    An end on each vhost-user socket (a guest), tap and AF_XDP interface. All ends send and take what comes:
-    two that are joined by a switch load it both ways.
+pktgen SOCKET... [--tap NAME]... [--packet NAME]... [--xdp NAME]... [--cpu N]
+    An end on each tap, packet socket (which only sends), AF_XDP interface and vhost-user socket (a guest), in this
+    order. All ends send and take what comes: two that are joined by a switch load it both ways.
 What they do:  [--role both|forward|sink|reflect] [--secs 1] [--warm 0.5] [--rate FRAMES/S] [--stamps] [--verify]
     forward: only the first sends. Without --rate as fast as frames are taken. --stamps counts latencies, --verify compares
     every byte and number. --serve reads slices from standard input instead, a line of JSON each:
     {\"role\": \"both\", \"rate\": 1e6, \"warm\": 0.01, \"secs\": 0.2, \"stamps\": false, \"verify\": false}
 Frames:        [--size 64[,256...]] [--udp | --tso] [--flows 1] [--to 10.77.0.2:20000] [--to-mac 02:00:00:00:00:02]
+               [--macs N [--to-macs all|next|unknown|broadcast]]
+    N stations behind each end, each of which sends to one behind every other end, behind the next one, to nobody or to all.
 Rings:         [--ring 256] [--packed] [--no-mergeable] [--in-order] [--buffers N]";
 
 fn main() -> ExitCode {
@@ -33,7 +35,8 @@ fn start() -> Result<()> {
     if let Some(cpu) = args.value("--cpu")? {
         sched::pin(cpu)?;
     }
-    let shape = shape(&mut args)?;
+    let mut shape = shape(&mut args)?;
+    let (macs, to): (Option<u32>, Option<To>) = (args.value("--macs")?, args.value("--to-macs")?);
     let slice = Slice {
         role: args.value::<Role>("--role")?.unwrap_or_default(),
         rate: args.value("--rate")?,
@@ -47,6 +50,9 @@ fn start() -> Result<()> {
     while let Some(name) = args.value("--tap")? {
         places.push(Place::Tap(name));
     }
+    while let Some(name) = args.value("--packet")? {
+        places.push(Place::Packet(name));
+    }
     while let Some(name) = args.value("--xdp")? {
         places.push(Place::Xdp(name));
     }
@@ -57,7 +63,13 @@ fn start() -> Result<()> {
     if places.is_empty() {
         return Err(Failure::new("no socket or interface (--help)"));
     }
-    let mut ends = places.iter().map(|place| End::open(place, &shape)).collect::<Result<Vec<_>>>()?;
+    let (ends, to) = (places.len() as u32, to.unwrap_or_default());
+    shape.stations = macs.map(|each| Stations { each: each.max(1), ends, here: 0, to });
+    if shape.stations.is_some() && (slice.verify || slice.stamps) {
+        return Err(Failure::new("--macs with --verify or --stamps: an end knows only its own frames"));
+    }
+    let open = |(here, place)| End::open(place, &shape.at(here));
+    let mut ends = places.iter().enumerate().map(open).collect::<Result<Vec<_>>>()?;
     let clock = Clock::calibrate();
     if served {
         return serve(&mut ends, &shape, &clock, std::io::stdin().lock(), std::io::stdout());
@@ -88,6 +100,7 @@ fn shape(args: &mut Args) -> Result<Shape> {
         buffers: args.value("--buffers")?.unwrap_or(default.buffers),
         to: to.map_or(default.to, |to| (*to.ip(), to.port())),
         to_mac: args.value::<String>("--to-mac")?.map_or(Ok(default.to_mac), |text| mac(&text))?,
+        stations: None,
     })
 }
 

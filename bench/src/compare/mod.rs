@@ -5,6 +5,7 @@
 //! A slice during which the host took a CPU away is repeated ([`lab::Lab::slice`]).
 
 pub mod account;
+pub mod af_xdp;
 pub mod churn;
 pub mod coalesce;
 pub mod idle;
@@ -18,6 +19,7 @@ pub mod process;
 pub mod qmp;
 pub mod soak;
 pub mod stats;
+pub mod switch;
 pub mod table;
 pub mod tap;
 pub mod vhost;

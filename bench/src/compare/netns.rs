@@ -1,10 +1,13 @@
 //! Network namespaces made for one run and removed after it.
 
-use crate::compare::process::run;
-use crate::failure::{Context, Result};
+use crate::compare::process::{preferred, run};
+use crate::failure::{Context, Failure, Result};
 use crate::proc::{self, Interface};
+use nix::sched::{CloneFlags, setns};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::process::Command;
 
 /// Namespaces of this tool start with this, then the process id, then a word of their own.
@@ -83,6 +86,22 @@ impl Namespace {
         Ok(proc::interfaces(&run(self.command("cat").arg("/proc/net/dev"))?))
     }
 
+    /// Its counters, to be read again and again without a program for it.
+    ///
+    /// # Errors
+    /// When the namespace is gone.
+    pub fn counters(&self) -> Result<Counters> {
+        let path = format!("/run/netns/{}", self.name);
+        let entered = File::open(&path).context(&path)?;
+        // A file of /proc/net is that of the namespace in which it was opened, and threads may be in different ones.
+        let open = move || -> Result<File> {
+            setns(entered, CloneFlags::CLONE_NEWNET).context("setns")?;
+            File::open("/proc/thread-self/net/dev").context("/proc/thread-self/net/dev")
+        };
+        let thread = std::thread::spawn(open);
+        thread.join().map_err(|_| Failure::new("cannot look into a namespace"))?.map(Counters)
+    }
+
     /// Moves `interface` in, as host `number` of 10.77.0.0/24 with a MAC address made of it.
     ///
     /// # Errors
@@ -110,6 +129,34 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = ip(&format!("netns del {}", self.name));
     }
+}
+
+/// The counters of a namespace's interfaces.
+#[derive(Debug)]
+pub struct Counters(File);
+
+impl Counters {
+    /// Those of `interface`.
+    ///
+    /// # Errors
+    /// When the namespace is gone or has no such interface.
+    pub fn read(&mut self, interface: &str) -> Result<Interface> {
+        let mut text = String::new();
+        self.0.rewind().context("interface counters")?;
+        self.0.read_to_string(&mut text).context("interface counters")?;
+        let all = proc::interfaces(&text);
+        all.get(interface).copied().ok_or_else(|| Failure::new(format!("no interface {interface}")))
+    }
+}
+
+/// As [`preferred`], in a namespace where one is given.
+#[must_use]
+pub fn preferred_in(inside: Option<&Namespace>, program: impl AsRef<OsStr>) -> Command {
+    let command = preferred(program);
+    let Some(namespace) = inside else { return command };
+    let mut entering = Command::new("ip");
+    entering.args(["netns", "exec", &namespace.name]).arg(command.get_program()).args(command.get_args());
+    entering
 }
 
 /// Address of host `number`.

@@ -1,10 +1,14 @@
 //! Child processes that end when their owner does, by their own pid.
 
+#![allow(unsafe_code)] // what a child does before it executes its program
+
 use crate::failure::{Context, Failure, Result};
 use crate::sched;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -29,7 +33,7 @@ impl Process {
         let log = directory.join(format!("{name}.log"));
         let file = File::create(&log).context(log.display())?;
         let same = file.try_clone().context(log.display())?;
-        let child = command
+        let child = mortal(&mut command)
             .stdin(Stdio::piped())
             .stdout(file)
             .stderr(same)
@@ -158,6 +162,18 @@ impl Drop for Process {
             reap(&mut self.child, GRACE);
         }
     }
+}
+
+/// Lets SIGTERM reach the program, and sends it when the thread that starts it ends, however that happens. It is blocked here
+/// ([`crate::compare::lab::catch_signals`]), and a child inherits that; SIGINT, which a terminal sends to all, stays blocked, since it is for
+/// the owner to end what it started.
+pub fn mortal(command: &mut Command) -> &mut Command {
+    let prepare = || {
+        SigSet::from(Signal::SIGTERM).thread_unblock()?;
+        Ok(set_pdeathsig(Signal::SIGTERM)?)
+    };
+    // SAFETY: between fork and exec only functions that are safe in signal handlers may be called; these are two system calls.
+    unsafe { command.pre_exec(prepare) }
 }
 
 /// A command line that runs `program` with the best nice value, and not in the real-time class that it may start from.

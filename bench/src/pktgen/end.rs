@@ -2,6 +2,7 @@
 
 use super::frame::Shape;
 use super::guest::Guest;
+use super::packet::Packet;
 use super::payload::Payload;
 use super::ring::{Packed, Split};
 use super::tap::Tap;
@@ -18,6 +19,8 @@ pub enum Place {
     Tap(String),
     /// An AF_XDP socket on an interface.
     Xdp(String),
+    /// A packet socket on an interface, which only sends.
+    Packet(String),
 }
 
 /// An open end. Calls choose the kind once a burst.
@@ -28,6 +31,7 @@ enum Kind {
     Packed(Guest<Packed>),
     Tap(Tap),
     Xdp(Xdp),
+    Packet(Packet),
 }
 
 impl End {
@@ -41,12 +45,18 @@ impl End {
             Place::Socket(path) => Kind::Split(Guest::connect(path, shape)?),
             Place::Tap(name) => Kind::Tap(Tap::attach(name, shape)?),
             Place::Xdp(name) => Kind::Xdp(Xdp::open(name, shape)?),
+            Place::Packet(name) => Kind::Packet(Packet::open(name, shape)?),
         }))
     }
 
     /// Whether checksums are left to the receiver in what this end sends.
     pub(super) fn partial(&self) -> bool {
-        !matches!(self.0, Kind::Tap(_) | Kind::Xdp(_))
+        !matches!(self.0, Kind::Tap(_) | Kind::Xdp(_) | Kind::Packet(_))
+    }
+
+    /// Whether anything can arrive here.
+    pub(super) fn hears(&self) -> bool {
+        !matches!(self.0, Kind::Packet(_))
     }
 
     /// Wakes the other side if it sleeps on what it was given last.
@@ -54,7 +64,7 @@ impl End {
         match &mut self.0 {
             Kind::Split(guest) => guest.nudge(),
             Kind::Packed(guest) => guest.nudge(),
-            Kind::Tap(_) | Kind::Xdp(_) => {}
+            Kind::Tap(_) | Kind::Xdp(_) | Kind::Packet(_) => {}
         }
     }
 
@@ -66,6 +76,7 @@ impl End {
             Kind::Packed(guest) => guest.receive.take(payload),
             Kind::Tap(tap) => tap.receive(payload),
             Kind::Xdp(xdp) => xdp.receive(payload),
+            Kind::Packet(_) => Ok(0),
         }
     }
 
@@ -77,6 +88,7 @@ impl End {
             Kind::Packed(guest) => guest.transmit.reclaim(),
             Kind::Tap(tap) => Ok(tap.reclaim()),
             Kind::Xdp(xdp) => Ok(xdp.reclaim()),
+            Kind::Packet(packet) => Ok(packet.reclaim()),
         }
     }
 
@@ -88,6 +100,7 @@ impl End {
             Kind::Packed(guest) => Ok(guest.transmit.send(n, payload)),
             Kind::Tap(tap) => tap.send(n, payload),
             Kind::Xdp(xdp) => xdp.send(n, payload),
+            Kind::Packet(packet) => packet.send(n, payload),
         }
     }
 
@@ -99,6 +112,7 @@ impl End {
             Kind::Packed(guest) => guest.receive.reflect(&mut guest.transmit),
             Kind::Tap(tap) => tap.reflect(),
             Kind::Xdp(xdp) => xdp.reflect(),
+            Kind::Packet(_) => Ok((0, 0)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The frames that are sent: built once for each buffer, since the loop is to touch as little of them as it can.
 
+use super::stations::Stations;
 use std::net::Ipv4Addr;
 
 /// Bytes of the virtio-net header of version 1.
@@ -39,6 +40,8 @@ pub struct Shape {
     pub to: (Ipv4Addr, u16),
     /// Destination MAC address.
     pub to_mac: [u8; 6],
+    /// Many stations behind each end, in place of one address.
+    pub stations: Option<Stations>,
 }
 
 impl Default for Shape {
@@ -54,6 +57,7 @@ impl Default for Shape {
             buffers: 0,
             to: (Ipv4Addr::new(10, 77, 0, 2), 20_000),
             to_mac: [2, 0, 0, 0, 0, 2],
+            stations: None,
         }
     }
 }
@@ -70,9 +74,24 @@ impl Shape {
         self.sizes.iter().copied().max().unwrap_or(0)
     }
 
-    /// Frames that differ: sizes times flows, times some patterns.
+    /// Frames that differ: sizes times flows, or pairs of stations.
     pub(super) fn variants(&self) -> usize {
-        self.sizes.len().max(1) * self.flows.max(1)
+        let pairs = self.stations.map_or(1, |stations| stations.pairs());
+        self.sizes.len().max(1) * self.flows.max(pairs).max(1)
+    }
+
+    /// The same frames as end number `here` sends them.
+    #[must_use]
+    pub fn at(&self, here: usize) -> Self {
+        let stations = self.stations.map(|stations| Stations { here: here as u32, ..stations });
+        Self { stations, ..self.clone() }
+    }
+
+    /// Whether there are more pairs of stations than buffers, so that addresses have to be written into each frame.
+    pub(super) fn readdresses(&self) -> bool {
+        let ring = usize::from(self.ring);
+        let buffers = if self.buffers == 0 { ring } else { self.buffers.min(ring) };
+        self.stations.is_some() && self.variants() > buffers
     }
 
     /// The flow of a variant.
@@ -105,6 +124,9 @@ impl Shape {
         let (head, frame) = bytes.split_at_mut(HEADER);
         frame[..6].copy_from_slice(&self.to_mac);
         frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+        if let Some(stations) = self.stations {
+            frame[..12].copy_from_slice(&stations.pair(variant / self.sizes.len().max(1)));
+        }
         let ether_type: u16 = if self.kind == Kind::Raw { 0x88b5 } else { 0x0800 };
         frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
         match self.kind {

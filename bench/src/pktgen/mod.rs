@@ -1,4 +1,4 @@
-//! A light guest and traffic generator: the driver's side of vhost-user sockets, and taps, with as little work a frame as
+//! A light guest and traffic generator: the driver's side of vhost-user sockets, taps and packet sockets, with as little work a frame as
 //! possible, so that what is measured is the other side. It is the load of `scripts/compare`, for us and for the peers alike.
 //!
 //! An [`End`] is where frames go in and come out. A [`slice::Slice`] is one measurement over all ends: as fast as the rings take
@@ -8,11 +8,13 @@
 mod end;
 mod frame;
 mod guest;
+mod packet;
 mod payload;
 mod queue;
 mod ring;
 mod serve;
 mod slice;
+mod stations;
 mod tap;
 mod xdp;
 
@@ -20,6 +22,7 @@ pub use end::{End, Place};
 pub use frame::{Kind, Shape};
 pub use serve::serve;
 pub use slice::{Report, Role, Slice, run};
+pub use stations::{Stations, To};
 
 /// Frames taken from, or given to, an end in one go.
 const BURST: usize = 64;

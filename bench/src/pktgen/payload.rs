@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // reads and writes buffers of guest memory
 
 use super::frame::{HEADER, Shape};
+use super::stations::{Pairs, Stations};
 use crate::histogram::Histogram;
 use engine::worker::clock::ticks;
 
@@ -36,6 +37,28 @@ pub(super) struct Plain;
 impl Payload for Plain {
     const TOUCH: bool = false;
     const WHOLE: bool = false;
+}
+
+/// Addresses of more stations than there are buffers.
+#[derive(Debug)]
+pub(super) struct Addresses(Pairs);
+
+impl Addresses {
+    pub(super) fn new(stations: Stations) -> Self {
+        Self(Pairs::new(stations))
+    }
+}
+
+impl Payload for Addresses {
+    const TOUCH: bool = true;
+    const WHOLE: bool = false;
+
+    // SAFETY: as the trait says.
+    #[inline]
+    unsafe fn mark(&mut self, frame: *mut u8, _len: usize, _variant: u32) {
+        // SAFETY: a frame is longer than what is in front of its payload (`Shape::build`).
+        unsafe { frame.cast::<[u8; 12]>().write_unaligned(self.0.next()) };
+    }
 }
 
 /// IPv4 identifications that count up by one in each flow, as a host's connected socket sends them: what coalesces looks at them.

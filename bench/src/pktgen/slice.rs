@@ -3,7 +3,8 @@
 use super::BURST;
 use super::end::End;
 use super::frame::{Kind, Shape};
-use super::payload::{Idents, Numbers, Payload, Plain, Stamps};
+use super::payload::{Addresses, Idents, Numbers, Payload, Plain, Stamps};
+use super::stations::Stations;
 use crate::failure::Result;
 use engine::worker::clock::{Clock, ticks};
 use serde_json::{Value, json};
@@ -98,6 +99,8 @@ impl Report {
 /// A pause of the loop this long means that the CPU was taken away. A turn of rings takes a few microseconds, one with system calls longer.
 const STALL: Duration = Duration::from_micros(20);
 const STALL_CALLS: Duration = Duration::from_micros(100);
+/// The same where a call sends a burst.
+const STALL_BURSTS: Duration = Duration::from_millis(1);
 /// A generator that is this many frames behind with room in its ring is too slow.
 const BEHIND: u64 = 8 * BURST as u64;
 /// Nothing came for so long: nothing more will come. While frames are missing it is longer than hosts stop a CPU.
@@ -125,6 +128,10 @@ pub fn run(ends: &mut [End], shape: &Shape, clock: &Clock, slice: &Slice) -> Res
         let ns = 1e9 / clock.hz() as f64;
         report.latency_ns = Some([0.5, 0.99, 0.999, 1.0].map(|share| sum.quantile(share) as f64 * ns));
         Ok(report)
+    } else if let Some(stations) = shape.stations.filter(|_| shape.readdresses()) {
+        let of = |here| Addresses::new(Stations { here, ..stations });
+        let mut all: Vec<Addresses> = (0..ends.len() as u32).map(of).collect();
+        turn(ends, clock, slice, &mut all, |_| {})
     } else if shape.kind == Kind::Udp {
         let mut all: Vec<Idents> = ends.iter().map(|_| Idents::new(shape)).collect();
         turn(ends, clock, slice, &mut all, |_| {})
@@ -194,8 +201,11 @@ fn turn<P: Payload>(
     let per_tick = slice.rate.map(|rate| rate / senders.max(1) as f64 / clock.hz() as f64);
     let pace = |n| Pace { per_tick, origin: start, done: 0, sends: n < senders };
     let mut paces: Vec<Pace> = (0..ends.len()).map(pace).collect();
-    let rings = ends.iter().all(End::partial);
-    let stall = length(if rings { STALL } else { STALL_CALLS });
+    let stall = length(match (ends.iter().all(End::partial), ends.iter().all(End::hears)) {
+        (_, false) => STALL_BURSTS,
+        (true, _) => STALL,
+        (false, _) => STALL_CALLS,
+    });
     let mut report = Report::default();
     let (mut busy, mut frames, mut stalled) = (0u64, 0u64, 0u64);
     let (mut last, mut worked, mut counting, mut from) = (start, false, false, start);
@@ -258,7 +268,7 @@ fn turn<P: Payload>(
     report.stalled = stalled as f64 / clock.hz() as f64;
     report.silent = silent.max(last.saturating_sub(heard)) as f64 / clock.hz() as f64;
     ends.iter_mut().for_each(End::nudge);
-    if senders > 0 {
+    if senders > 0 && ends.iter().any(End::hears) {
         drain(ends, payloads, &mut report, last, [SILENCE, SILENCE_MISSING].map(length), length(DRAIN))?;
     }
     Ok(report)

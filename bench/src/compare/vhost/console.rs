@@ -1,7 +1,8 @@
 //! `dpdk-testpmd` with a prompt: commands and their answers over pipes. `stdbuf` makes it flush each line; a pseudo-terminal would
 //! do that too, but needs a kernel thread for every answer, which gets no CPU while both are polled.
 
-use crate::compare::process::{preferred, reap};
+use crate::compare::netns::{Namespace, preferred_in};
+use crate::compare::process::{mortal, reap};
 use crate::failure::{Context, Failure, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,6 +38,8 @@ pub struct Setup<'a> {
     pub name: &'a str,
     /// The CPU of its prompt (asleep) and of its forwarding core.
     pub cpu: usize,
+    /// The namespace that it runs in, where it is not the usual one.
+    pub inside: Option<&'a Namespace>,
     /// MiB of hugepages.
     pub memory: usize,
     /// Devices.
@@ -51,7 +54,7 @@ impl Console {
     /// # Errors
     /// With what it printed last.
     pub fn start(setup: &Setup<'_>) -> Result<Self> {
-        let mut command = preferred("stdbuf");
+        let mut command = preferred_in(setup.inside, "stdbuf");
         command.args(["-oL", "dpdk-testpmd", "--no-pci", "--in-memory", "--single-file-segments"]);
         command.args(["--lcores", &format!("0@{0},1@{0}", setup.cpu), "-m", &setup.memory.to_string()]);
         command.args(["--file-prefix", &format!("nd{}{}", std::process::id(), setup.name)]);
@@ -61,7 +64,7 @@ impl Console {
         command.args(["--", "-i", "--record-core-cycles", "--nb-cores=1", "--forward-mode=io"]);
         command.args(&setup.options);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().context("dpdk-testpmd (Debian's package dpdk-dev)")?;
+        let mut child = mortal(&mut command).spawn().context("dpdk-testpmd (Debian's package dpdk-dev)")?;
         let (Some(input), Some(mut from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Failure::new("dpdk-testpmd has no input or output"));
         };

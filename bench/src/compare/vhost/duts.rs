@@ -4,11 +4,12 @@ use super::cases::{Case, LARGE};
 use super::console::{Console, Forwarded, Setup};
 use crate::compare::account::Engine;
 use crate::compare::lab::Lab;
-use crate::compare::process::{Process, preferred};
+use crate::compare::netns::{Namespace, preferred_in};
+use crate::compare::process::Process;
 use crate::failure::{Context, Failure, Result};
 use crate::qmp::Qmp;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -31,7 +32,7 @@ impl Account {
     }
 }
 
-/// A device under test: two vhost-user sockets and what moves frames between them.
+/// A device under test: vhost-user sockets and what moves frames between them.
 pub trait Dut {
     /// Its name.
     fn name(&self) -> &'static str;
@@ -53,14 +54,40 @@ pub trait Dut {
     /// # Errors
     /// When it does not answer.
     fn end(&mut self) -> Result<Account>;
+
+    /// Whether it has learned what it needs of the load.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    fn settled(&mut self) -> Result<bool> {
+        Ok(true)
+    }
 }
 
-fn sockets(directory: &Path) -> Vec<PathBuf> {
-    (0..2).map(|number| directory.join(format!("n{number}.sock"))).collect()
+/// The directory of a device and the sockets in it.
+#[derive(Debug)]
+pub struct Home {
+    directory: TempDir,
+    /// Where guests connect.
+    pub sockets: Vec<PathBuf>,
 }
 
-fn directory(lab: &Lab) -> Result<TempDir> {
-    tempfile::tempdir_in(lab.run.path()).context("a directory")
+impl Home {
+    /// A directory for a device with `count` sockets.
+    ///
+    /// # Errors
+    /// No room.
+    pub fn new(lab: &Lab, count: usize) -> Result<Self> {
+        let directory = tempfile::tempdir_in(lab.run.path()).context("a directory")?;
+        let sockets = (0..count).map(|number| directory.path().join(format!("n{number}.sock"))).collect();
+        Ok(Self { directory, sockets })
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        self.directory.path()
+    }
 }
 
 /// How netdevd is started.
@@ -74,14 +101,21 @@ pub struct NetdevdSetup {
     pub queues: usize,
 }
 
+impl NetdevdSetup {
+    /// One worker that polls, on the device's CPU.
+    #[must_use]
+    pub fn polling(lab: &Lab) -> Self {
+        Self { cores: lab.dut_cpu.to_string(), idle: "poll", queues: 1 }
+    }
+}
+
 /// netdevd.
 #[derive(Debug)]
 pub struct Netdevd {
     process: Process,
     qmp: Qmp,
-    sockets: Vec<PathBuf>,
     before: (Engine, f64),
-    _directory: TempDir,
+    home: Home,
 }
 
 impl Netdevd {
@@ -90,8 +124,7 @@ impl Netdevd {
     /// # Errors
     /// When it does not come up.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let setup = NetdevdSetup { cores: lab.dut_cpu.to_string(), idle: "poll", queues: 1 };
-        Self::with(lab, &setup)
+        Self::with(lab, &NetdevdSetup::polling(lab))
     }
 
     /// Starts it as `setup` says.
@@ -139,24 +172,39 @@ impl Netdevd {
 
     /// Starts it; `peer` gives the words that make netdev `h0` or `h1`, and each gets a nic unless it has a peer.
     fn spawn(lab: &Lab, setup: &NetdevdSetup, peer: impl Fn(usize) -> Vec<String>) -> Result<Self> {
-        let directory = directory(lab)?;
-        let sockets = sockets(directory.path());
-        let qmp = directory.path().join("qmp.sock");
-        let mut command = preferred(lab.binaries.join("netdevd"));
-        command.args(["-cores", &setup.cores, "-idle", setup.idle]);
-        command.args(["-qmp", &format!("unix:{},server=on,wait=off", qmp.display())]);
-        for (number, socket) in sockets.iter().enumerate() {
-            let words = peer(number);
-            let joined = words.iter().any(|word| word.ends_with(&format!("netdev=h{number}")));
-            command.args(words);
+        let home = Home::new(lab, 2)?;
+        let mut words = Vec::new();
+        for (number, socket) in home.sockets.iter().enumerate() {
+            let peer = peer(number);
+            let joined = peer.iter().any(|word| word.ends_with(&format!("netdev=h{number}")));
+            words.extend(peer);
             if joined {
                 continue;
             }
             let queues = if setup.queues > 1 { format!(",queues={}", setup.queues) } else { String::new() };
             let path = socket.display();
-            command.args(["-netdev", &format!("nic,id=n{number},netdev=h{number},addr={path}{queues}")]);
+            words
+                .extend(["-netdev".into(), format!("nic,id=n{number},netdev=h{number},addr={path}{queues}")]);
         }
-        let mut process = Process::spawn(command, "netdevd", directory.path())?;
+        Self::launch(lab, setup, home, None, &words)
+    }
+
+    /// Starts it with these netdevs, in a namespace where one is given.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn launch(
+        lab: &Lab,
+        setup: &NetdevdSetup,
+        home: Home,
+        inside: Option<&Namespace>,
+        words: &[String],
+    ) -> Result<Self> {
+        let qmp = home.path().join("qmp.sock");
+        let mut command = preferred_in(inside, lab.binaries.join("netdevd"));
+        command.args(["-cores", &setup.cores, "-idle", setup.idle]);
+        command.args(["-qmp", &format!("unix:{},server=on,wait=off", qmp.display())]).args(words);
+        let mut process = Process::spawn(command, "netdevd", home.path())?;
         let qmp = match Qmp::connect(&qmp, Duration::from_secs(10)) {
             Ok(qmp) => qmp,
             Err(failure) => {
@@ -164,7 +212,7 @@ impl Netdevd {
                 return Err(failure);
             }
         };
-        Ok(Self { process, qmp, sockets, before: (Engine::default(), 0.0), _directory: directory })
+        Ok(Self { process, qmp, before: (Engine::default(), 0.0), home })
     }
 
     /// All its counters, and the frames that its workers took in.
@@ -197,7 +245,7 @@ impl Dut for Netdevd {
     }
 
     fn sockets(&self) -> &[PathBuf] {
-        &self.sockets
+        &self.home.sockets
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -220,8 +268,7 @@ impl Dut for Netdevd {
 #[derive(Debug)]
 pub struct Testpmd {
     console: Console,
-    sockets: Vec<PathBuf>,
-    _directory: TempDir,
+    home: Home,
 }
 
 impl Testpmd {
@@ -230,8 +277,7 @@ impl Testpmd {
     /// # Errors
     /// When it does not come up; it needs 512 MiB of hugepages.
     pub fn start(lab: &Lab, case: &Case) -> Result<Self> {
-        let directory = directory(lab)?;
-        let sockets = sockets(directory.path());
+        let home = Home::new(lab, 2)?;
         let large = case.size == LARGE;
         // 64 KiB frames: the offloads have to be offered, and the header has to survive from one ring to the other.
         let offloads = if large { ",tso=1,legacy-ol-flags=1" } else { "" };
@@ -245,13 +291,22 @@ impl Testpmd {
         let setup = Setup {
             name: "dut",
             cpu: lab.dut_cpu,
+            inside: None,
             memory: if large { 1024 } else { 512 },
-            vdevs: sockets.iter().enumerate().map(vdev).collect(),
+            vdevs: home.sockets.iter().enumerate().map(vdev).collect(),
             options,
         };
-        let mut console = Console::start(&setup)?;
+        Self::launch(&setup, home)
+    }
+
+    /// Starts it as `setup` says.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn launch(setup: &Setup<'_>, home: Home) -> Result<Self> {
+        let mut console = Console::start(setup)?;
         console.command("start")?;
-        Ok(Self { console, sockets, _directory: directory })
+        Ok(Self { console, home })
     }
 
     /// Makes it try again, for seconds, what a full ring does not take; by itself it drops that.
@@ -279,7 +334,7 @@ impl Dut for Testpmd {
     }
 
     fn sockets(&self) -> &[PathBuf] {
-        &self.sockets
+        &self.home.sockets
     }
 
     fn begin(&mut self) -> Result<()> {

@@ -3,7 +3,8 @@
 use super::cases::Case;
 use super::console::{Console, Forwarded, Setup, port_sum};
 use crate::compare::lab::Lab;
-use crate::compare::process::{preferred, reap};
+use crate::compare::netns::{Namespace, preferred_in};
+use crate::compare::process::reap;
 use crate::failure::{Context, Failure, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
@@ -44,6 +45,10 @@ pub struct Got {
     pub mpps: f64,
     /// Frames sent, or due and refused.
     pub offered: f64,
+    /// Frames sent, and frames received, from the first moment until nothing came any more.
+    pub sent: f64,
+    /// See above.
+    pub received: f64,
     /// Frames that were offered and did not arrive.
     pub lost: f64,
     /// Frames that pktgen itself was too slow for.
@@ -82,12 +87,30 @@ impl Pktgen {
         Self::on(lab, lab.load_cpu, words, sockets)
     }
 
+    /// As [`Pktgen::start`], in a namespace.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn inside(lab: &Lab, namespace: &Namespace, words: &[String], sockets: &[PathBuf]) -> Result<Self> {
+        Self::spawn(lab, Some(namespace), lab.load_cpu, words, sockets)
+    }
+
     /// As [`Pktgen::start`], on another CPU than the load's.
     ///
     /// # Errors
     /// The same.
     pub fn on(lab: &Lab, cpu: usize, words: &[String], sockets: &[PathBuf]) -> Result<Self> {
-        let mut command = preferred(lab.tool("pktgen"));
+        Self::spawn(lab, None, cpu, words, sockets)
+    }
+
+    fn spawn(
+        lab: &Lab,
+        inside: Option<&Namespace>,
+        cpu: usize,
+        words: &[String],
+        sockets: &[PathBuf],
+    ) -> Result<Self> {
+        let mut command = preferred_in(inside, lab.tool("pktgen"));
         command.args(["--serve", "--cpu", &cpu.to_string()]);
         command.args(words).args(sockets).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("pktgen")?;
@@ -143,6 +166,8 @@ impl Pktgen {
             all_secs: (WARM + want.length).as_secs_f64(),
             mpps: number("mpps"),
             offered: number("all-sent") + number("refused"),
+            sent: number("all-sent"),
+            received: number("all-received"),
             lost: number("lost"),
             slow: number("slow"),
             stalled: number("stalled"),
@@ -201,6 +226,7 @@ impl VirtioUser {
         let setup = Setup {
             name: "guest",
             cpu: lab.load_cpu,
+            inside: None,
             memory: 256,
             vdevs: sockets.iter().enumerate().map(vdev).collect(),
             options,
@@ -221,6 +247,7 @@ impl VirtioUser {
         let setup = Setup {
             name: "back-end",
             cpu: lab.load_cpu,
+            inside: None,
             memory: 256,
             vdevs: sockets.iter().enumerate().map(vdev).collect(),
             options: vec!["--txd=1024".into(), "--rxd=1024".into()],

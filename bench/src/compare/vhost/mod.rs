@@ -21,11 +21,9 @@ pub mod workers;
 
 use self::cases::Case;
 use self::quads::{Plan, before_others};
-use self::report::{Row, tables};
-use crate::compare::lab::{Lab, progress_done};
-use crate::compare::plot;
-use crate::failure::{Context, Failure, Result};
-use serde_json::json;
+use self::report::{How, Made};
+use crate::compare::lab::Lab;
+use crate::failure::{Failure, Result};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -95,12 +93,12 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
         most.as_secs_f64() / 60.0
     );
     before_others();
-    let (mut rows, mut failed, mut rates) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let (mut made, mut rates) = (Made::default(), BTreeMap::new());
     for part in parts {
         for case in planned(part, options).0 {
             lab.go_on()?;
             let id = case.id();
-            let made = match part {
+            let rows = match part {
                 "cycles" => cycles::rows(lab, &case, options.quick),
                 "zero-loss" => search::rows(lab, &case, options.quick).map(|(rows, rate)| {
                     rate.map(|rate| rates.insert(id.clone(), rate));
@@ -110,46 +108,15 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
                 "foreign" => foreign::rows(lab, &case, options.quick),
                 _ => workers::rows(lab, &case, options.quick),
             };
-            match made {
-                Ok(made) => rows.extend(made),
-                // One row that cannot be had does not take the others with it.
-                Err(failure) => {
-                    lab.go_on()?;
-                    progress_done();
-                    eprintln!("{part} {id}: {failure}");
-                    failed.push(format!("{part} {id}: {failure}"));
-                }
-            }
+            made.add(lab, &format!("{part} {id}"), rows)?;
         }
     }
-    progress_done();
-    finish(lab, options, &rows, &failed)
+    let how =
+        How { what: "vhost", quick: options.quick, json: options.json, check: options.check, legend: LEGEND };
+    made.publish(lab, &how)
 }
 
-fn finish(lab: &Lab, options: &Options, rows: &[Row], failed: &[String]) -> Result<()> {
-    let value = json!({"what": "compare vhost", "quick": options.quick, "rows": report::json(rows), "failed": failed});
-    let path = lab.reports.join("vhost.json");
-    let text = serde_json::to_string_pretty(&value).context("report")?;
-    std::fs::write(&path, &text).context(path.display())?;
-    let drawing = path.with_extension("svg");
-    std::fs::write(&drawing, plot::bars(&report::groups(rows))).context(drawing.display())?;
-    if options.json {
-        println!("{text}");
-    } else {
-        print!("{}", tables(rows));
-        for failure in failed {
-            println!("failed: {failure}");
-        }
-        println!(
-            "better: median over n near quads (A B B A within a second; zero-loss: over n searches) with its 95 % interval. Near:\n\
-             both CPUs in one cache before and after each leg, and no time lost. Cycles: TSC, from a poll that found frames to the\n\
-             end of their transmission. Where the load is busy all the time it bounds the rate."
-        );
-        println!("{}\n{}", path.display(), drawing.display());
-    }
-    let missed = failed.len() + rows.iter().filter(|row| row.missed()).count();
-    match options.check && missed > 0 {
-        true => Err(Failure::new(format!("{missed} targets are missed or have no result"))),
-        false => Ok(()),
-    }
-}
+/// What the table does not say itself.
+const LEGEND: &str = "better: median over n near quads (A B B A within a second; zero-loss: over n searches) with its 95 % interval. Near:\n\
+     both CPUs in one cache before and after each leg, and no time lost. Cycles: TSC, from a poll that found frames to the\n\
+     end of their transmission. Where the load is busy all the time it bounds the rate.";

@@ -30,13 +30,21 @@ pub fn before_others() {
     let _ = sched::real_time(ANSWERS); // without the right to it, more legs are disturbed
 }
 
-/// The priority of a thread by its name: netdevd's workers are called `netdevd/w0c0`, testpmd's `rte-worker-1`.
+/// The priority of a thread by its name: netdevd's workers are called `netdevd/w0c0`, testpmd's `rte-worker-1`, OVS's `pmd-c00/id:8`.
 fn priority(name: &str) -> i32 {
     match name {
         "pktgen" => LOADS,
-        name if name.contains("/w") || name.starts_with("rte-worker") => MOVES,
+        name if name.contains("/w") || ["rte-worker", "pmd-"].iter().any(|word| name.starts_with(word)) => {
+            MOVES
+        }
         _ => ANSWERS,
     }
+}
+
+/// Whether a thread of this name makes or moves frames.
+#[must_use]
+pub fn moves(name: &str) -> bool {
+    priority(name) <= MOVES
 }
 
 impl<L: Load> Side<L> {
@@ -45,7 +53,15 @@ impl<L: Load> Side<L> {
     /// # Errors
     /// When one has ended.
     pub fn new(dut: impl Dut + 'static, load: L) -> Result<Self> {
-        let side = Self { dut: Box::new(dut), load };
+        Self::of(Box::new(dut), load)
+    }
+
+    /// As [`Side::new`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn of(dut: Box<dyn Dut>, load: L) -> Result<Self> {
+        let side = Self { dut, load };
         for pid in side.pids() {
             let _ = sched::real_time_threads(pid, priority);
         }
@@ -95,8 +111,8 @@ pub struct Plan {
     pub budget: Duration,
     /// The canary's.
     pub tick: Duration,
-    /// The load shares its CPU with a part of what is measured, so that its waiting is no disturbance.
-    pub shared: bool,
+    /// How many of device and load, in this order, must not have waited for a CPU; one fewer where the load shares its own.
+    pub watched: usize,
 }
 
 impl Plan {
@@ -105,7 +121,7 @@ impl Plan {
     pub fn new(quick: bool, quad: Duration, tick: Duration) -> Self {
         let (enough, least) = if quick { (3, 2) } else { (15, 5) };
         // Disturbed legs are repeated, and a machine in its far state is waited for.
-        Self { enough, least, budget: quad * enough as u32 * 4, tick, shared: false }
+        Self { enough, least, budget: quad * enough as u32 * 4, tick, watched: 2 }
     }
 }
 
@@ -200,7 +216,7 @@ fn quad<L: Load, T: Copy>(
             let side = &mut sides[at];
             side.thaw()?;
             let all_pids = side.pids();
-            let pids = if plan.shared { &all_pids[..1] } else { &all_pids[..] };
+            let pids = all_pids.get(..plan.watched).unwrap_or(&all_pids);
             let leg = watched(lab, plan.tick, pids, || measure(side));
             sides[at].freeze()?;
             let leg = leg?;
@@ -223,6 +239,16 @@ fn quad<L: Load, T: Copy>(
 }
 
 impl<T: Copy> Quads<T> {
+    /// The same quads of something else; `of` gets the side (0 ours, 1 theirs) and what was measured.
+    pub fn map<U>(&self, of: impl Fn(usize, &T) -> U) -> Quads<U> {
+        let turn = |quads: &[[[T; 2]; 2]]| -> Vec<[[U; 2]; 2]> {
+            let side = |at: usize, legs: &[T; 2]| [of(at, &legs[0]), of(at, &legs[1])];
+            quads.iter().map(|quad| [side(0, &quad[0]), side(1, &quad[1])]).collect()
+        };
+        let Self { repeated, took, least, .. } = *self;
+        Quads { near: turn(&self.near), far: turn(&self.far), repeated, took, least }
+    }
+
     /// Whether there are enough near ones for a result.
     #[must_use]
     pub fn result(&self) -> bool {
@@ -257,10 +283,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn threads_that_move_frames_are_known_by_their_names() {
+        assert!(["pktgen", "netdevd/w0c0", "rte-worker-1", "pmd-c00/id:8"].into_iter().all(moves));
+        assert!(!["netdevd", "revalidator6", "ovs-vswitchd", "vhost-events"].into_iter().any(moves));
+    }
+
+    #[test]
     fn a_ratio_is_the_median_of_the_quads_own() {
         let near = vec![[[4.0, 1.0], [1.0, 1.0]], [[3.0, 3.0], [1.0, 1.0]], [[100.0, 100.0], [1.0, 1.0]]];
         let quads = Quads { near, far: Vec::new(), repeated: 0, took: [0.0; 2], least: 3 };
         assert_eq!(quads.ratio(|v| *v).map(|e| e.median), Some(3.0));
+        let theirs_doubled = quads.map(|side, v| *v * (side + 1) as f64);
+        assert_eq!(theirs_doubled.ratio(|v| *v).map(|e| e.median), Some(1.5));
         assert_eq!(quads.side(0, |v| *v).map(|s| s.max), Some(100.0));
         assert!(quads.result() && quads.far_ratio(|v| *v).is_none());
         assert!(!Quads { least: 4, ..quads }.result());

@@ -1,8 +1,10 @@
 //! Rows of all parts: what is printed, written as JSON and drawn.
 
-use crate::compare::plot::Group;
+use crate::compare::lab::{Lab, progress_done};
+use crate::compare::plot::{self, Group};
 use crate::compare::stats::{Estimate, Spread};
 use crate::compare::table::{Table, figure, ratio};
+use crate::failure::{Context, Failure, Result};
 use serde_json::{Value, json};
 
 /// One figure of both sides.
@@ -95,6 +97,10 @@ fn sides(part: &str) -> [&'static str; 2] {
     match part {
         "coalesce" => ["netdevd", "a write each"],
         "workers" => ["2 workers", "1 worker"],
+        "unicast" | "flood" => ["netdevd", "OVS-DPDK"],
+        "static" => ["netdevd", "OVS flows"],
+        "hub" => ["switch", "2-port hub"],
+        "rx" | "tx" | "forward" | "guest" | "full-forward" | "full-guest" => ["netdevd", "peer"],
         _ => ["netdevd", "testpmd"],
     }
 }
@@ -125,6 +131,75 @@ pub fn json(rows: &[Row]) -> Value {
 #[must_use]
 pub fn groups(rows: &[Row]) -> Vec<Group> {
     rows.iter().filter(|row| row.stands()).filter_map(Row::group).collect()
+}
+
+/// Rows as they come, and what could not be had.
+#[derive(Debug, Default)]
+pub struct Made {
+    rows: Vec<Row>,
+    failed: Vec<String>,
+}
+
+/// How rows are shown.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// The name of the comparison and of its files.
+    pub what: &'static str,
+    /// It was a quick look.
+    pub quick: bool,
+    /// Print JSON instead of the tables.
+    pub json: bool,
+    /// Fail when a target is missed or cannot be judged.
+    pub check: bool,
+    /// What the tables do not say.
+    pub legend: &'static str,
+}
+
+impl Made {
+    /// Adds the rows of `label`. One row that cannot be had does not take the others with it.
+    ///
+    /// # Errors
+    /// An interrupt.
+    pub fn add(&mut self, lab: &Lab, label: &str, rows: Result<Vec<Row>>) -> Result<()> {
+        match rows {
+            Ok(rows) => self.rows.extend(rows),
+            Err(failure) => {
+                lab.go_on()?;
+                progress_done();
+                eprintln!("{label}: {failure}");
+                self.failed.push(format!("{label}: {failure}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes them as JSON and as bars, and prints them.
+    ///
+    /// # Errors
+    /// No room; with `check` also when a target is missed.
+    pub fn publish(&self, lab: &Lab, how: &How) -> Result<()> {
+        progress_done();
+        let what = format!("compare {}", how.what);
+        let value =
+            json!({"what": what, "quick": how.quick, "rows": json(&self.rows), "failed": self.failed});
+        let path = lab.reports.join(format!("{}.json", how.what));
+        let text = serde_json::to_string_pretty(&value).context("report")?;
+        std::fs::write(&path, &text).context(path.display())?;
+        let drawing = path.with_extension("svg");
+        std::fs::write(&drawing, plot::bars(&groups(&self.rows))).context(drawing.display())?;
+        if how.json {
+            println!("{text}");
+        } else {
+            print!("{}", tables(&self.rows));
+            self.failed.iter().for_each(|failure| println!("failed: {failure}"));
+            println!("{}\n{}\n{}", how.legend, path.display(), drawing.display());
+        }
+        let missed = self.failed.len() + self.rows.iter().filter(|row| row.missed()).count();
+        match how.check && missed > 0 {
+            true => Err(Failure::new(format!("{missed} targets are missed or have no result"))),
+            false => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

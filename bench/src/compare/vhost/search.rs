@@ -304,6 +304,8 @@ mod tests {
             all_secs: 0.21,
             mpps: 10.0,
             offered: 2.1e6,
+            sent: 0.0,
+            received: 0.0,
             lost,
             slow: 0.0,
             stalled: 0.0,

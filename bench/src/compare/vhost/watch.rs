@@ -1,5 +1,6 @@
 //! One leg of a measurement and what the machine did to it meanwhile.
 
+use super::quads::moves;
 use crate::canary::Canary;
 use crate::compare::lab::Lab;
 use crate::failure::Result;
@@ -41,7 +42,7 @@ pub fn near(lab: &Lab) -> Option<bool> {
     Some(lab.any_placement || trip <= placement::FAR_NS)
 }
 
-/// Runs `measure` and says how it went. `pids` are the processes whose threads must not have waited for a CPU: that is what
+/// Runs `measure` and says how it went. `pids` are the processes whose threads that move frames must not have waited for a CPU: that is what
 /// involuntary switches cost, while the switches themselves are mostly those of the canary, which takes microseconds.
 /// `tick` is the canary's.
 ///
@@ -53,7 +54,7 @@ pub fn watched<T>(
     pids: &[u32],
     measure: impl FnOnce() -> Result<T>,
 ) -> Result<Leg<T>> {
-    let waited = || pids.iter().map(|&pid| proc::waited_ns(pid).unwrap_or(0)).collect::<Vec<u64>>();
+    let waited = || pids.iter().map(|&pid| proc::waited_ns(pid, moves).unwrap_or(0)).collect::<Vec<u64>>();
     let before = near(lab);
     let canary = Canary::watch(&[lab.dut_cpu, lab.load_cpu], tick);
     let (start, queued) = (Instant::now(), waited());

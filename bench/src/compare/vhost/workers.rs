@@ -34,7 +34,7 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<Vec<Row>> {
         Side::new(netdevd, load)
     };
     let mut sides = [side(both)?, side(lab.dut_cpu.to_string())?];
-    let plan = Plan { least: 2, shared: true, ..Plan::new(quick, QUAD, TICK) };
+    let plan = Plan { least: 2, watched: 1, ..Plan::new(quick, QUAD, TICK) };
     let label = format!("workers {}", case.id());
     let quads = interleave(lab, &plan, &label, &mut sides, |side| {
         side.dut.begin()?;
