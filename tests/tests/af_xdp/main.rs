@@ -2,6 +2,7 @@
 
 mod bad;
 mod come_and_go;
+mod dpdk;
 mod limits;
 mod shared;
 mod traffic;
