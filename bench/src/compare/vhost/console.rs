@@ -2,7 +2,7 @@
 //! do that too, but needs a kernel thread for every answer, which gets no CPU while both are polled.
 
 use crate::compare::netns::{Namespace, preferred_in};
-use crate::compare::process::{mortal, reap};
+use crate::compare::process::reap;
 use crate::failure::{Context, Failure, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -64,7 +64,7 @@ impl Console {
         command.args(["--", "-i", "--record-core-cycles", "--nb-cores=1", "--forward-mode=io"]);
         command.args(&setup.options);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = mortal(&mut command).spawn().context("dpdk-testpmd (Debian's package dpdk-dev)")?;
+        let mut child = command.spawn().context("dpdk-testpmd (Debian's package dpdk-dev)")?;
         let (Some(input), Some(mut from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Failure::new("dpdk-testpmd has no input or output"));
         };
