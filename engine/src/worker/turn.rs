@@ -105,6 +105,8 @@ struct Done {
     frames: u64,
     blocked: bool,
     changed: bool,
+    /// When the last look at the rings began, if others before it had found nothing.
+    found: Option<u64>,
 }
 
 impl Worker {
@@ -157,7 +159,12 @@ impl Worker {
                 Done { blocked: true, .. } => Regime::BackPressured,
                 Done { .. } => Regime::Empty,
             };
-            self.parts.counters.charge(regime, to.wrapping_sub(from), done.frames);
+            // Looks that found nothing are no part of what the frames cost.
+            let began = if done.frames > 0 { done.found.unwrap_or(from) } else { from };
+            if began != from {
+                self.parts.counters.charge_part(Regime::Empty, began.wrapping_sub(from));
+            }
+            self.parts.counters.charge(regime, to.wrapping_sub(began), done.frames);
             from = to;
             if done.frames != 0 || done.changed || self.stopping.is_some() {
                 self.empty_turns = 0;
@@ -180,7 +187,10 @@ impl Worker {
         done.frames += Self::links(&mut self.out, &mut turn, &mut self.scratch, &mut self.held);
         done.frames += Self::retry(&mut self.out, &mut turn, &mut self.scratch, &mut self.lent);
         self.serve(now, &mut done);
-        for _ in 0..LOOKS {
+        for look in 0..LOOKS {
+            if look > 0 {
+                done.found = Some(ticks());
+            }
             self.look(now, &mut done);
             if done.frames != 0 || done.blocked {
                 break;

@@ -123,6 +123,18 @@ pub const TABLE: &[Difference] = &[
         ours: Ours::Refuses("not compiled into this binary"),
     },
     Difference {
+        name: "af-xdp-is-built",
+        reason: "Debian's QEMU 10.0 lacks af-xdp; ours has it, with the words of a QEMU that has",
+        reference_survives: true,
+        ours: Ours::Refuses("failed to get ifindex for 'nosuch0': No such device"),
+    },
+    Difference {
+        name: "switchport",
+        reason: "learning switches are an extension; QEMU has hubs only",
+        reference_survives: true,
+        ours: Ours::Accepts,
+    },
+    Difference {
         name: "nic-is-built",
         reason: "QEMU's nics come from -nic and device_add; here netdev_add makes one too, which needs a socket for its guest's VMM",
         reference_survives: true,
@@ -198,6 +210,7 @@ pub const EXTRA_COMMANDS: &[(&str, &str)] = &[
     ("query-netdev", "every netdev and nic with options, peer, link state, transport and filters"),
     ("query-net-stats", "counters of workers and ports"),
     ("query-net-stats-reset", "zeroes those counters"),
+    ("query-switch", "learning switches with their ports, VLANs and stations"),
 ];
 
 /// Commands that clients of a network daemon rely on, all of which ours must have.
