@@ -183,7 +183,8 @@ fn a_file_goes_along_with_its_command() {
         BufReader::new(stream.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
         writeln!(stream, "{DONE}").unwrap();
         let file = receive(&stream);
-        writeln!(stream, "{DONE}").unwrap();
+        // In one piece: a client that has the reply goes, whether the end of the line has come or not.
+        stream.write_all(format!("{DONE}\n").as_bytes()).unwrap();
         file
     });
     let (reader, writer) = nix::unistd::pipe().unwrap();
