@@ -7,7 +7,7 @@ use crate::backend::copy::copy;
 use crate::backend::tally::Tally;
 use crate::burst::{BURST, Burst, Frame, Mask, Seg};
 use crate::mem::chunks::{Chunks, SharedUmem};
-use crate::port::counters::PortCounters;
+use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Doze, Turn, TxQueue};
 use af_xdp::umem::Metadata;
 use af_xdp::{Completion, Desc, Tx};
@@ -40,6 +40,8 @@ pub(super) struct AfXdpTx<T> {
     /// Chunks that are under way.
     out: u32,
     tally: Tally,
+    /// Frames whose checksum lies outside of them.
+    bad: u64,
     /// The kernel left frames in the ring.
     unsent: bool,
     trouble: i32,
@@ -53,6 +55,8 @@ enum Put {
     Full,
     /// No number of chunks can hold it.
     Never,
+    /// Its checksum lies outside of it.
+    Bad,
 }
 
 impl<T: Transport> AfXdpTx<T> {
@@ -76,6 +80,7 @@ impl<T: Transport> AfXdpTx<T> {
             limit,
             out: 0,
             tally: Tally::default(),
+            bad: 0,
             unsent: false,
             trouble: 0,
             deadline: None,
@@ -142,6 +147,9 @@ impl<T: Transport> AfXdpTx<T> {
     /// Gives a frame to the ring.
     #[inline]
     fn put(&mut self, books: &mut Chunks, burst: &Burst, frame: &Frame) -> Put {
+        if frame.hdr.needs_csum() && !self.has_checksum(frame) {
+            return Put::Bad;
+        }
         match burst.segs(frame) {
             _ if frame.hdr.has_work() => {}
             [seg] => {
@@ -178,6 +186,13 @@ impl<T: Transport> AfXdpTx<T> {
         Put::Done
     }
 
+    /// Whether a checksum that is left to the kernel lies in the frame's first chunk. The kernel refuses all others without taking them from the
+    /// ring, so one of a guest that lies would be there for ever, and everybody's frames behind it.
+    fn has_checksum(&self, frame: &Frame) -> bool {
+        let end = usize::from(frame.hdr.csum_start) + usize::from(frame.hdr.csum_offset) + 2;
+        end <= frame.len().min(self.room_of_chunk())
+    }
+
     /// What the kernel shall do to a frame, written before it; the options of its descriptor.
     #[inline]
     fn metadata(&self, frame: &Frame, at: NonNull<u8>) -> u32 {
@@ -191,7 +206,13 @@ impl<T: Transport> AfXdpTx<T> {
 
     /// Whether all parts of a frame lie in chunks that can change hands.
     fn can_move(&self, books: &Chunks, segs: &[Seg]) -> bool {
-        self.multi_buffer && segs.len() <= PARTS && segs.iter().all(|seg| books.lent(seg).is_some())
+        let mut last = None;
+        // Each in a chunk of its own, as sockets lend them: a chunk changes hands once.
+        let apart = segs.iter().all(|seg| {
+            let chunk = books.lent(seg).and_then(|addr| books.at(addr));
+            chunk.is_some() && std::mem::replace(&mut last, chunk) != chunk
+        });
+        self.multi_buffer && segs.len() <= PARTS && apart
     }
 
     /// Moves a frame of several chunks, all or none.
@@ -201,7 +222,6 @@ impl<T: Transport> AfXdpTx<T> {
             return Put::Full;
         }
         for (i, seg) in segs.iter().enumerate() {
-            // Two parts of one chunk would be moved twice: the second finds it gone, and the frame is not one that a socket lent.
             let Some(addr) = books.lent(seg) else { return Put::Never };
             let options = if i + 1 < segs.len() { Desc::CONTINUED } else { 0 };
             self.tx.push(Desc { addr, len: seg.len() as u32, options });
@@ -282,6 +302,7 @@ impl<T: Transport> TxQueue for AfXdpTx<T> {
                 }
                 Put::Full => break,
                 Put::Never => self.tally.too_long += u64::from(frame.weight),
+                Put::Bad => self.bad += u64::from(frame.weight),
             }
             taken += 1;
         }
@@ -301,6 +322,9 @@ impl<T: Transport> TxQueue for AfXdpTx<T> {
             self.reap(books);
         }
         self.tally.settle(counters);
+        if self.bad > 0 {
+            counters.count_drop(DropReason::BadOffload, std::mem::take(&mut self.bad));
+        }
     }
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
