@@ -9,6 +9,7 @@ use crate::uring::{FdIo, IoMode};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 /// What a worker has.
 pub(super) struct World {
@@ -37,6 +38,9 @@ impl World {
         to.flush(&mut turn);
         to.settle(&mut turn, &self.counters);
         from.release(&mut turn, gone);
+        fence(Ordering::SeqCst);
+        from.notify();
+        to.notify();
         (self.burst.len(), gone)
     }
 }

@@ -8,6 +8,7 @@
 //! 3. `flush` of every destination that was written, then one `io_uring_enter` for all of them, then `settle`: what the
 //!    kernel refused for now was copied into the destination's backlog, what can never go was dropped by name.
 //! 4. `release` tells the source how many went: those buffers are its own again, the rest is lent anew next time.
+//! 5. One memory fence, then `notify` of every queue that was written or given back: who sleeps is woken.
 
 pub mod backlog;
 pub mod counters;
@@ -85,11 +86,19 @@ pub trait RxQueue: Send {
     /// Called once on the worker that now owns the queue: register the file, arm receives.
     fn start(&mut self, turn: &mut Turn<'_>);
 
+    /// Whether there is nothing to take, told by one load: an empty ring is not worth the rest. May be false for no reason.
+    fn is_empty(&mut self) -> bool {
+        false
+    }
+
     /// Appends at most `want` frames to `burst`. They stay valid until [`RxQueue::release`].
     fn rx(&mut self, turn: &mut Turn<'_>, want: usize, burst: &mut Burst);
 
     /// The first `taken` frames of the last burst have gone; the rest must be lent again, in the same order.
     fn release(&mut self, turn: &mut Turn<'_>, taken: usize);
+
+    /// Wakes the outside if it waits for what was given back; the worker has fenced since ([`std::sync::atomic::Ordering::SeqCst`]).
+    fn notify(&mut self);
 
     /// Begins (first call) or goes on with stopping: cancel requests, reap completions. True when neither kernel nor
     /// peer can touch this queue's memory any more; only then is it handed back to control.
@@ -128,7 +137,7 @@ pub trait TxQueue: Send {
     /// What this receiver can take now.
     fn caps(&self) -> Caps;
 
-    /// Frames that [`TxQueue::tx`] would take now; it need not look for more than `want`. 0 is back-pressure: the source is
+    /// Frames that [`TxQueue::tx`] would take now: all that are known of, if these are `want` or more. 0 is back-pressure: the source is
     /// left alone.
     fn room(&mut self, turn: &mut Turn<'_>, want: usize) -> usize;
 
@@ -136,9 +145,12 @@ pub trait TxQueue: Send {
     /// A frame that can never go counts as taken and is reported by [`TxQueue::settle`] as dropped.
     fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize;
 
-    /// Publishes what was taken: rings their indices and kicks. Comes after each burst that is delivered, and at the end of the turn
+    /// Publishes what was taken, so that who looks sees it. Comes after each burst that is delivered, and at the end of the turn
     /// for what had waited. File-like queues have nothing to do here.
     fn flush(&mut self, turn: &mut Turn<'_>);
+
+    /// Wakes the outside if it waits for what was published; the worker has fenced since ([`std::sync::atomic::Ordering::SeqCst`]).
+    fn notify(&mut self);
 
     /// After the turn's submission: account completions, keep refused frames, retry kept ones.
     fn settle(&mut self, turn: &mut Turn<'_>, counters: &PortCounters);

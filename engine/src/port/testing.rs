@@ -76,6 +76,8 @@ impl RxQueue for TestRx {
         }
     }
 
+    fn notify(&mut self) {}
+
     fn stop(&mut self, _turn: &mut Turn<'_>) -> bool {
         true
     }
@@ -127,6 +129,8 @@ impl TxQueue for TestTx {
         }
         mask.count()
     }
+
+    fn notify(&mut self) {}
 
     fn flush(&mut self, _turn: &mut Turn<'_>) {
         self.shown.store(self.to.len(), Ordering::Relaxed);

@@ -22,6 +22,8 @@ pub struct FdIo {
     pub(super) waker: Arc<Waker>,
     engine: Engine,
     reason: Option<String>,
+    /// Something other than a send waits for the end of the turn.
+    owed: bool,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,8 @@ impl FdIo {
                 Err(why) => (Engine::Batch(Batch::new(&waker)?.into()), Some(why)),
             },
         };
-        let io = Self { files: Files::new(), sends: Sends::new(), waker: waker.clone(), engine, reason };
+        let (files, sends) = (Files::new(), Sends::new());
+        let io = Self { files, sends, waker: waker.clone(), engine, reason, owed: false };
         Ok((io, waker))
     }
 
@@ -117,6 +120,21 @@ impl FdIo {
     pub fn submit(&mut self) {
         self.flush();
         self.sends.submitted();
+        self.owed = false;
+    }
+
+    /// A receiver has work for the end of the turn (a system call of its own): the worker comes to it soon.
+    #[inline]
+    pub fn owe(&mut self) {
+        self.owed = true;
+    }
+
+    /// Whether the end of the turn has nothing to do: no send since the last [`FdIo::submit`], so that lent bytes are named nowhere, and nothing
+    /// is owed.
+    #[inline]
+    #[must_use]
+    pub const fn is_clear(&self) -> bool {
+        self.sends.is_clear() && !self.owed
     }
 
     /// Performs everything queued, in the middle of a turn: results stay, and the scratch is as full as before.

@@ -199,6 +199,12 @@ impl Sends {
         self.done = self.pending == 0;
     }
 
+    /// No send since the last submission: nothing here names lent bytes.
+    #[inline]
+    pub(super) const fn is_clear(&self) -> bool {
+        self.done || self.entries.is_empty()
+    }
+
     /// Writes everything that is pending by plain system calls, in order.
     pub(super) fn write_all(&mut self) {
         while self.next < self.entries.len() {

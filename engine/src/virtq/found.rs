@@ -32,6 +32,8 @@ pub struct Chain {
 #[derive(Debug)]
 pub struct Found {
     chains: Box<[Chain; CHAINS]>,
+    /// Those that were not taken: from `at` to `len`.
+    at: usize,
     len: usize,
     segs: Box<[Seg; SEGMENTS]>,
     used: usize,
@@ -58,6 +60,7 @@ impl Found {
         let none = Chain { id: 0, slots: 0, first: 0, count: 0, len: 0 };
         Self {
             chains: Box::new([none; CHAINS]),
+            at: 0,
             len: 0,
             segs: Box::new([Seg::EMPTY; SEGMENTS]),
             used: 0,
@@ -69,6 +72,7 @@ impl Found {
     /// Forgets all chains.
     #[inline]
     pub const fn clear(&mut self) {
+        self.at = 0;
         self.len = 0;
         self.used = 0;
         self.slots = 0;
@@ -77,26 +81,34 @@ impl Found {
     /// Forgets the `n` oldest chains, which have been taken.
     #[inline]
     pub fn drop_front(&mut self, n: usize) {
-        if n >= self.len {
+        if n >= self.len - self.at {
             self.clear();
-        } else if n > 0 {
-            self.move_up(n);
+        } else {
+            let gone: u32 = self.chains().iter().take(n).map(|chain| u32::from(chain.slots)).sum();
+            self.slots -= gone;
+            self.at += n;
         }
     }
 
-    /// Moves all but the `n` oldest chains to the front. Segments lie in the order of their chains.
+    /// Makes room for `want` chains behind those that there are, as far as there can be.
+    #[inline]
+    pub(super) fn reserve(&mut self, want: usize) {
+        if self.at > 0 && (self.len + want > CHAINS || self.used + CHAIN_SEGMENTS > SEGMENTS) {
+            self.move_up();
+        }
+    }
+
+    /// Moves all chains to the front: after many were taken, not after each. Segments lie in the order of their chains.
     #[inline(never)]
-    fn move_up(&mut self, n: usize) {
-        let gone: u32 = self.chains().iter().take(n).map(|chain| u32::from(chain.slots)).sum();
-        let Some(first) = self.chains().get(n).map(|chain| chain.first) else { return };
-        self.chains.copy_within(n..self.len, 0);
-        self.len -= n;
+    fn move_up(&mut self) {
+        let Some(first) = self.chains().first().map(|chain| chain.first) else { return self.clear() };
+        self.chains.copy_within(self.at..self.len, 0);
+        self.len -= std::mem::take(&mut self.at);
         for chain in self.chains.iter_mut().take(self.len) {
             chain.first -= first;
         }
         self.segs.copy_within(usize::from(first)..self.used, 0);
         self.used -= usize::from(first);
-        self.slots -= gone;
     }
 
     /// Ring slots that the chains take.
@@ -109,7 +121,7 @@ impl Found {
     #[inline]
     #[must_use]
     pub fn chains(&self) -> &[Chain] {
-        self.chains.get(..self.len).unwrap_or_default()
+        self.chains.get(self.at..self.len).unwrap_or_default()
     }
 
     /// The segments of a chain of this look.

@@ -110,23 +110,29 @@ impl InflightRing {
     }
 }
 
-/// [`DeviceRing::publish`], noted in the ring's part of the in-flight region where there is one.
+/// [`DeviceRing::show`], noted in the ring's part of the in-flight region where there is one.
 #[inline]
-pub fn publish<R: DeviceRing>(ring: &mut R, inflight: Option<&InflightRing>) -> bool {
+pub fn show<R: DeviceRing>(ring: &mut R, inflight: Option<&InflightRing>) {
     match inflight {
-        None => ring.publish(),
+        None => ring.show(),
         Some(inflight) => note(ring, inflight),
     }
 }
 
+/// As [`show`]; true when the driver asked to be told.
+pub fn publish<R: DeviceRing>(ring: &mut R, inflight: Option<&InflightRing>) -> bool {
+    show(ring, inflight);
+    fence(Ordering::SeqCst);
+    ring.asks()
+}
+
 #[inline(never)]
-fn note<R: DeviceRing>(ring: &mut R, inflight: &InflightRing) -> bool {
+fn note<R: DeviceRing>(ring: &mut R, inflight: &InflightRing) {
     // What was given moves the used side only; the other one does not matter here.
     let position = ring.position();
     inflight.before(position);
-    let told = ring.publish();
+    ring.show();
     inflight.after(position);
-    told
 }
 
 #[cfg(test)]

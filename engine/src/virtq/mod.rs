@@ -27,6 +27,8 @@ pub use fault::RingFault;
 pub use found::{CHAIN_SEGMENTS, CHAINS, Chain, Found};
 pub use inflight::InflightRing;
 
+use std::sync::atomic::{Ordering, fence};
+
 /// A descriptor continues in another.
 pub(crate) const DESC_NEXT: u16 = 1;
 /// The device writes to this buffer.
@@ -89,8 +91,19 @@ pub trait DeviceRing: Send + Sized + 'static {
     /// As [`DeviceRing::give`] for each of a run of chains, with the bytes written to each.
     fn give_all<'c>(&mut self, chains: impl Iterator<Item = (&'c Chain, u32)>);
 
+    /// Shows the driver what was used.
+    fn show(&mut self);
+
+    /// Whether the driver asked to be told of what was shown since the last call. The caller fences ([`Ordering::SeqCst`]) between
+    /// [`DeviceRing::show`] and this: the driver asks, fences and looks; we show, fence and look. One fence does for many rings.
+    fn asks(&mut self) -> bool;
+
     /// Shows the driver what was used. True when it asked to be told.
-    fn publish(&mut self) -> bool;
+    fn publish(&mut self) -> bool {
+        self.show();
+        fence(Ordering::SeqCst);
+        self.asks()
+    }
 
     /// Asks for kicks, or for none. After asking, look once more before going to sleep.
     fn want_kicks(&mut self, on: bool);
@@ -127,8 +140,18 @@ pub trait DriverRing: Send + Sized + 'static {
     /// write `writable` bytes of it. Only where [`F_INDIRECT_DESC`] was agreed on.
     fn add_table(&mut self, table: DriverSeg, writable: u32, token: u32) -> bool;
 
+    /// Shows the device what was added.
+    fn show(&mut self);
+
+    /// Whether the device asked to be kicked for what was shown since the last call; fences as [`DeviceRing::asks`].
+    fn asks(&mut self) -> bool;
+
     /// Shows the device what was added. True when it asked to be kicked.
-    fn publish(&mut self) -> bool;
+    fn publish(&mut self) -> bool {
+        self.show();
+        fence(Ordering::SeqCst);
+        self.asks()
+    }
 
     /// The next buffer that the device is done with: its token and the bytes written.
     ///

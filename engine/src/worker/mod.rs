@@ -9,7 +9,8 @@
 //! | retry | sends what waits in backlogs | overtake it |
 //! | sources | lends bursts, runs filters and the switch, hands frames to destinations | copy where a lent frame will do |
 //! | settle | flush, one submission, account what the kernel took | return lent bytes before it |
-//! | release | gives lent buffers back | |
+//! | release | gives lent buffers back; where there are few rings and nothing names their bytes, looks at them again | |
+//! | notify | one fence, then wakes whoever asked to be told of what was written or given back | come before a frame that could go |
 //! | housekeeping | buffers that came home, filters' ticks | run in every turn |
 //! | idle | poll, pause, sleep | sleep before a last look |
 

@@ -104,6 +104,9 @@ impl TxSlot {
     }
 }
 
+/// Room with which a burst begins without looking for more: a frame that comes alone does not wait for that.
+const ENOUGH: usize = BURST / 2;
+
 /// All destinations of a worker.
 pub(super) struct Outlets {
     pub(super) index: usize,
@@ -153,7 +156,7 @@ impl Outlets {
             return room;
         }
         let room = match self.slot(to) {
-            Some(slot) if slot.backlog.is_empty() => slot.tx.room(turn, BURST),
+            Some(slot) if slot.backlog.is_empty() => slot.tx.room(turn, ENOUGH),
             Some(_) => 0,
             None => usize::MAX,
         };
@@ -343,9 +346,8 @@ impl Outlets {
 
     /// Accounts the turn's submission.
     pub(super) fn settle(&mut self, turn: &mut Turn<'_>) {
-        while let Some(slot) = self.dirty.pop() {
+        for &slot in &self.dirty {
             let Some(Some(s)) = self.tx.get_mut(slot as usize) else { continue };
-            s.dirty = false;
             s.tx.settle(turn, &s.counters);
             s.settle_lanes();
             if (!s.backlog.is_empty() || s.tx.blocked()) && !s.waiting {
@@ -354,6 +356,15 @@ impl Outlets {
             }
         }
         self.offload.reset();
+    }
+
+    /// Wakes who waits for what was published; the worker has fenced.
+    pub(super) fn notify(&mut self) {
+        while let Some(slot) = self.dirty.pop() {
+            let Some(Some(s)) = self.tx.get_mut(slot as usize) else { continue };
+            s.dirty = false;
+            s.tx.notify();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where a worker's frames come from: its receiving queues, and which of them have something.
 
 use crate::port::counters::PortCounters;
-use crate::port::{Doze, RxQueue, Source};
+use crate::port::{Doze, RxQueue, Source, Turn};
 use crate::uring::FileId;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -17,11 +17,13 @@ pub(super) struct RxSlot {
     active: bool,
     /// Its frames wait for somebody: its own news change nothing.
     pub(super) blocked: bool,
+    /// On the list of slots that were given buffers back.
+    given: bool,
 }
 
 impl RxSlot {
     pub(super) fn new(id: u64, rx: Box<dyn RxQueue>, counters: Arc<PortCounters>, fd: RawFd) -> Self {
-        Self { id, rx, counters, fd, file: None, active: false, blocked: false }
+        Self { id, rx, counters, fd, file: None, active: false, blocked: false, given: false }
     }
 }
 
@@ -32,6 +34,8 @@ pub(super) struct Sources {
     pub(super) active: Vec<u32>,
     /// Slots that are looked at in every turn (memory rings).
     pub(super) polled: Vec<u32>,
+    /// Slots that were given buffers back in this turn.
+    given: Vec<u32>,
     /// File to slot.
     files: Vec<u32>,
 }
@@ -44,6 +48,7 @@ impl Sources {
             rx: std::iter::repeat_with(|| None).take(capacity).collect(),
             active: Vec::with_capacity(capacity),
             polled: Vec::with_capacity(capacity),
+            given: Vec::with_capacity(capacity),
             files: vec![NO_SLOT; capacity],
         }
     }
@@ -118,6 +123,52 @@ impl Sources {
             {
                 s.rx.rise();
             }
+        }
+    }
+
+    /// Looks at the rings in a turn: all else in it takes as long as several looks at two rings, so where there are few, a frame is found sooner by
+    /// looking again. More, and whoever waits for the rest of the turn would notice.
+    #[inline]
+    pub(super) const fn looks(&self) -> usize {
+        match self.polled.len() {
+            0..=2 => 4,
+            3..=4 => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether a slot's queue has nothing.
+    #[inline]
+    pub(super) fn is_empty(&mut self, slot: u32) -> bool {
+        let Some(Some(s)) = self.rx.get_mut(slot as usize) else { return true };
+        let empty = s.rx.is_empty();
+        s.blocked &= !empty;
+        empty
+    }
+
+    /// The first `count` frames of a slot's last burst have gone.
+    #[inline]
+    pub(super) fn release(&mut self, turn: &mut Turn<'_>, slot: u32, count: usize) {
+        let Some(Some(s)) = self.rx.get_mut(slot as usize) else { return };
+        s.rx.release(turn, count);
+        if !s.given {
+            s.given = true;
+            self.given.push(slot);
+        }
+    }
+
+    /// Whether buffers were given back in this turn.
+    #[inline]
+    pub(super) const fn gave(&self) -> bool {
+        !self.given.is_empty()
+    }
+
+    /// Wakes who waits for the buffers that were given back; the worker has fenced.
+    pub(super) fn notify(&mut self) {
+        while let Some(slot) = self.given.pop() {
+            let Some(Some(s)) = self.rx.get_mut(slot as usize) else { continue };
+            s.given = false;
+            s.rx.notify();
         }
     }
 

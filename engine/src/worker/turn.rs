@@ -18,7 +18,7 @@ use crate::sync;
 use crate::topology::cell::Reader;
 use crate::uring::FdIo;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Queues that one worker can own.
 pub const MAX_SLOTS: usize = 32_768;
@@ -30,9 +30,8 @@ const LENDERS: usize = 512;
 const LINK_TAKE: usize = 32;
 const HELD: usize = LINK_TAKE * super::link::LINK_BURST;
 
-/// Looks at the rings in a turn that finds nothing. All else in such a turn takes twice as long as a look at two rings, so a frame that comes alone is
-/// found sooner by looking again (more than a few, and whoever waits for the rest of the turn would notice).
-const LOOKS: usize = 4;
+/// Frames in a turn after which no look is repeated.
+const MANY: u64 = 2 * BURST as u64;
 
 /// What a plan may have before control sends larger scratch.
 pub const FIRST_EXTENT: Extent = Extent { places: 256, levels: 0, ports: 0 };
@@ -105,7 +104,7 @@ struct Done {
     frames: u64,
     blocked: bool,
     changed: bool,
-    /// When the last look at the rings began, if others before it had found nothing.
+    /// When a ring had something, if looks before had found nothing.
     found: Option<u64>,
 }
 
@@ -187,14 +186,16 @@ impl Worker {
         done.frames += Self::links(&mut self.out, &mut turn, &mut self.scratch, &mut self.held);
         done.frames += Self::retry(&mut self.out, &mut turn, &mut self.scratch, &mut self.lent);
         self.serve(now, &mut done);
-        for look in 0..LOOKS {
-            if look > 0 {
-                done.found = Some(ticks());
-            }
-            self.look(now, &mut done);
-            if done.frames != 0 || done.blocked {
+        for look in 0..self.sources.looks() {
+            let before = done.frames;
+            self.look(now, look > 0, &mut done);
+            let clear = self.parts.io.is_clear();
+            let over = done.frames == before || done.frames > MANY || !clear;
+            if done.blocked || (done.frames != 0 && over) {
                 break;
             }
+            // All were copied: the senders may have their buffers again.
+            self.give_back(now);
         }
         self.finish(now);
         if now >= self.next_housekeeping {
@@ -351,18 +352,25 @@ impl Worker {
     }
 
     /// Serves the rings that are looked at every turn, each a burst; from another one each time, so that none is always last.
-    fn look(&mut self, now: u64, done: &mut Done) {
+    fn look(&mut self, now: u64, again: bool, done: &mut Done) {
         let n = self.sources.polled.len();
-        for k in 0..n {
+        let first = if self.next_source < n { self.next_source } else { 0 };
+        self.next_source = first + 1;
+        for at in (first..n).chain(0..first) {
             if self.lent.len() == LENDERS {
                 break;
             }
-            let Some(&slot) = self.sources.polled.get((self.next_source + k) % n) else { break };
+            let Some(&slot) = self.sources.polled.get(at) else { break };
+            if self.sources.is_empty(slot) {
+                continue;
+            }
+            if again && done.frames == 0 {
+                done.found = Some(ticks());
+            }
             let (frames, blocked, _) = self.source(now, slot);
             done.frames += frames;
             done.blocked |= blocked;
         }
-        self.next_source = self.next_source.wrapping_add(1);
     }
 
     /// One burst of one source: frames read, whether it is blocked, whether to look again.
@@ -405,10 +413,11 @@ impl Worker {
         (taken as u64, taken < self.burst.len(), true)
     }
 
-    /// Publishes, submits, settles, and gives lent buffers back.
+    /// Publishes, submits, settles, gives lent buffers back, and wakes who waits.
     fn finish(&mut self, now: u64) {
         let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
-        if !self.out.dirty.is_empty() {
+        let wrote = !self.out.dirty.is_empty();
+        if wrote {
             self.out.flush(&mut turn);
             turn.io.submit();
             self.out.settle(&mut turn);
@@ -416,12 +425,27 @@ impl Worker {
             // Heads of frames that went nowhere.
             self.out.offload.reset();
         }
+        self.give_back(now);
+        while let Some(frame) = self.held.pop() {
+            self.parts.pool.give(frame);
+        }
+        self.parts.pool.umems.settle();
+        if wrote || self.sources.gave() {
+            // One for all rings: with a fence for each, a frame that came alone waited for the stores of four.
+            fence(Ordering::SeqCst);
+            self.out.notify();
+            self.sources.notify();
+        }
+    }
+
+    /// Gives lent buffers back, of which nothing is named any more.
+    #[inline]
+    fn give_back(&mut self, now: u64) {
+        let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
         while let Some((lender, gone)) = self.lent.pop() {
             match lender {
                 Lender::Source(slot) => {
-                    if let Some(Some(s)) = self.sources.rx.get_mut(slot as usize) {
-                        s.rx.release(&mut turn, gone.count());
-                    }
+                    self.sources.release(&mut turn, slot, gone.count());
                 }
                 Lender::Backlog(slot) => {
                     if let Some(Some(t)) = self.out.tx.get_mut(slot as usize) {
@@ -431,10 +455,6 @@ impl Worker {
                 }
             }
         }
-        while let Some(frame) = self.held.pop() {
-            turn.pool.give(frame);
-        }
-        turn.pool.umems.settle();
     }
 
     fn housekeeping(&mut self, now: u64) {

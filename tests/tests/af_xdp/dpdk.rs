@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tests::daemon::{Daemon, directory};
 use tests::netns::NetNs;
@@ -43,7 +44,10 @@ impl Testpmd {
         command.env("XDG_RUNTIME_DIR", directory.path());
         command.args(["-oL", "dpdk-testpmd", "--no-pci", "--no-telemetry", "--no-huge", "-m", "128"]);
         command.args(["--lcores", &format!("0@(0-{last}),1@(0-{last})")]);
-        command.args(["--file-prefix", &format!("nd{}{driver}", std::process::id())]);
+        // Tests run side by side in one process, and no two EALs may share a prefix.
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let nth = STARTED.fetch_add(1, Ordering::Relaxed);
+        command.args(["--file-prefix", &format!("nd{}.{nth}{driver}", std::process::id())]);
         command.args(["--vdev", &format!("{driver}0,iface=there")]);
         command.args([
             "--",

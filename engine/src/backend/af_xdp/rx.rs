@@ -255,6 +255,8 @@ impl<T: Transport> RxQueue for AfXdpRx<T> {
         }
     }
 
+    fn notify(&mut self) {}
+
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
         // What the kernel still has comes back when the socket is closed.
         self.signal.stop(turn.io)

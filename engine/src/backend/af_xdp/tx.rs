@@ -311,9 +311,12 @@ impl<T: Transport> TxQueue for AfXdpTx<T> {
 
     /// Only shows the ring: a system call for each source would cost more than it gains.
     #[inline]
-    fn flush(&mut self, _turn: &mut Turn<'_>) {
+    fn flush(&mut self, turn: &mut Turn<'_>) {
         self.tx.publish();
+        turn.io.owe();
     }
+
+    fn notify(&mut self) {}
 
     fn settle(&mut self, turn: &mut Turn<'_>, counters: &PortCounters) {
         self.tx.publish();

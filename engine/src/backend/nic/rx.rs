@@ -10,7 +10,7 @@ use crate::mem::guest::GuestMemory;
 use crate::port::counters::DropReason;
 use crate::port::{Doze, RxQueue, Source, Turn};
 use crate::uring::Bell;
-use crate::virtq::inflight::{InflightRing, publish};
+use crate::virtq::inflight::{InflightRing, publish, show};
 use crate::virtq::{Access, CHAINS, Chain, DeviceRing, Found, RingConfig};
 use crate::wire::rarp;
 use crate::wire::vnet_hdr::VnetHdr;
@@ -141,6 +141,13 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
         self.kick.start(turn.io);
     }
 
+    #[inline]
+    fn is_empty(&mut self) -> bool {
+        // A fault is no emptiness: the look that follows names it.
+        let nothing = self.ring.as_mut().is_none_or(|ring| matches!(ring.available(1), Ok(0)));
+        nothing && !self.shared.announces()
+    }
+
     fn rx(&mut self, _turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
         self.lent = 0;
         self.found.clear();
@@ -196,7 +203,11 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
         let Some(ring) = &mut self.ring else { return };
         ring.give_all(self.found.chains().iter().take(taken.min(self.lent)).map(|chain| (chain, 0)));
         self.lent = 0;
-        if publish(ring, self.inflight.as_ref()) {
+        show(ring, self.inflight.as_ref());
+    }
+
+    fn notify(&mut self) {
+        if self.ring.as_mut().is_some_and(DeviceRing::asks) {
             notify(self.call.as_mut());
         }
     }

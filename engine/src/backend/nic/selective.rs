@@ -112,6 +112,11 @@ impl<R: DeviceRing> TxQueue for SelectiveTx<R> {
     }
 
     #[inline]
+    fn notify(&mut self) {
+        self.tx.notify();
+    }
+
+    #[inline]
     fn settle(&mut self, turn: &mut Turn<'_>, counters: &PortCounters) {
         self.tx.settle(turn, counters);
         if self.refused > 0 {

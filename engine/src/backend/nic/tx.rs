@@ -6,12 +6,12 @@ use super::put::{Head, Put, log, put_any, put_run};
 use super::rx::notify;
 use crate::backend::signal::Signal;
 use crate::backend::tally::Tally;
-use crate::burst::{Burst, Mask};
+use crate::burst::{BURST, Burst, Mask};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::PortCounters;
 use crate::port::{Caps, Doze, Turn, TxQueue};
 use crate::uring::Bell;
-use crate::virtq::inflight::{InflightRing, publish};
+use crate::virtq::inflight::{InflightRing, show};
 use crate::virtq::{Access, CHAINS, DeviceRing, Found, RingConfig, RingFault};
 use std::sync::Arc;
 
@@ -196,7 +196,12 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
         if self.ring.is_none() {
             return usize::MAX;
         }
-        match (self.look(want.min(CHAINS)), self.found.chains().len()) {
+        // Those that were looked at when nobody waited do; else as many at once as a burst may need.
+        let held = self.found.chains().len();
+        if held >= want {
+            return held;
+        }
+        match (self.look(want.clamp(BURST, CHAINS)), self.found.chains().len()) {
             (Err(fault), 0) => {
                 self.fail(fault);
                 usize::MAX
@@ -211,15 +216,21 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
     }
 
     fn flush(&mut self, _turn: &mut Turn<'_>) {
-        if let Some(ring) = &mut self.ring
-            && publish(ring, self.inflight.as_ref())
-        {
+        if let Some(ring) = &mut self.ring {
+            show(ring, self.inflight.as_ref());
+        }
+    }
+
+    fn notify(&mut self) {
+        if self.ring.as_mut().is_some_and(DeviceRing::asks) {
             notify(self.call.as_mut());
         }
     }
 
     fn settle(&mut self, _turn: &mut Turn<'_>, counters: &PortCounters) {
         self.tally.settle(counters);
+        // For what comes next. A fault is met again by the frame that it concerns.
+        let _ = self.look(BURST);
     }
 
     fn doze(&mut self) -> Doze {

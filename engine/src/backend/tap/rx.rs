@@ -113,6 +113,8 @@ impl RxQueue for TapRx {
         }
     }
 
+    fn notify(&mut self) {}
+
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
         let Some(id) = self.shared.file() else { return true };
         if !turn.io.close(id) {

@@ -270,6 +270,8 @@ impl TxQueue for TapTx {
 
     fn flush(&mut self, _turn: &mut Turn<'_>) {}
 
+    fn notify(&mut self) {}
+
     fn settle(&mut self, turn: &mut Turn<'_>, counters: &PortCounters) {
         for run in 0..self.runs.len() {
             let Some(&(first, count)) = self.runs.get(run) else { break };

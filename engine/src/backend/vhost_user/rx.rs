@@ -13,6 +13,7 @@ use crate::virtq::{DriverRing, RingConfig, RingFault};
 use crate::wire::vnet_hdr::VnetHdr;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 /// Bytes of an Ethernet header.
 const ETH_HEADER: usize = 14;
@@ -173,11 +174,7 @@ impl<R: DriverRing> VhostUserRx<R> {
             let Some((token, _)) = self.arrived.pop_front() else { break };
             ring.add(&[self.buffers.seg(token, self.buffers.len())], 0, token);
         }
-        if ring.publish()
-            && let Some(kick) = &mut self.kick
-        {
-            kick.ring();
-        }
+        ring.show();
     }
 
     /// The ring makes no sense: it ends here.
@@ -214,6 +211,9 @@ impl<R: DriverRing> RxQueue for VhostUserRx<R> {
                     if self.frames == 0 {
                         self.recycle(usize::from(count));
                         self.malformed += 1;
+                        // Rare, and no burst that would be given back.
+                        fence(Ordering::SeqCst);
+                        self.notify();
                     }
                     break;
                 }
@@ -238,6 +238,14 @@ impl<R: DriverRing> RxQueue for VhostUserRx<R> {
         self.frames = 0;
         if count > 0 {
             self.recycle(count);
+        }
+    }
+
+    fn notify(&mut self) {
+        if self.ring.as_mut().is_some_and(DriverRing::asks)
+            && let Some(kick) = &mut self.kick
+        {
+            kick.ring();
         }
     }
 

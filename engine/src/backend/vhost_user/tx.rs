@@ -173,8 +173,13 @@ impl<R: DriverRing> TxQueue for VhostUserTx<R> {
     }
 
     fn flush(&mut self, _turn: &mut Turn<'_>) {
-        if let Some(ring) = &mut self.ring
-            && ring.publish()
+        if let Some(ring) = &mut self.ring {
+            ring.show();
+        }
+    }
+
+    fn notify(&mut self) {
+        if self.ring.as_mut().is_some_and(DriverRing::asks)
             && let Some(kick) = &mut self.kick
         {
             kick.ring();

@@ -28,6 +28,8 @@ pub struct PackedDevice {
     /// Slots used and not yet published; the first one's descriptor is held back, so that all show at once.
     moved: u32,
     first: (u16, Word),
+    /// Where what was shown since the driver was last asked begins, and its slots.
+    shown: (Cursor, u32),
     /// Chains that are known to be there, and where the next one would be.
     known: usize,
     scanned: Cursor,
@@ -222,6 +224,7 @@ impl DeviceRing for PackedDevice {
             gap: gap as u16,
             moved: 0,
             first: (0, Word(0)),
+            shown: (used, 0),
             known: 0,
             scanned: next,
             event_idx: config.features & F_EVENT_IDX != 0,
@@ -243,6 +246,7 @@ impl DeviceRing for PackedDevice {
     fn look(&mut self, want: usize, access: Access, found: &mut Found) -> Result<(), RingFault> {
         let held = found.chains().len();
         let end = held + want.min(CHAINS - held);
+        found.reserve(end - held);
         let looked = found.slots().min(u32::from(self.ring.size)) as u16;
         let mut at = self.next().plus(looked, self.ring.size);
         // Slots that can still be looked at: a driver that makes more available overwrites its own.
@@ -302,9 +306,9 @@ impl DeviceRing for PackedDevice {
     }
 
     #[inline]
-    fn publish(&mut self) -> bool {
+    fn show(&mut self) {
         if self.moved == 0 {
-            return false;
+            return;
         }
         let moved = std::mem::take(&mut self.moved);
         let (slot, word) = self.first;
@@ -312,7 +316,19 @@ impl DeviceRing for PackedDevice {
         if self.log.is_some() {
             self.log_used();
         }
-        let from = Cursor::new(slot, word.flags() & USED != 0);
+        if self.shown.1 == 0 {
+            self.shown.0 = Cursor::new(slot, word.flags() & USED != 0);
+        }
+        self.shown.1 += moved;
+    }
+
+    #[inline]
+    fn asks(&mut self) -> bool {
+        let (from, moved) = self.shown;
+        if moved == 0 {
+            return false;
+        }
+        self.shown.1 = 0;
         self.ring.driver_event().asks(from, moved, self.ring.size)
     }
 

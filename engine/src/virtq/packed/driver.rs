@@ -24,6 +24,8 @@ pub struct PackedDriver {
     /// Slots added and not yet published; the first one's descriptor is held back, so that all show at once.
     added: u32,
     first: (u16, Word),
+    /// Where what was shown since the device was last asked begins, and its slots.
+    shown: (Cursor, u32),
     ids: Ids,
     event_idx: bool,
     /// Keeps the ring mapped.
@@ -51,6 +53,7 @@ impl DriverRing for PackedDriver {
             free: u32::from(ring.size),
             added: 0,
             first: (0, Word(0)),
+            shown: (next, 0),
             ids: Ids::new(ring.size, config.features & F_IN_ORDER != 0),
             event_idx: config.features & F_EVENT_IDX != 0,
             _memory: config.memory.clone(),
@@ -96,14 +99,26 @@ impl DriverRing for PackedDriver {
     }
 
     #[inline]
-    fn publish(&mut self) -> bool {
+    fn show(&mut self) {
         if self.added == 0 {
-            return false;
+            return;
         }
         let added = std::mem::take(&mut self.added);
         let (slot, word) = self.first;
         self.ring.show(slot, word);
-        let from = Cursor::new(slot, word.flags() & AVAIL != 0);
+        if self.shown.1 == 0 {
+            self.shown.0 = Cursor::new(slot, word.flags() & AVAIL != 0);
+        }
+        self.shown.1 += added;
+    }
+
+    #[inline]
+    fn asks(&mut self) -> bool {
+        let (from, added) = self.shown;
+        if added == 0 {
+            return false;
+        }
+        self.shown.1 = 0;
         self.ring.device_event().asks(from, added, self.ring.size)
     }
 

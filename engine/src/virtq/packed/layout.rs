@@ -154,10 +154,9 @@ impl Event<'_> {
     }
 
     /// Whether the reader of this side's notifications wants one after a move from `from` by `moved` slots. Both sides write,
-    /// fence, and look.
+    /// fence, and look: the caller has fenced.
     #[inline]
     pub(super) fn asks(&self, from: Cursor, moved: u32, size: u16) -> bool {
-        fence(Ordering::SeqCst);
         match self.word(1).load(Ordering::Acquire) {
             ENABLE => true,
             AT_SLOT => passed(self.word(0).load(Ordering::Relaxed), from, moved, size),

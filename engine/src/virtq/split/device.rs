@@ -27,10 +27,13 @@ pub struct SplitDevice {
     next: Index,
     /// The available index as last read.
     seen: Index,
+    /// The last plain chain's descriptor.
+    last: u16,
     /// The used index, with what is not yet published.
     used: Index,
-    /// The used index as the driver sees it.
-    published: Index,
+    /// The used index as the driver sees it, and as it was when the driver was last asked whether it wants to be told.
+    shown: Index,
+    told: Index,
     event_idx: bool,
     indirect: bool,
     log: Option<u64>,
@@ -157,9 +160,9 @@ impl SplitDevice {
     #[inline]
     fn plain(&mut self, from: u16, n: usize, access: Access, found: &mut Found) -> usize {
         // A buffer of another region than the last one ends the run: a lookup of all regions has no place in this loop.
-        let (ring, region) = (self.ring, self.memory.range(self.hint));
+        let (ring, region, mut last) = (self.ring, self.memory.range(self.hint), self.last);
         let flags = if access == Access::Write { DESC_WRITE } else { 0 };
-        found.fill(n, |i| {
+        let n = found.fill(n, |i| {
             let head = ring.avail_entry(from.wrapping_add(i as u16)).load(Ordering::Relaxed);
             let desc = ring.desc(head); // masked there, checked here
             let plain = desc.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE) == flags;
@@ -167,9 +170,12 @@ impl SplitDevice {
                 return None;
             }
             let ptr = region.at(desc.addr, desc.len)?;
+            last = head;
             // SAFETY: as `seg`.
             Some((head, unsafe { Seg::new(ptr, desc.len) }))
-        })
+        });
+        self.last = last;
+        n
     }
 
     /// Appends a chain of any form.
@@ -198,8 +204,10 @@ impl DeviceRing for SplitDevice {
             hint: 0,
             next: Index::new(avail),
             seen: Index::new(avail),
+            last: 0,
             used: Index::new(used),
-            published: Index::new(used),
+            shown: Index::new(used),
+            told: Index::new(used),
             event_idx: config.features & F_EVENT_IDX != 0,
             indirect: config.features & F_INDIRECT_DESC != 0,
             log: config.used_log,
@@ -221,12 +229,17 @@ impl DeviceRing for SplitDevice {
     fn look(&mut self, want: usize, access: Access, found: &mut Found) -> Result<(), RingFault> {
         let held = found.chains().len();
         let want = want.min(CHAINS - held);
+        found.reserve(want);
         // What was known before the index jumped is still good.
         let (there, jump) = match self.available(held + want) {
             Ok(there) => (there, None),
             Err(jump) => (usize::from(self.seen.since(self.next)), Some(jump)),
         };
         let n = there.saturating_sub(held).min(want);
+        if n > 0 {
+            // Most drivers take the next one: then it comes together with the entry that names it, and not after it.
+            self.ring.prefetch_desc(self.last.wrapping_add(1));
+        }
         let from = self.next.plus(held as u16).get();
         let mut done = 0;
         while done < n {
@@ -270,19 +283,25 @@ impl DeviceRing for SplitDevice {
     }
 
     #[inline]
-    fn publish(&mut self) -> bool {
-        if self.used == self.published {
-            return false;
+    fn show(&mut self) {
+        if self.used == self.shown {
+            return;
         }
         self.ring.used_idx().store(self.used.get(), SHOW);
+        self.shown = self.used;
         if self.log.is_some() {
             self.log_used();
         }
-        // The driver enables calls, fences, and looks at the index; we show the index, fence, and look whether it wants one.
-        fence(Ordering::SeqCst);
-        let old = std::mem::replace(&mut self.published, self.used);
+    }
+
+    #[inline]
+    fn asks(&mut self) -> bool {
+        if self.shown == self.told {
+            return false;
+        }
+        let old = std::mem::replace(&mut self.told, self.shown);
         if self.event_idx {
-            passed(self.ring.used_event().load(Ordering::Relaxed), self.used.get(), old.get())
+            passed(self.ring.used_event().load(Ordering::Relaxed), self.shown.get(), old.get())
         } else {
             self.ring.avail_flags().load(Ordering::Relaxed) & NO_NOTIFY == 0
         }

@@ -20,8 +20,9 @@ pub struct SplitDriver {
     ring: Layout,
     /// The available index, with what is not yet published.
     next: Index,
-    /// The available index as the device sees it.
-    published: Index,
+    /// The available index as the device sees it, and as it was when the device was last asked whether it wants a kick.
+    shown: Index,
+    told: Index,
     /// The used index up to which buffers came back.
     done: Index,
     /// The used index as last read.
@@ -88,7 +89,8 @@ impl DriverRing for SplitDriver {
         let mut this = Self {
             ring,
             next: Index::new(avail),
-            published: Index::new(avail),
+            shown: Index::new(avail),
+            told: Index::new(avail),
             done: Index::new(used),
             seen: Index::new(used),
             under_way: 0,
@@ -141,16 +143,21 @@ impl DriverRing for SplitDriver {
     }
 
     #[inline]
-    fn publish(&mut self) -> bool {
-        if self.next == self.published {
+    fn show(&mut self) {
+        if self.next != self.shown {
+            self.ring.avail_idx().store(self.next.get(), SHOW);
+            self.shown = self.next;
+        }
+    }
+
+    #[inline]
+    fn asks(&mut self) -> bool {
+        if self.shown == self.told {
             return false;
         }
-        self.ring.avail_idx().store(self.next.get(), SHOW);
-        // The device enables kicks, fences, and looks at the index; we show the index, fence, and look whether it wants one.
-        fence(Ordering::SeqCst);
-        let old = std::mem::replace(&mut self.published, self.next);
+        let old = std::mem::replace(&mut self.told, self.shown);
         if self.event_idx {
-            passed(self.ring.avail_event().load(Ordering::Relaxed), self.next.get(), old.get())
+            passed(self.ring.avail_event().load(Ordering::Relaxed), self.shown.get(), old.get())
         } else {
             self.ring.used_flags().load(Ordering::Relaxed) & NO_NOTIFY == 0
         }

@@ -71,6 +71,15 @@ impl Layout {
         unsafe { base.add(index).cast::<AtomicU16>().as_ref() }
     }
 
+    /// Begins to load a descriptor.
+    #[inline]
+    pub(crate) fn prefetch_desc(&self, index: u16) {
+        // SAFETY: masked, so inside the table; nothing is read.
+        crate::burst::prefetch(unsafe {
+            self.desc.add(usize::from(index & self.mask)).cast::<AtomicU16>().as_ref()
+        });
+    }
+
     /// Flags of the available ring.
     #[inline]
     pub(crate) const fn avail_flags(&self) -> &AtomicU16 {
