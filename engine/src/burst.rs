@@ -123,14 +123,9 @@ impl Seg {
     /// Begins to load the first `bytes` bytes into the cache.
     #[inline]
     pub fn prefetch(&self, bytes: usize) {
-        #[cfg(target_arch = "x86_64")]
         for at in (0..bytes).step_by(64) {
-            let line = self.ptr().wrapping_add(at);
-            // SAFETY: a prefetch has no effect but on caches, wherever it points.
-            unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.cast()) }
+            prefetch_at(self.ptr().wrapping_add(at));
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = bytes;
     }
 
     /// Adds the bytes to a checksum, where they lie.
@@ -143,15 +138,19 @@ impl Seg {
 /// Begins to load what is behind a reference into the cache.
 #[inline]
 pub fn prefetch<T>(value: &T) {
+    prefetch_at(std::ptr::from_ref(value).cast());
+}
+
+/// As [`prefetch`], of the line at an address; any address will do.
+#[inline]
+pub fn prefetch_at(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect but on caches.
+    // SAFETY: a prefetch has no effect but on caches, wherever it points.
     unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
-            std::ptr::from_ref(value).cast(),
-        );
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = line;
 }
 
 /// One frame of a burst: its virtio-net header and where its bytes are.
@@ -315,7 +314,11 @@ impl Burst {
     /// As [`Burst::push_one`] for a run of items: `each` makes the header and the segment of the next one, or ends the run. How many
     /// frames there were.
     #[inline]
-    pub fn fill<T>(&mut self, items: &[T], mut each: impl FnMut(&T) -> Option<(VnetHdr, Seg)>) -> usize {
+    pub fn fill<T>(
+        &mut self,
+        items: impl Iterator<Item = T>,
+        mut each: impl FnMut(T) -> Option<(VnetHdr, Seg)>,
+    ) -> usize {
         // What changes is kept outside of the burst, or every frame would wait for the stores of the one before.
         let (mut n, mut bytes, mut offloads, first) = (0, 0, false, self.used);
         let frames = self.frames.get_mut(self.len..).unwrap_or_default();
@@ -534,9 +537,9 @@ mod tests {
         let items: Vec<_> = (0..100).collect();
         assert!(pushed.push(VnetHdr::NONE, &[seg(&bytes[..9]), seg(&bytes[..5])]));
         assert!(filled.push(VnetHdr::NONE, &[seg(&bytes[..9]), seg(&bytes[..5])]));
-        let some = filled.fill(&items, |i| (*i < 3).then(|| (hdr(i), seg(&bytes[*i..]))));
+        let some = filled.fill(items.iter(), |i| (*i < 3).then(|| (hdr(i), seg(&bytes[*i..]))));
         assert_eq!((some, filled.has_offloads()), (3, false));
-        let rest = filled.fill(&items[3..], |i| Some((hdr(i), seg(&bytes[*i..]))));
+        let rest = filled.fill(items[3..].iter(), |i| Some((hdr(i), seg(&bytes[*i..]))));
         assert_eq!((rest, filled.has_offloads()), (BURST - 4, true), "the burst is full");
         assert!(
             items.iter().take_while(|i| pushed.push_one(hdr(i), seg(&bytes[**i..]))).count() == BURST - 1

@@ -12,7 +12,7 @@
 #![allow(unsafe_code)] // lends the arena's memory to the kernel
 
 use super::arena::Part;
-use crate::burst::Seg;
+use crate::burst::{Seg, prefetch_at};
 use af_xdp::{Area, Umem};
 use crossbeam::queue::ArrayQueue;
 use std::ptr::NonNull;
@@ -193,6 +193,12 @@ impl Chunks {
     pub fn at(&self, addr: u64) -> Option<u32> {
         let chunk = addr >> self.shift;
         (chunk < self.holders.len() as u64).then_some(chunk as u32)
+    }
+
+    /// Begins to load who holds the chunk at an offset.
+    #[inline]
+    pub fn prefetch(&self, addr: u64) {
+        prefetch_at(self.holders.as_ptr().wrapping_add((addr >> self.shift) as usize).cast());
     }
 
     /// Takes a free chunk for a member to receive into.

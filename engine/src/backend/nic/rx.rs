@@ -168,7 +168,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
         let offloads = self.features.offloads;
         loop {
             let next = self.found.chains().get(self.lent..).unwrap_or_default();
-            self.lent += burst.fill(next, |chain| plain(&self.found, chain, header, offloads));
+            self.lent += burst.fill(next.iter(), |chain| plain(&self.found, chain, header, offloads));
             // What is not plain, if the burst has room.
             let Some(chain) = self.found.chains().get(self.lent) else { break };
             match frame(&self.found, chain, header, burst) {
