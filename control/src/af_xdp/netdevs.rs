@@ -92,6 +92,14 @@ impl AfXdps {
         self.entries.get(&client)?.port.as_ref()
     }
 
+    /// Each netdev with the counters of its queues, and whether they run: they are kept while the interface is gone.
+    pub fn counters(&self) -> impl Iterator<Item = (ClientId, Vec<(&PortCounters, bool)>)> {
+        self.entries.iter().map(|(client, entry)| {
+            let runs = entry.port.is_some();
+            (*client, entry.counters.iter().map(|counters| (counters.as_ref(), runs)).collect())
+        })
+    }
+
     /// Why a client's netdev gives nothing, if it does not.
     #[must_use]
     pub fn trouble(&self, client: ClientId) -> Option<String> {

@@ -71,6 +71,12 @@ impl<W: Word> Producer<W> {
         self.head & (self.size - 1)
     }
 
+    /// Where the entry lies that was written `back` entries ago, the last one 1.
+    #[inline]
+    pub const fn slot_before(&self, back: u32) -> u32 {
+        self.head.wrapping_sub(back) & (self.size - 1)
+    }
+
     /// The next entry is written.
     #[inline]
     pub const fn advance(&mut self) {

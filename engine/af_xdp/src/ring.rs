@@ -281,6 +281,14 @@ impl Tx {
         self.0.cursor.pending()
     }
 
+    /// The descriptor that was written `back` descriptors ago, the last one 1: of those that the kernel has not taken, and those that it
+    /// took, until the ring has come round.
+    #[inline]
+    #[must_use]
+    pub fn written(&self, back: u32) -> Desc {
+        self.0.entries.read(self.0.cursor.slot_before(back))
+    }
+
     /// Entries of the ring.
     #[must_use]
     pub const fn size(&self) -> u32 {

@@ -158,6 +158,9 @@ pub trait TxQueue: Send {
     /// As [`RxQueue::stop`].
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool;
 
+    /// Called once [`TxQueue::stop`] has said true: what was taken and never went is dropped by name.
+    fn stopped(&mut self, _counters: &PortCounters) {}
+
     /// The worker is about to sleep while frames wait for this receiver: ask for a wake-up when it makes room, then look once more.
     /// [`Doze::Nap`] where nobody can promise one.
     fn doze(&mut self) -> Doze {

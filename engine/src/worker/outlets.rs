@@ -48,8 +48,9 @@ impl TxSlot {
         Self { id, tx, counters, lanes, backlog, owed, search, dirty: false, waiting: false, full: false }
     }
 
-    /// Drops what waits, because the port goes.
+    /// Drops what waits, because the port goes, and what stands in its queue, which has stopped.
     pub(super) fn empty(&mut self, pool: &mut Pool) {
+        self.tx.stopped(&self.counters);
         let left = self.backlog.len();
         self.counters.count_drop(DropReason::PortGone, left as u64);
         self.backlog.done(pool, left);

@@ -1,5 +1,6 @@
 //! `af-xdp` netdevs on veth pairs, in network namespaces.
 
+mod accounts;
 mod bad;
 mod come_and_go;
 mod dpdk;

@@ -81,12 +81,13 @@ impl State {
         Ok(shown)
     }
 
-    /// All counters, with every queue pair of every nic and `vhost-user` netdev, whether it runs or not.
+    /// All counters, with every queue pair of every nic, `vhost-user` and `af-xdp` netdev, whether it runs or not.
     pub(in crate::commands) fn stats(&self) -> Stats {
         let mut stats = self.binding.plane.stats();
         let nics = self.nics.all().map(|nic| (nic.client, nic.counters()));
         let netdevs = self.vhost_users.all().map(|netdev| (netdev.client, netdev.counters()));
-        let mut pairs: HashMap<ClientId, _> = nics.chain(netdevs).collect();
+        let interfaces = self.af_xdps.counters();
+        let mut pairs: HashMap<ClientId, _> = nics.chain(netdevs).chain(interfaces).collect();
         if pairs.is_empty() {
             return stats;
         }

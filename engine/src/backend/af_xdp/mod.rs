@@ -15,6 +15,7 @@ mod interface;
 mod open;
 mod options;
 mod rx;
+mod standing;
 pub mod testing;
 mod tx;
 mod umems;

@@ -16,6 +16,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+mod standing;
+
 /// A queue, and what stands behind it.
 struct Rig {
     rx: AfXdpRx<Fake>,

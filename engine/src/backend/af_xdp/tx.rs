@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // writes chunks of the UMEM
 
+use super::standing::Standing;
 use super::{PARTS, Place, RING, Transport};
 use crate::backend::copy::copy;
 use crate::backend::tally::Tally;
@@ -39,6 +40,8 @@ pub(super) struct AfXdpTx<T> {
     limit: Arc<AtomicU32>,
     /// Chunks that are under way.
     out: u32,
+    /// Frames that are not counted as sent, because they may never be.
+    standing: Standing,
     tally: Tally,
     /// Frames whose checksum lies outside of them.
     bad: u64,
@@ -79,6 +82,7 @@ impl<T: Transport> AfXdpTx<T> {
             multi_buffer,
             limit,
             out: 0,
+            standing: Standing::default(),
             tally: Tally::default(),
             bad: 0,
             unsent: false,
@@ -98,6 +102,17 @@ impl<T: Transport> AfXdpTx<T> {
             }
         }
         self.completion.release(n);
+    }
+
+    /// Counts what the kernel took.
+    #[inline]
+    fn count(&mut self) {
+        if !self.standing.is_empty() {
+            let pending = self.tx.pending();
+            let (frames, bytes) = self.standing.taken(&self.tx, pending);
+            self.tally.frames += frames;
+            self.tally.bytes += bytes;
+        }
     }
 
     /// Makes the kernel send, as far as it does.
@@ -294,12 +309,10 @@ impl<T: Transport> TxQueue for AfXdpTx<T> {
         let limit = self.limit.load(Ordering::Relaxed) as usize;
         let mut taken = 0;
         for frame in mask.iter().filter_map(|i| burst.frames().get(i)) {
+            let before = self.out;
             let put = if frame.len() > limit { Put::Never } else { self.put(books, burst, frame) };
             match put {
-                Put::Done => {
-                    self.tally.frames += u64::from(frame.weight);
-                    self.tally.bytes += frame.len() as u64;
-                }
+                Put::Done => self.standing.add(self.out - before, frame.len()),
                 Put::Full => break,
                 Put::Never => self.tally.too_long += u64::from(frame.weight),
                 Put::Bad => self.bad += u64::from(frame.weight),
@@ -321,6 +334,7 @@ impl<T: Transport> TxQueue for AfXdpTx<T> {
     fn settle(&mut self, turn: &mut Turn<'_>, counters: &PortCounters) {
         self.tx.publish();
         self.kick();
+        self.count();
         if let Some(books) = turn.pool.umems.get(self.at.umem) {
             self.reap(books);
         }
@@ -345,11 +359,20 @@ impl<T: Transport> TxQueue for AfXdpTx<T> {
         true
     }
 
+    /// Where the NIC takes frames by itself it may take some yet, which are counted as dropped nevertheless.
+    fn stopped(&mut self, counters: &PortCounters) {
+        self.count();
+        self.tally.settle(counters);
+        let reason = if self.trouble == 0 { DropReason::PortGone } else { DropReason::NotConnected };
+        counters.count_drop(reason, self.standing.give_up());
+    }
+
     fn doze(&mut self) -> Doze {
         Doze::Nap
     }
 
+    /// Also while frames are not counted that the NIC takes by itself.
     fn blocked(&self) -> bool {
-        self.unsent
+        self.unsent || !self.standing.is_empty()
     }
 }
