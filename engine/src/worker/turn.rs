@@ -501,6 +501,7 @@ impl Worker {
         let (rings, full) = (self.sources.doze(), self.out.doze());
         let blocked = blocked || !self.out.waiting.is_empty() || !self.sources.active.is_empty();
         if self.out.links.waiting()
+            || self.parts.pool.umems.is_ending()
             || self.parts.stop.load(Ordering::Relaxed)
             || full == Doze::Stay
             || (!blocked && (rings == Doze::Stay || self.anything_waits()))
