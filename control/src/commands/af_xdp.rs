@@ -101,6 +101,13 @@ impl State {
             "tx-invalid": kernel.tx_invalid,
         });
         entry.insert("kernel".into(), counts);
+        let memory = port.memory().map(|share| {
+            json!({
+                "umem": share.umem, "chunks": share.chunks, "free": share.free, "lost": share.lost,
+                "receiving": share.receiving, "sending": share.sending,
+            })
+        });
+        entry.insert("memory".into(), memory.collect());
         entry
     }
 }

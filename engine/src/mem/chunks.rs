@@ -80,6 +80,13 @@ unsafe impl Area for Lent {
     }
 }
 
+/// How many chunks of a UMEM are free, and lost, as of the last turn of its worker. Its sockets know how many they hold.
+#[derive(Debug, Default)]
+struct Level {
+    free: AtomicU32,
+    lost: AtomicU32,
+}
+
 /// Members that ended, and whether their chunks are ours again.
 type Ended = Arc<ArrayQueue<(u32, bool)>>;
 
@@ -91,6 +98,7 @@ pub struct SharedUmem {
     books: ArrayQueue<Box<Chunks>>,
     ended: Ended,
     next: AtomicU32,
+    level: Arc<Level>,
 }
 
 impl SharedUmem {
@@ -98,10 +106,30 @@ impl SharedUmem {
     #[must_use]
     pub fn new(umem: Arc<Umem>) -> Arc<Self> {
         let ended = Arc::new(ArrayQueue::new(ENDED));
-        let shared = Self { books: ArrayQueue::new(1), ended: ended.clone(), next: AtomicU32::new(0), umem };
+        let level = Arc::new(Level::default());
+        let chunks = Chunks::new(&umem, ended.clone(), level.clone());
+        let shared = Self { books: ArrayQueue::new(1), ended, next: AtomicU32::new(0), level, umem };
         // The queue is new and has a place.
-        let _ = shared.books.push(Box::new(Chunks::new(&shared.umem, ended)));
+        let _ = shared.books.push(Box::new(chunks));
         Arc::new(shared)
+    }
+
+    /// All chunks there are.
+    #[must_use]
+    pub fn chunks(&self) -> u32 {
+        (self.umem.len() / self.umem.config().chunk as usize) as u32
+    }
+
+    /// Chunks that were free after the last turn of the worker.
+    #[must_use]
+    pub fn free(&self) -> u32 {
+        self.level.free.load(Ordering::Relaxed)
+    }
+
+    /// Chunks that a socket has which could not be ended.
+    #[must_use]
+    pub fn lost(&self) -> u32 {
+        self.level.lost.load(Ordering::Relaxed)
     }
 
     /// As the kernel knows it.
@@ -162,12 +190,16 @@ pub struct Chunks {
     ended: Ended,
     /// A member that ended, whether its chunks are ours again, and the chunk to look at next.
     ending: Option<(u32, bool, usize)>,
+    level: Arc<Level>,
+    /// What it says of the free ones.
+    shown: usize,
 }
 
 impl Chunks {
-    fn new(umem: &Umem, ended: Ended) -> Self {
+    fn new(umem: &Umem, ended: Ended, level: Arc<Level>) -> Self {
         let shift = umem.config().chunk.trailing_zeros();
         let count = (umem.len() >> shift) as u32;
+        level.free.store(count, Ordering::Relaxed);
         Self {
             base: umem.start().as_ptr() as usize,
             len: umem.len(),
@@ -177,6 +209,8 @@ impl Chunks {
             holders: vec![Holder::FREE; count as usize].into(),
             ended,
             ending: None,
+            level,
+            shown: count as usize,
         }
     }
 
@@ -285,6 +319,10 @@ impl Chunks {
         if let Some((member, ours, from)) = self.ending.take().or_else(ended) {
             self.end(member, ours, from);
         }
+        if self.free.len() != self.shown {
+            self.shown = self.free.len();
+            self.level.free.store(self.shown as u32, Ordering::Relaxed);
+        }
     }
 
     /// Whether a member has ended, and not all that it held is back.
@@ -299,9 +337,12 @@ impl Chunks {
         self.ending = (next < self.holders.len()).then_some((member, ours, next));
         for (chunk, place) in self.holders.iter_mut().enumerate().take(next).skip(from) {
             if *place == Holder::rx(member) || *place == Holder::tx(member) {
-                *place = if ours { Holder::FREE } else { Holder::LOST };
                 if ours {
+                    *place = Holder::FREE;
                     self.free.push(chunk as u32);
+                } else {
+                    *place = Holder::LOST;
+                    self.level.lost.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
@@ -372,138 +413,4 @@ impl Umems {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use af_xdp::UmemConfig;
-    use af_xdp::testing::TestArea;
-    use proptest::prelude::*;
-
-    fn shared(chunks: usize) -> Arc<SharedUmem> {
-        let area = TestArea::new(chunks * 4096).unwrap();
-        SharedUmem::new(Umem::new(Box::new(area), UmemConfig::default()).unwrap())
-    }
-
-    #[test]
-    fn the_books_go_to_the_first_worker_and_stay() {
-        let shared = shared(4);
-        let (mut one, mut other) = (Umems::default(), Umems::default());
-        assert_eq!((one.adopt(&shared), one.adopt(&shared), other.adopt(&shared)), (Some(0), Some(0), None));
-    }
-
-    #[test]
-    fn a_chunk_that_comes_back_is_used_again_in_the_next_turn() {
-        let (shared, mut umems) = (shared(1), Umems::default());
-        umems.adopt(&shared);
-        let books = umems.get(0).unwrap();
-        let chunk = books.take_tx(7).unwrap();
-        assert!(!books.sent(books.addr(chunk), 8) && books.sent(books.addr(chunk) + 64, 7));
-        assert!(!books.sent(books.addr(chunk), 7), "only once");
-        assert_eq!(books.take_rx(7), None);
-        umems.settle();
-        assert_eq!(umems.get(0).unwrap().take_rx(7), Some(chunk));
-    }
-
-    #[test]
-    fn what_a_socket_held_comes_back_in_steps() {
-        let (shared, mut umems) = (shared(3 * STEP), Umems::default());
-        umems.adopt(&shared);
-        let (one, other) = (shared.join(), shared.join());
-        for _ in 0..3 * STEP / 2 {
-            umems.get(0).unwrap().take_rx(one.member()).unwrap();
-            umems.get(0).unwrap().take_tx(other.member()).unwrap();
-        }
-        drop((one, other));
-        for step in 1..=6 {
-            assert!(umems.is_ending());
-            umems.settle();
-            assert_eq!(umems.get(0).unwrap().free(), step * STEP / 2, "no turn does more");
-        }
-        assert!(!umems.is_ending());
-    }
-
-    #[test]
-    fn what_a_socket_held_comes_back_unless_it_lives_on() {
-        let (shared, mut umems) = (shared(8), Umems::default());
-        umems.adopt(&shared);
-        let (one, mut other) = (shared.join(), shared.join());
-        let books = umems.get(0).unwrap();
-        books.take_rx(one.member()).unwrap();
-        books.take_tx(one.member()).unwrap();
-        books.take_rx(other.member()).unwrap();
-        assert_eq!(books.census(), Census { free: 5, receiving: 2, sending: 1, lost: 0 });
-        other.give_up();
-        drop((one, other));
-        umems.settle();
-        umems.settle();
-        let books = umems.get(0).unwrap();
-        assert_eq!(books.census(), Census { free: 7, receiving: 0, sending: 0, lost: 1 });
-        assert_eq!(books.free(), 7);
-    }
-
-    proptest! {
-        /// Whatever sockets do, no chunk is held twice and none gets lost.
-        #[test]
-        fn chunks_are_conserved(ops in proptest::collection::vec((0u8..8, 0u32..3, any::<u32>()), 0..300)) {
-            const CHUNKS: usize = 2 * STEP + 7;
-            let (shared, mut umems) = (shared(CHUNKS), Umems::default());
-            umems.adopt(&shared);
-            let mut seats: Vec<Seat> = (0..3).map(|_| shared.join()).collect();
-            let (mut rx, mut tx) = (Vec::<(u32, u32)>::new(), Vec::<(u32, u32)>::new());
-            // What ended sockets hold that are not gone over yet, and what is lost when they are.
-            let (mut ended, mut lost) = ([0, 0], [0, 0]);
-            for (op, who, pick) in ops {
-                let member = seats[who as usize].member();
-                let books = umems.get(0).unwrap();
-                match op {
-                    0 => rx.extend((0..pick % 200).filter_map(|_| Some((books.take_rx(member)?, member)))),
-                    1 => tx.extend((0..pick % 200).filter_map(|_| Some((books.take_tx(member)?, member)))),
-                    2 if !rx.is_empty() => {
-                        let (chunk, from) = rx.swap_remove(pick as usize % rx.len());
-                        prop_assert!(books.is_rx(chunk, from));
-                        books.move_tx(books.addr(chunk), member);
-                        prop_assert!(!books.is_rx(chunk, from));
-                        tx.push((chunk, member));
-                    }
-                    3 if !tx.is_empty() => {
-                        let (chunk, from) = tx.swap_remove(pick as usize % tx.len());
-                        prop_assert!(books.sent(books.addr(chunk), from));
-                    }
-                    4 => umems.settle(),
-                    5 | 6 if pick % 4 == 0 => {
-                        let mut seat = std::mem::replace(&mut seats[who as usize], shared.join());
-                        let held = [&mut rx, &mut tx].map(|list| {
-                            let before = list.len();
-                            list.retain(|(_, m)| *m != member);
-                            before - list.len()
-                        });
-                        if op == 6 {
-                            seat.give_up();
-                            lost = [lost[0] + held[0], lost[1] + held[1]];
-                        }
-                        ended = [ended[0] + held[0], ended[1] + held[1]];
-                    }
-                    7 => {
-                        let mut turns = 0;
-                        while umems.is_ending() {
-                            umems.settle();
-                            turns += 1;
-                            prop_assert!(turns <= 300 * (1 + CHUNKS / STEP));
-                        }
-                        let gone = lost[0] + lost[1];
-                        let want = Census { free: CHUNKS - rx.len() - tx.len() - gone, receiving: rx.len(), sending: tx.len(), lost: gone };
-                        prop_assert_eq!(umems.get(0).unwrap().census(), want);
-                        ended = lost;
-                    }
-                    _ => {}
-                }
-                let books = umems.get(0).unwrap();
-                let Census { free, receiving, sending, lost: gone } = books.census();
-                prop_assert_eq!(books.free.len() + books.later.len(), free);
-                prop_assert_eq!(free + receiving + sending + gone, CHUNKS);
-                prop_assert!((rx.len()..=rx.len() + ended[0]).contains(&receiving));
-                prop_assert!((tx.len()..=tx.len() + ended[1]).contains(&sending));
-                prop_assert!(gone <= lost[0] + lost[1]);
-            }
-        }
-    }
-}
+mod tests;

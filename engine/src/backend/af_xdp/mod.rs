@@ -11,6 +11,7 @@
 //! Without a virtio-net header there are no large frames. A checksum that is still to be computed is left to the kernel where it knows metadata
 //! (Linux 6.8), else it is completed before.
 
+mod held;
 mod interface;
 mod open;
 mod options;
@@ -20,6 +21,7 @@ pub mod testing;
 mod tx;
 mod umems;
 
+pub use held::Share;
 pub use interface::{Link, link, link_of_index};
 pub use open::{OpenError, Opened, Port, QueuePair, open};
 pub use options::{AfXdpOptions, Filter, Given, XdpMode};
@@ -28,6 +30,7 @@ pub use umems::UmemSets;
 use crate::mem::chunks::Seat;
 use af_xdp::socket::try_zero_copy;
 use af_xdp::{Socket, Umem};
+use held::Held;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -124,10 +127,9 @@ impl Transport for Bound {
 }
 
 /// What both halves of a queue know.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Place {
-    /// Its number among the members of the UMEM.
-    member: u32,
+    held: Arc<Held>,
     /// The number of the UMEM on the worker, from `start` on.
     umem: usize,
 }
@@ -135,6 +137,15 @@ struct Place {
 impl Place {
     /// Before `start`: no UMEM has it.
     const NOWHERE: usize = usize::MAX;
+
+    const fn nowhere(held: Arc<Held>) -> Self {
+        Self { held, umem: Self::NOWHERE }
+    }
+
+    /// The queue's number among the members of the UMEM.
+    fn member(&self) -> u32 {
+        self.held.member
+    }
 }
 
 #[cfg(test)]

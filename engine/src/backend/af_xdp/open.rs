@@ -1,5 +1,6 @@
 //! Opening: the slow path, off the workers. Order of steps and texts are QEMU's (net/af-xdp.c); what helps stands in brackets behind.
 
+use super::held::{Held, Share};
 use super::interface::{self, Link};
 use super::options::{AfXdpOptions, Given};
 use super::rx::AfXdpRx;
@@ -8,7 +9,7 @@ use super::umems::{Room, UmemSets};
 use super::{Bound, Lingering, RING};
 use crate::backend::signal::Signal;
 use crate::mem::arena::{Arena, ArenaError};
-use crate::mem::chunks::Lent;
+use crate::mem::chunks::{Lent, SharedUmem};
 use crate::port::{RxQueue, TxQueue};
 use af_xdp::program::Mode;
 use af_xdp::socket::{self, Copying, Rings};
@@ -134,6 +135,8 @@ pub struct Port {
     limit: Arc<AtomicU32>,
     sockets: Vec<Weak<Bound>>,
     _rooms: Vec<Room>,
+    /// By queue: the number of its UMEM, the UMEM, and what the queue has of it.
+    memory: Vec<(usize, Arc<SharedUmem>, Arc<Held>)>,
     zero_copy: bool,
     multi_buffer: bool,
 }
@@ -173,6 +176,11 @@ impl Port {
     pub fn follow(&mut self, link: Link) {
         self.link = link;
         self.limit.store(link.longest(), Ordering::Relaxed);
+    }
+
+    /// By queue: its share of frame memory.
+    pub fn memory(&self) -> impl Iterator<Item = Share> {
+        self.memory.iter().map(|(number, umem, held)| Share::of(*number, umem, held))
     }
 
     /// What the kernel counted for all sockets; those that are gone are left out.
@@ -237,8 +245,8 @@ pub fn open(options: &AfXdpOptions, arena: &Arc<Arena>, sets: &UmemSets) -> Resu
     let zero_copy = opening.queues.iter().all(|queue| queue.bound.socket().zero_copy());
     let multi_buffer = opening.queues.iter().all(|queue| queue.bound.socket().umem().multi_buffer());
     let rooms = opening.queues.iter().map(|queue| queue.pair.room.clone()).collect();
-    let queues = opening.queues.into_iter().map(|queue| queue.pair).collect();
-    let port = Port { ifname, link, program, limit, sockets, _rooms: rooms, zero_copy, multi_buffer };
+    let (queues, memory) = opening.queues.into_iter().map(|queue| (queue.pair, queue.memory)).unzip();
+    let port = Port { ifname, link, program, limit, sockets, _rooms: rooms, memory, zero_copy, multi_buffer };
     Ok(Opened { queues, port })
 }
 
@@ -255,6 +263,7 @@ struct Opening<'a> {
 struct Queue {
     pair: QueuePair,
     bound: Arc<Bound>,
+    memory: (usize, Arc<SharedUmem>, Arc<Held>),
 }
 
 impl Opening<'_> {
@@ -287,7 +296,7 @@ impl Opening<'_> {
     fn queue(&mut self, index: usize, file: OwnedFd, probe: Option<&Arc<Umem>>) -> Result<(), OpenError> {
         let copying = if probe.is_some() { Copying::ZeroCopy } else { Copying::Copy };
         let worker = self.options.workers.get(index).copied().unwrap_or_default();
-        let (shared, room) = self.sets.take(self.arena, worker, copying)?;
+        let (number, shared, room) = self.sets.take(self.arena, worker, copying)?;
         let config = SocketConfig {
             fill: RING,
             rx: RING,
@@ -307,17 +316,18 @@ impl Opening<'_> {
             seat.give_up();
         }
         let polls = socket.busy_polls();
-        let (member, multi_buffer) = (seat.member(), socket.umem().multi_buffer());
+        let (held, multi_buffer) = (Held::new(seat.member()), socket.umem().multi_buffer());
+        let memory = (number, shared.clone(), held.clone());
         let ifindex = self.link.index;
         let lingers = probe.map(|probe| Lingering { probe: probe.clone(), ifindex, queue });
         let signal = Signal::new(Some(socket.file()));
         let bound = Arc::new(Bound::new(socket, seat, lingers));
         let Rings { fill, rx, tx, completion } = rings;
-        let rx = AfXdpRx::new((fill, rx), bound.clone(), shared.clone(), member, polls, signal);
+        let rx = AfXdpRx::new((fill, rx), bound.clone(), shared.clone(), held.clone(), polls, signal);
         let tx =
-            AfXdpTx::new((tx, completion), bound.clone(), shared, member, multi_buffer, self.limit.clone());
+            AfXdpTx::new((tx, completion), bound.clone(), shared, held, multi_buffer, self.limit.clone());
         let pair = QueuePair { rx: Box::new(rx), tx: Box::new(tx), fd, room };
-        self.queues.push(Queue { pair, bound });
+        self.queues.push(Queue { pair, bound, memory });
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // lends chunks of the UMEM
 
+use super::held::Held;
 use super::{PARTS, Place, RING, Transport};
 use crate::backend::signal::Signal;
 use crate::burst::{BURST, Burst, Seg, prefetch_at};
@@ -57,7 +58,7 @@ impl<T: Transport> AfXdpRx<T> {
         (fill, rx): (Fill, Rx),
         link: Arc<T>,
         umem: Arc<SharedUmem>,
-        member: u32,
+        held: Arc<Held>,
         polls: bool,
         signal: Signal,
     ) -> Self {
@@ -67,7 +68,7 @@ impl<T: Transport> AfXdpRx<T> {
             signal,
             link,
             umem,
-            at: Place { member, umem: Place::NOWHERE },
+            at: Place::nowhere(held),
             polls,
             next_look: 0,
             owed: RING,
@@ -82,13 +83,14 @@ impl<T: Transport> AfXdpRx<T> {
     #[inline]
     fn refill(&mut self, books: &mut Chunks) {
         while self.owed > 0 {
-            let Some(chunk) = books.take_rx(self.at.member) else { break };
+            let Some(chunk) = books.take_rx(self.at.member()) else { break };
             if !self.fill.push(books.addr(chunk)) {
                 books.untake(chunk);
                 break;
             }
             self.owed -= 1;
         }
+        self.at.held.receives(RING - self.owed);
     }
 
     /// Shows the fill ring to the kernel, which may have to be told.
@@ -113,7 +115,7 @@ impl<T: Transport> AfXdpRx<T> {
     fn part(&self, books: &Chunks, desc: &Desc) -> Option<Seg> {
         let first = books.at(desc.addr)?;
         let last = books.at(desc.addr.checked_add(u64::from(desc.len.max(1)) - 1)?)?;
-        if first != last || !books.is_rx(first, self.at.member) {
+        if first != last || !books.is_rx(first, self.at.member()) {
             return None;
         }
         // SAFETY: inside the UMEM, which lives as long as `umem`; the chunk is ours until it goes to the fill ring or to a transmit ring, and both
@@ -186,7 +188,7 @@ impl<T: Transport> AfXdpRx<T> {
     fn recycle(&mut self, books: &mut Chunks, count: u32) {
         for i in 0..count {
             let desc = self.rx.get(i);
-            let kept = books.at(desc.addr).filter(|chunk| books.is_rx(*chunk, self.at.member));
+            let kept = books.at(desc.addr).filter(|chunk| books.is_rx(*chunk, self.at.member()));
             match kept {
                 Some(chunk) if self.fill.push(books.addr(chunk)) => {}
                 _ => self.owed += 1,

@@ -1,5 +1,6 @@
 //! Queues without a kernel: rings whose other end is driven by a test.
 
+use super::held::Held;
 use super::rx::AfXdpRx;
 use super::tx::AfXdpTx;
 use super::{RING, Transport};
@@ -64,6 +65,7 @@ pub(super) struct Parts {
     pub(super) kernel: Kernel,
     pub(super) fake: Arc<Fake>,
     pub(super) limit: Arc<AtomicU32>,
+    pub(super) held: Arc<Held>,
     pub(super) seat: Seat,
 }
 
@@ -72,10 +74,10 @@ pub(super) fn parts(shared: &Arc<SharedUmem>) -> Result<Parts, Error> {
     let (Rings { fill, rx, tx, completion }, mut kernel) = rings(shared.umem(), RING)?;
     kernel.want_wakeups(false, true);
     let (fake, seat, limit) = (Arc::new(Fake::default()), shared.join(), Arc::new(AtomicU32::new(10_000)));
-    let member = seat.member();
-    let rx = AfXdpRx::new((fill, rx), fake.clone(), shared.clone(), member, false, Signal::default());
-    let tx = AfXdpTx::new((tx, completion), fake.clone(), shared.clone(), member, true, limit.clone());
-    Ok(Parts { rx, tx, kernel, fake, limit, seat })
+    let held = Held::new(seat.member());
+    let rx = AfXdpRx::new((fill, rx), fake.clone(), shared.clone(), held.clone(), false, Signal::default());
+    let tx = AfXdpTx::new((tx, completion), fake.clone(), shared.clone(), held.clone(), true, limit.clone());
+    Ok(Parts { rx, tx, kernel, fake, limit, held, seat })
 }
 
 /// A queue as a worker takes it, and the end that plays the kernel.

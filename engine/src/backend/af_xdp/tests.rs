@@ -1,6 +1,7 @@
 //! The two halves over rings whose other end plays the kernel.
 
 use super::RING;
+use super::Share;
 use super::rx::AfXdpRx;
 use super::testing::{CHUNKS, Fake, Parts, parts};
 use super::tx::AfXdpTx;
@@ -25,6 +26,7 @@ struct Rig {
     kernel: Kernel,
     fake: Arc<Fake>,
     limit: Arc<AtomicU32>,
+    held: Arc<super::held::Held>,
     seat: Option<Seat>,
 }
 
@@ -34,11 +36,11 @@ fn umem() -> Arc<SharedUmem> {
 
 impl Rig {
     fn new(world: &mut World, shared: &Arc<SharedUmem>) -> Self {
-        let Parts { mut rx, mut tx, kernel, fake, limit, seat } = parts(shared).unwrap();
+        let Parts { mut rx, mut tx, kernel, fake, limit, held, seat } = parts(shared).unwrap();
         let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
         rx.start(&mut turn);
         tx.start(&mut turn);
-        Self { rx, tx, kernel, fake, limit, seat: Some(seat) }
+        Self { rx, tx, kernel, fake, limit, held, seat: Some(seat) }
     }
 
     /// Takes and completes what was sent.
@@ -73,6 +75,9 @@ fn frames_of_one_umem_move_and_none_is_copied_or_lost() {
         assert_eq!(hop(&mut world, &mut one, &mut two), (40, 40));
         let census = census(&mut world);
         assert_eq!((census.sending, census.receiving), (40, 2 * RING as usize), "the fill rings stay full");
+        let shares = [&one, &two].map(|rig| Share::of(0, &shared, &rig.held));
+        let held: u32 = shares.iter().map(|share| share.receiving + share.sending).sum();
+        assert_eq!(held + shares[0].free + shares[0].lost, shares[0].chunks, "{shares:?}");
         let got = two.kernel.transmit(usize::MAX);
         assert_eq!(got.iter().map(|(_, frame)| frame.clone()).collect::<Vec<_>>(), frames);
         if round == 0 {

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // writes chunks of the UMEM
 
+use super::held::Held;
 use super::standing::Standing;
 use super::{PARTS, Place, RING, Transport};
 use crate::backend::copy::copy;
@@ -67,7 +68,7 @@ impl<T: Transport> AfXdpTx<T> {
         (tx, completion): (Tx, Completion),
         link: Arc<T>,
         umem: Arc<SharedUmem>,
-        member: u32,
+        held: Arc<Held>,
         multi_buffer: bool,
         limit: Arc<AtomicU32>,
     ) -> Self {
@@ -77,7 +78,7 @@ impl<T: Transport> AfXdpTx<T> {
             completion,
             link,
             umem,
-            at: Place { member, umem: Place::NOWHERE },
+            at: Place::nowhere(held),
             caps,
             multi_buffer,
             limit,
@@ -97,11 +98,12 @@ impl<T: Transport> AfXdpTx<T> {
         let n = self.completion.available(RING);
         for i in 0..n {
             // An address that was never sent changes nothing.
-            if books.sent(self.completion.get(i), self.at.member) {
+            if books.sent(self.completion.get(i), self.at.member()) {
                 self.out = self.out.saturating_sub(1);
             }
         }
         self.completion.release(n);
+        self.at.held.sends(self.out);
     }
 
     /// Counts what the kernel took.
@@ -172,7 +174,7 @@ impl<T: Transport> AfXdpTx<T> {
                     if !self.tx.push(Desc { addr, len: frame.len, options: 0 }) {
                         return Put::Full;
                     }
-                    books.move_tx(addr, self.at.member);
+                    books.move_tx(addr, self.at.member());
                     self.out += 1;
                     return Put::Done;
                 }
@@ -186,7 +188,7 @@ impl<T: Transport> AfXdpTx<T> {
         if self.tx.room(1) == 0 {
             return Put::Full;
         }
-        let Some(chunk) = books.take_tx(self.at.member) else { return Put::Full };
+        let Some(chunk) = books.take_tx(self.at.member()) else { return Put::Full };
         let to = self.bytes(books, chunk);
         let mut at = 0;
         for seg in burst.segs(frame) {
@@ -240,7 +242,7 @@ impl<T: Transport> AfXdpTx<T> {
             let Some(addr) = books.lent(seg) else { return Put::Never };
             let options = if i + 1 < segs.len() { Desc::CONTINUED } else { 0 };
             self.tx.push(Desc { addr, len: seg.len() as u32, options });
-            books.move_tx(addr, self.at.member);
+            books.move_tx(addr, self.at.member());
             self.out += 1;
         }
         Put::Done
@@ -258,7 +260,7 @@ impl<T: Transport> AfXdpTx<T> {
             return Put::Full;
         }
         for part in 0..parts {
-            let Some(chunk) = books.take_tx(self.at.member) else { return Put::Full };
+            let Some(chunk) = books.take_tx(self.at.member()) else { return Put::Full };
             let to = self.bytes(books, chunk);
             let mut at = 0;
             burst.parts(frame, part * room, room, |seg| {

@@ -28,7 +28,7 @@ pub struct UmemSets(Mutex<Vec<Entry>>);
 pub(super) type Room = Arc<()>;
 
 impl UmemSets {
-    /// A UMEM with a place for one more queue of `worker`.
+    /// A UMEM with a place for one more queue of `worker`, and its number.
     ///
     /// # Errors
     /// No memory for a new one.
@@ -37,14 +37,15 @@ impl UmemSets {
         arena: &Arc<Arena>,
         worker: usize,
         copying: Copying,
-    ) -> Result<(Arc<SharedUmem>, Room), ArenaError> {
+    ) -> Result<(usize, Arc<SharedUmem>, Room), ArenaError> {
         let mut entries = self.lock();
         let room = Arc::new(());
-        for entry in entries.iter_mut().filter(|entry| (entry.worker, entry.copying) == (worker, copying)) {
+        let alike = |entry: &Entry| (entry.worker, entry.copying) == (worker, copying);
+        for (number, entry) in entries.iter_mut().enumerate().filter(|(_, entry)| alike(entry)) {
             entry.places.retain(|place| place.strong_count() > 0);
             if entry.places.len() < CHUNKS / (2 * super::RING as usize) {
                 entry.places.push(Arc::downgrade(&room));
-                return Ok((entry.shared.clone(), room));
+                return Ok((number, entry.shared.clone(), room));
             }
         }
         let config = UmemConfig::default();
@@ -53,7 +54,7 @@ impl UmemSets {
             .map_err(|_| ArenaError::Size { bytes: CHUNKS * config.chunk as usize, align: 4096 })?;
         let shared = SharedUmem::new(umem);
         entries.push(Entry { worker, copying, places: vec![Arc::downgrade(&room)], shared: shared.clone() });
-        Ok((shared, room))
+        Ok((entries.len() - 1, shared, room))
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
