@@ -9,8 +9,8 @@ use engine::uring::IoMode;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
-/// Clients whose transport is in trouble, each with the errno.
-type Troubles = HashMap<ClientId, i32>;
+/// Clients whose transport is in trouble, each with the kernel's word.
+type Troubles = HashMap<ClientId, String>;
 
 impl State {
     /// All clients, or those of one name.
@@ -28,9 +28,12 @@ impl State {
 
     fn troubles(&self) -> Troubles {
         let clients = self.stats().clients.into_iter();
+        let text = |errno: i32| strerror(&std::io::Error::from_raw_os_error(errno)).to_string();
         let first = |c: engine::ClientStats| {
-            let errno = c.queues.iter().map(|q| q.trouble).find(|errno| *errno != 0)?;
-            Some((c.client?, errno))
+            let errno = c.queues.iter().map(|q| q.trouble).find(|errno| *errno != 0).map(text);
+            let sending = c.queues.iter().map(|q| q.tx_trouble).find(|errno| *errno != 0);
+            let sending = || Some(format!("frames cannot be sent: {}", text(sending?)));
+            Some((c.client?, errno.or_else(sending)?))
         };
         clients.filter_map(first).collect()
     }
@@ -56,10 +59,7 @@ impl State {
                 self.transport(dev, state, trouble)
             }
             Kind::Netdev(dev) => {
-                let trouble = troubles
-                    .get(&client.id)
-                    .map(|errno| strerror(&std::io::Error::from_raw_os_error(*errno)).to_string());
-                let trouble = self.af_xdps.trouble(client.id).or(trouble);
+                let trouble = self.af_xdps.trouble(client.id).or_else(|| troubles.get(&client.id).cloned());
                 let state = match (&trouble, dev.connected) {
                     (Some(_), _) => "failed",
                     (None, true) => "ready",

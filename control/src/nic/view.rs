@@ -92,5 +92,6 @@ fn of(c: &PortCounters) -> QueueStats {
         tx_bytes: c.tx.bytes.get(),
         drops: drops.filter(|(_, n)| *n != 0).collect(),
         trouble: c.trouble.load(Ordering::Relaxed),
+        tx_trouble: c.tx_trouble.load(Ordering::Relaxed),
     }
 }

@@ -62,6 +62,8 @@ pub struct QueueStats {
     pub drops: Vec<(DropReason, u64)>,
     /// Why the transport gives nothing any more, as an errno; 0 while it works.
     pub trouble: i32,
+    /// Why nothing can be sent, as an errno; 0 while it can.
+    pub tx_trouble: i32,
 }
 
 impl Engine {
@@ -112,6 +114,7 @@ impl Engine {
             tx_bytes: c.tx.bytes.get(),
             drops,
             trouble: c.trouble.load(Ordering::Relaxed),
+            tx_trouble: c.tx_trouble.load(Ordering::Relaxed),
         }
     }
 

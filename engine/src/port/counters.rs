@@ -152,6 +152,8 @@ pub struct PortCounters {
     drops: CachePadded<[Counter; DropReason::ALL.len()]>,
     /// Why the transport gives nothing any more, as an errno; 0 while it works.
     pub trouble: AtomicI32,
+    /// Why nothing can be sent, as an errno; 0 while it can.
+    pub tx_trouble: AtomicI32,
 }
 
 /// Frames and bytes in one direction.

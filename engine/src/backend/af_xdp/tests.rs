@@ -58,6 +58,12 @@ fn hop(world: &mut World, from: &mut Rig, to: &mut Rig) -> (usize, usize) {
     done
 }
 
+/// The end of a turn at `now`.
+fn settle_at(world: &mut World, to: &mut Rig, now: u64) {
+    let mut turn = Turn { now, io: &mut world.io, pool: &mut world.pool };
+    to.tx.settle(&mut turn, &world.counters);
+}
+
 fn census(world: &mut World) -> Census {
     world.pool.umems.get(0).unwrap().census()
 }
@@ -178,10 +184,41 @@ fn an_interface_that_is_down_drops_by_name_and_comes_back() {
     to.fake.errno.store(0, Ordering::Relaxed);
     assert_eq!(to.sent().len(), 1);
     assert!(from.kernel.receive(&frame(60, 2)));
-    hop(&mut world, &mut from, &mut to); // is refused, and the kick finds it well again
+    hop(&mut world, &mut from, &mut to); // is refused
+    settle_at(&mut world, &mut to, super::tx::RETRY); // and the kernel is found well again
     assert!(from.kernel.receive(&frame(60, 3)));
     hop(&mut world, &mut from, &mut to);
     assert_eq!(to.sent(), [frame(60, 3)]);
+}
+
+#[test]
+fn a_refusal_is_told_and_the_kernel_is_asked_again_now_and_then() {
+    for errno in [libc::EINVAL, libc::ENXIO, libc::ENOMEM, libc::EPERM, libc::EOPNOTSUPP] {
+        let (mut world, shared) = (World::new(), umem());
+        let (mut from, mut to) = (Rig::new(&mut world, &shared), Rig::new(&mut world, &shared));
+        to.fake.errno.store(errno, Ordering::Relaxed);
+        let told = |world: &World| world.counters.tx_trouble.load(Ordering::Relaxed);
+        assert!(from.kernel.receive(&frame(60, 1)));
+        hop(&mut world, &mut from, &mut to);
+        assert_eq!((told(&world), to.fake.sends.load(Ordering::Relaxed)), (errno, 1));
+        let retry = super::tx::RETRY;
+        for turn in 0..1000 {
+            assert!(to.tx.blocked(), "the worker looks again by itself");
+            settle_at(&mut world, &mut to, turn * retry / 100);
+        }
+        assert_eq!(to.fake.sends.load(Ordering::Relaxed), 10, "once in each of ten milliseconds");
+        assert!(from.kernel.receive(&frame(60, 2)));
+        hop(&mut world, &mut from, &mut to);
+        assert_eq!(world.counters.dropped(DropReason::NotConnected), 1);
+        to.fake.errno.store(0, Ordering::Relaxed);
+        assert_eq!(to.sent(), [frame(60, 1)], "what had stood there is sent");
+        settle_at(&mut world, &mut to, 11 * retry);
+        assert_eq!((told(&world), world.counters.tx.frames.get()), (0, 1));
+        assert!(!to.tx.blocked());
+        assert!(from.kernel.receive(&frame(60, 3)));
+        hop(&mut world, &mut from, &mut to);
+        assert_eq!(to.sent(), [frame(60, 3)], "and what comes after it");
+    }
 }
 
 #[test]

@@ -24,6 +24,10 @@ const FRONT: usize = 64;
 /// would hold all other ports up for milliseconds, as a frame costs the kernel a microsecond.
 const KICKS: u32 = 4;
 
+/// How often the kernel is asked whether it sends again, in nanoseconds: seldom enough that other ports of the worker do not pay for a system call in
+/// every turn.
+pub(super) const RETRY: u64 = 1_000_000;
+
 /// How long a queue that is to go waits for its last frames, in nanoseconds.
 pub(super) const LINGER: u64 = 100_000_000;
 
@@ -49,6 +53,8 @@ pub(super) struct AfXdpTx<T> {
     /// The kernel left frames in the ring.
     unsent: bool,
     trouble: i32,
+    /// When to ask again, while it refuses.
+    next_try: u64,
     deadline: Option<u64>,
 }
 
@@ -88,6 +94,7 @@ impl<T: Transport> AfXdpTx<T> {
             bad: 0,
             unsent: false,
             trouble: 0,
+            next_try: 0,
             deadline: None,
         }
     }
@@ -117,9 +124,14 @@ impl<T: Transport> AfXdpTx<T> {
         }
     }
 
-    /// Makes the kernel send, as far as it does.
+    /// Makes the kernel send, as far as it does. What it refuses for another reason than that it cannot now is asked again for ever: the interface
+    /// may be up again, and nobody tells a worker.
     #[inline]
-    fn kick(&mut self) {
+    fn kick(&mut self, now: u64) {
+        // Without frame memory nothing was ever given to it.
+        if self.trouble != 0 && (now < self.next_try || self.at.umem == Place::NOWHERE) {
+            return;
+        }
         self.unsent = false;
         let mut before = self.tx.pending();
         for _ in 0..KICKS {
@@ -140,6 +152,7 @@ impl<T: Transport> AfXdpTx<T> {
                 }
                 Err(errno) => {
                     self.trouble = errno;
+                    self.next_try = now + RETRY;
                     break;
                 }
             }
@@ -335,8 +348,9 @@ impl<T: Transport> TxQueue for AfXdpTx<T> {
 
     fn settle(&mut self, turn: &mut Turn<'_>, counters: &PortCounters) {
         self.tx.publish();
-        self.kick();
+        self.kick(turn.now);
         self.count();
+        counters.tx_trouble.store(self.trouble, Ordering::Relaxed);
         if let Some(books) = turn.pool.umems.get(self.at.umem) {
             self.reap(books);
         }
@@ -348,7 +362,7 @@ impl<T: Transport> TxQueue for AfXdpTx<T> {
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
         let deadline = *self.deadline.get_or_insert(turn.now + LINGER);
-        self.kick();
+        self.kick(turn.now);
         if let Some(books) = turn.pool.umems.get(self.at.umem) {
             self.reap(books);
         }
@@ -365,6 +379,7 @@ impl<T: Transport> TxQueue for AfXdpTx<T> {
     fn stopped(&mut self, counters: &PortCounters) {
         self.count();
         self.tally.settle(counters);
+        counters.tx_trouble.store(0, Ordering::Relaxed);
         let reason = if self.trouble == 0 { DropReason::PortGone } else { DropReason::NotConnected };
         counters.count_drop(reason, self.standing.give_up());
     }
