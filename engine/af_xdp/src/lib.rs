@@ -27,6 +27,8 @@
 //! - `lo` delivers to AF_XDP sockets in generic mode only, and what is sent there does not come back as it would on a wire.
 //! - A socket can share a UMEM only through another that is bound, and takes over its mode (copy or zero-copy).
 //! - In copy mode a transmit ring moves only in `sendto`, a batch at a time ([`socket::Socket::send`]).
+//! - The kernel shows a frame a moment before the place in the fill ring that it used is free (`xsk_flush`): who holds as many chunks as the
+//!   ring has places may find it full when he gives one back.
 //! - A frame received over veth may carry no checksum: the sender's kernel left it to hardware that is not there
 //!   (`ethtool -K ... tx off` at the sending end).
 

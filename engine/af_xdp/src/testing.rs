@@ -27,6 +27,9 @@ pub struct Kernel {
     completion: Fill,
     /// Taken from the transmit ring, not yet completed.
     under_way: VecDeque<u64>,
+    /// Entries of the fill ring that were used and are not given back yet, and whether it goes on so.
+    used: u32,
+    late: bool,
     flags: [NonNull<u32>; 2],
 }
 
@@ -58,6 +61,8 @@ pub fn rings(umem: &Arc<Umem>, size: u32) -> Result<(Rings, Kernel), Error> {
             tx: Rx::new(&tx, LAYOUT, size).ok_or_else(bad)?,
             completion: Fill::new(&completion, LAYOUT, size).ok_or_else(bad)?,
             under_way: VecDeque::new(),
+            used: 0,
+            late: false,
             flags,
         };
         Ok((ours, theirs))
@@ -71,25 +76,40 @@ impl Kernel {
         let room = u64::from(self.umem.config().chunk) - HEADROOM;
         let parts: Vec<&[u8]> = frame.chunks(room as usize).collect();
         let n = parts.len() as u32;
-        if self.fill.available(n) < n || self.rx.room(n) < n {
+        let used = self.used;
+        if self.fill.available(used + n) < used + n || self.rx.room(n) < n {
             return false;
         }
         for (i, part) in parts.iter().enumerate() {
-            let addr = self.fill.get(i as u32) + HEADROOM;
+            let addr = self.fill.get(used + i as u32) + HEADROOM;
             self.write(addr, part);
             let options = if i + 1 < parts.len() { Desc::CONTINUED } else { 0 };
             self.rx.push(Desc { addr, len: part.len() as u32, options });
         }
-        self.fill.release(n);
+        self.use_fill(n);
         self.rx.publish();
         true
     }
 
+    fn use_fill(&mut self, n: u32) {
+        self.used += n;
+        if !self.late {
+            self.fill.release(std::mem::take(&mut self.used));
+        }
+    }
+
+    /// Shows frames before the entries of the fill ring that they used are given back, as Linux does for a moment (`xsk_flush`); false gives back
+    /// what is due.
+    pub fn is_late(&mut self, late: bool) {
+        self.late = late;
+        self.use_fill(0);
+    }
+
     /// A descriptor that no kernel would write, in exchange for a chunk.
     pub fn receive_raw(&mut self, desc: Desc) -> bool {
-        let there = self.fill.available(1) > 0;
+        let there = self.fill.available(self.used + 1) > self.used;
         if there {
-            self.fill.release(1);
+            self.use_fill(1);
         }
         there && self.rx.push(desc) && self.rx.publish()
     }

@@ -301,7 +301,16 @@ impl Chunks {
         }
     }
 
-    /// A chunk that was taken to send from was not used.
+    /// A chunk that a member received into has no place in its fill ring: it is free from the next turn on.
+    #[cold]
+    pub fn give_back(&mut self, chunk: u32) {
+        if let Some(place) = self.holders.get_mut(chunk as usize) {
+            *place = Holder::FREE;
+            self.later.push(chunk);
+        }
+    }
+
+    /// A chunk that was taken was not used.
     pub fn untake(&mut self, chunk: u32) {
         if let Some(place) = self.holders.get_mut(chunk as usize) {
             *place = Holder::FREE;

@@ -191,7 +191,12 @@ impl<T: Transport> AfXdpRx<T> {
             let kept = books.at(desc.addr).filter(|chunk| books.is_rx(*chunk, self.at.member()));
             match kept {
                 Some(chunk) if self.fill.push(books.addr(chunk)) => {}
-                _ => self.owed += 1,
+                // The kernel shows a frame a moment before the place in the fill ring that it used is free.
+                Some(chunk) => {
+                    books.give_back(chunk);
+                    self.owed += 1;
+                }
+                None => self.owed += 1,
             }
         }
         self.rx.release(count);
@@ -223,6 +228,8 @@ impl<T: Transport> RxQueue for AfXdpRx<T> {
         let Some(books) = turn.pool.umems.get(self.at.umem) else { return };
         if self.owed > 0 {
             self.refill(books);
+            // With an empty ring no frame would come that shows it later.
+            self.show();
         }
         if there == 0 {
             if turn.now >= self.next_look && (self.polls || self.fill.needs_wakeup()) {

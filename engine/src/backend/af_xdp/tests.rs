@@ -151,6 +151,43 @@ fn what_the_receiver_does_not_take_comes_again_in_order() {
 }
 
 #[test]
+fn a_queue_that_found_no_chunk_gets_those_of_one_that_ended() {
+    let (mut world, shared) = (World::new(), umem());
+    let mut old: Vec<Rig> = (0..4).map(|_| Rig::new(&mut world, &shared)).collect();
+    assert_eq!(census(&mut world).free, 0);
+    let mut new = Rig::new(&mut world, &shared);
+    assert_eq!(new.kernel.filled(), 0);
+    drop(old.pop().and_then(|mut rig| rig.seat.take()));
+    let mut turns = 0;
+    while new.kernel.filled() < RING {
+        world.pool.umems.settle();
+        let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
+        new.rx.rx(&mut turn, BURST, &mut world.burst);
+        turns += 1;
+        assert!(turns <= CHUNKS / 512 + 1, "the kernel sees none of them");
+    }
+}
+
+#[test]
+fn a_fill_ring_that_is_given_back_late_costs_no_chunk() {
+    let (mut world, shared) = (World::new(), umem());
+    let (mut from, mut to) = (Rig::new(&mut world, &shared), Rig::new(&mut world, &umem()));
+    for round in 0..200u8 {
+        from.kernel.is_late(true);
+        assert!((0..10).all(|i| from.kernel.receive(&frame(60, round ^ i))));
+        assert_eq!(hop(&mut world, &mut from, &mut to), (10, 10));
+        from.kernel.is_late(false);
+        hop(&mut world, &mut from, &mut to);
+        assert_eq!(to.sent().len(), 10);
+    }
+    world.pool.umems.settle();
+    assert_eq!(from.kernel.filled(), RING);
+    let Census { free, receiving, .. } = census(&mut world);
+    assert_eq!((receiving, free), (RING as usize, CHUNKS - RING as usize));
+    assert_eq!(shared.free(), free as u32);
+}
+
+#[test]
 fn a_full_ring_is_back_pressure_and_goes_on_when_the_kernel_does() {
     let (mut world, shared) = (World::new(), umem());
     let (mut from, mut to) = (Rig::new(&mut world, &shared), Rig::new(&mut world, &shared));
