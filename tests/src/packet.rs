@@ -1,12 +1,12 @@
 //! Single frames on an interface, by a packet socket.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
 
 use crate::netns::NetNs;
 
@@ -36,11 +36,25 @@ impl PacketSocket {
         assert_eq!(sent, frame.len());
     }
 
-    /// The next frame that came from the network side (not sent by this host), if one comes within `limit`.
+    /// The next frame that came from the network side (not sent by this host), if one comes within `limit`. The kernel has taken a VLAN's tag out.
     ///
     /// # Panics
     /// When the socket fails.
     pub fn receive(&self, limit: Duration) -> Option<Vec<u8>> {
+        Some(self.receive_message(limit)?.0)
+    }
+
+    /// As [`receive`](Self::receive), with the tag that the frame had.
+    ///
+    /// # Panics
+    /// When the socket fails.
+    pub fn receive_tagged(&self, limit: Duration) -> Option<Vec<u8>> {
+        let (frame, tag) = self.receive_message(limit)?;
+        Some(tag.map_or_else(|| frame.clone(), |tag| [&frame[..12], &tag, &frame[12..]].concat()))
+    }
+
+    /// A frame, and its VLAN's tag as it was on the wire.
+    fn receive_message(&self, limit: Duration) -> Option<(Vec<u8>, Option<[u8; 4]>)> {
         let end = Instant::now() + limit;
         let mut frame = vec![0; 70_000];
         loop {
@@ -50,8 +64,15 @@ impl PacketSocket {
             if poll(&mut ready, timeout).expect("poll") == 0 {
                 return None;
             }
-            match recv(self.file.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => return Some(frame[..length].to_vec()),
+            let mut slices = [IoSliceMut::new(&mut frame)];
+            let mut space = nix::cmsg_space!([u32; 8]);
+            let flags = MsgFlags::MSG_DONTWAIT;
+            match recvmsg::<()>(self.file.as_raw_fd(), &mut slices, Some(&mut space), flags) {
+                Ok(message) => {
+                    let tag = message.cmsgs().expect("there is room for what the kernel says").find_map(tag);
+                    let length = message.bytes;
+                    return Some((frame[..length].to_vec(), tag));
+                }
                 Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::ENETDOWN) => {}
                 Err(error) => panic!("recv on a packet socket: {error}"),
             }
@@ -63,6 +84,19 @@ impl PacketSocket {
     pub fn drain(&self, quiet: Duration) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| self.receive(quiet)).collect()
     }
+}
+
+/// The tag in `struct tpacket_auxdata`: status, two lengths, two offsets, then TCI and TPID in the host's order.
+fn tag(message: ControlMessageOwned) -> Option<[u8; 4]> {
+    let ControlMessageOwned::Unknown(message) = message else { return None };
+    let (header, bytes) = (message.cmsg_header, message.data_bytes);
+    if (header.cmsg_level, header.cmsg_type) != (libc::SOL_PACKET, libc::PACKET_AUXDATA) || bytes.len() < 20 {
+        return None;
+    }
+    let status = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let word = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]).to_be_bytes();
+    let ([tpid, tpid_low], [tci, tci_low]) = (word(18), word(16));
+    (status & libc::TP_STATUS_VLAN_VALID != 0).then_some([tpid, tpid_low, tci, tci_low])
 }
 
 /// An Ethernet frame of the local experimental type 0x88b5 with a payload.
@@ -90,13 +124,20 @@ fn bound(interface: &str) -> io::Result<OwnedFd> {
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or_default();
     let one: libc::c_int = 1;
     let option_length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or_default();
-    // SAFETY: both calls read only the given structures, whose exact lengths they are told, during the call.
+    // SAFETY: the calls read only the given structures, whose exact lengths they are told, during the call.
     let failed = unsafe {
         libc::bind(file.as_raw_fd(), (&raw const address).cast(), length) != 0
             || libc::setsockopt(
                 file.as_raw_fd(),
                 libc::SOL_PACKET,
                 libc::PACKET_IGNORE_OUTGOING,
+                (&raw const one).cast(),
+                option_length,
+            ) != 0
+            || libc::setsockopt(
+                file.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_AUXDATA,
                 (&raw const one).cast(),
                 option_length,
             ) != 0

@@ -6,6 +6,7 @@ mod come_and_go;
 mod dpdk;
 mod limits;
 mod shared;
+mod switched;
 mod traffic;
 mod wire;
 
