@@ -17,6 +17,7 @@ scripts/compare vhost  two nics on a hub beside testpmd with two vhost ports, th
                        [--part cycles|zero-loss|latency|foreign|workers]... [--only split-64]... [--ring 1024] [--quick] [--check]
 scripts/compare af-xdp af-xdp netdevs on veth pairs beside testpmd with net_af_xdp and net_af_packet;
                        [--part rx|tx|forward|guest|full-forward|full-guest]... [--only xdp-64]... [--quick] [--check] [--same]
+                       --part churn: two interfaces at full rate for --secs (600), while netdevs come and go beside them
 scripts/compare switch three nics on a learning switch beside OVS-DPDK, and beside a hub of two ports;
                        [--part unicast|static|flood|hub]... [--only split-64]... [--flooding] [--quick] [--check]
 scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
@@ -70,6 +71,10 @@ fn run() -> Result<()> {
             let (parts, only) = (all(&mut args, "--part")?, all(&mut args, "--only")?);
             let same = args.flag("--same");
             args.finish()?;
+            let length = Duration::from_secs_f64(secs.unwrap_or(if quick { 20.0 } else { 600.0 }));
+            if parts == ["churn"] {
+                return af_xdp::churn::run(&lab, length, json);
+            }
             af_xdp::run(&lab, &af_xdp::Options { quick, json, check, parts, only, same })
         }
         Some("switch") => {

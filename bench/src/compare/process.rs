@@ -63,6 +63,16 @@ impl Process {
         self.signal(Signal::SIGCONT)
     }
 
+    /// Ends it by SIGKILL and waits for its end.
+    ///
+    /// # Errors
+    /// When it has ended before.
+    pub fn kill(mut self) -> Result<()> {
+        self.check()?;
+        self.signal(Signal::SIGKILL)?;
+        self.child.wait().map(drop).context(&self.name)
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).context(&self.name)
     }

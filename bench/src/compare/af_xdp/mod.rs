@@ -10,6 +10,7 @@
 //! Quads and legs are those of `compare vhost` ([`super::vhost`]).
 
 pub mod cases;
+pub mod churn;
 pub mod duts;
 pub mod full;
 pub mod lane;
@@ -75,7 +76,7 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
         return Err(Failure::new("two CPUs are needed"));
     }
     if let Some(part) = options.parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
-        return Err(Failure::new(format!("part {part}: {}", PARTS.join(", "))));
+        return Err(Failure::new(format!("part {part}: {}; or churn alone", PARTS.join(", "))));
     }
     let wanted = |part: &&str| options.parts.is_empty() || options.parts.iter().any(|name| name == part);
     let named = |case: &Case| options.only.is_empty() || options.only.iter().any(|name| case.is(name));

@@ -153,21 +153,26 @@ impl Netdevd {
             netdev.into_iter().chain((!nics).then(|| ["-netdev".into(), hub]).into_iter().flatten()).collect()
         })?;
         for name in ["h0", "h1"] {
-            this.await_back_end(name)?;
+            this.await_ready(name)?;
         }
         Ok(this)
     }
 
-    fn await_back_end(&mut self, name: &str) -> Result<()> {
-        let started = Instant::now();
+    /// Waits until a netdev is ready.
+    ///
+    /// # Errors
+    /// When it is not within ten seconds, with what it says.
+    pub fn await_ready(&mut self, name: &str) -> Result<()> {
+        let (started, mut said) = (Instant::now(), serde_json::Value::Null);
         while started.elapsed() < Duration::from_secs(10) {
             let netdevs = self.qmp.execute("query-netdev", json!({"name": name}))?;
-            if netdevs[0]["transport"]["state"] == "ready" {
+            said = netdevs[0]["transport"].clone();
+            if said["state"] == "ready" {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Err(Failure::new(format!("netdev '{name}' found no back-end")))
+        Err(Failure::new(format!("netdev '{name}' is not ready: {said}")))
     }
 
     /// Starts it; `peer` gives the words that make netdev `h0` or `h1`, and each gets a nic unless it has a peer.
@@ -224,6 +229,22 @@ impl Netdevd {
         let workers = stats["workers"].as_array().into_iter().flatten();
         let frames = workers.filter_map(|worker| worker["frames"].as_f64()).sum();
         Ok((Engine::parse(&stats), frames))
+    }
+
+    /// Sends it a command and waits for what it returns.
+    ///
+    /// # Errors
+    /// When it refuses or does not answer.
+    pub fn ask(&mut self, command: &str, arguments: serde_json::Value) -> Result<serde_json::Value> {
+        self.qmp.execute(command, arguments)
+    }
+
+    /// Ends it as nothing can prevent (SIGKILL).
+    ///
+    /// # Errors
+    /// When it has ended before.
+    pub fn kill(self) -> Result<()> {
+        self.process.kill()
     }
 
     /// Fails when it has ended.
