@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::ring::{Completion, Desc, Fill, Offsets, Rx, Tx};
 use crate::socket::Rings;
 use crate::sys::Mapping;
-use crate::umem::{Area, Umem};
+use crate::umem::{Area, Metadata, Umem};
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -142,6 +142,20 @@ impl Kernel {
         there as usize
     }
 
+    /// Stamps the frame that is completed next, which has a request before it, if it asks for that; whether it does.
+    pub fn stamp(&mut self, time: u64) -> bool {
+        let Some(addr) = self.under_way.front().copied().filter(|addr| *addr >= Metadata::LEN as u64) else {
+            return false;
+        };
+        let at = addr - Metadata::LEN as u64;
+        let flags = self.read(at, 8).try_into().map_or(0, u64::from_ne_bytes);
+        let asked = flags & u64::from(libc::XDP_TXMD_FLAGS_TIMESTAMP) != 0;
+        if asked {
+            self.write(at + 8, &time.to_ne_bytes());
+        }
+        asked
+    }
+
     /// Completes what was transmitted, oldest first: at most `most` chunks; how many.
     pub fn complete(&mut self, most: usize) -> usize {
         let mut n = 0;
@@ -259,6 +273,34 @@ mod tests {
             );
         }
         assert!(rings(&umem(1), 3).is_err(), "no power of two");
+    }
+
+    #[test]
+    fn a_stamp_comes_back_where_it_was_asked_for_and_made() {
+        let umem = umem(1);
+        let (mut ours, mut kernel) = rings(&umem, 4).unwrap();
+        let checksum = Metadata::checksum(34, 6);
+        for (request, makes, want) in [
+            (Metadata::timestamp(), true, Some(77)),
+            (Metadata::timestamp(), false, None),
+            (checksum.and_timestamp(), true, Some(77)),
+            (checksum.and_timestamp(), false, None),
+            (checksum, true, None),
+        ] {
+            // SAFETY: inside the UMEM's one chunk, which is ours until the frame is in the ring.
+            let frame = unsafe { umem.start().add(64) };
+            // SAFETY: there are 64 bytes before the frame.
+            unsafe { request.write_before(frame) };
+            assert!(ours.tx.push(Desc { addr: 64, len: 60, options: Desc::METADATA }));
+            ours.tx.publish();
+            assert_eq!(kernel.transmit(1)[0].0, Desc::METADATA);
+            // A driver without a clock leaves the request as it is.
+            assert_eq!(makes && kernel.stamp(77), want.is_some());
+            assert_eq!((kernel.complete(1), ours.completion.available(1)), (1, 1));
+            ours.completion.release(1);
+            // SAFETY: the frame has come back.
+            assert_eq!(unsafe { request.stamp(frame) }, want, "{request:?}");
+        }
     }
 
     proptest! {

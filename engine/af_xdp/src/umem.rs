@@ -42,8 +42,12 @@ impl Default for UmemConfig {
     }
 }
 
-/// What the kernel shall do to a frame that it sends (`struct xsk_tx_metadata`). It lies right before the frame's first byte, and
-/// [`crate::Desc::METADATA`] says so.
+/// What the kernel shall do to a frame that it sends (`struct xsk_tx_metadata`; `Documentation/networking/xsk-tx-metadata.rst` of Linux). It lies
+/// right before the frame's first byte, and [`crate::Desc::METADATA`] says so.
+///
+/// A stamp of the time of sending comes back in the same place when the frame is in the completion ring, where the driver offers it
+/// (`tx-timestamp` of the netdev family's `xsk-features`): NICs that stamp in hardware do, veth and others without a clock of their own do not, and leave the
+/// request as it was, which [`Metadata::stamp`] tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Metadata {
@@ -62,6 +66,39 @@ impl Metadata {
     #[must_use]
     pub const fn checksum(start: u16, offset: u16) -> Self {
         Self { flags: libc::XDP_TXMD_FLAGS_CHECKSUM as u64, start, offset, reserved: 0, launch: 0 }
+    }
+
+    /// Asks for a stamp of the time of sending and for nothing else (`XDP_TXMD_FLAGS_TIMESTAMP`).
+    #[must_use]
+    pub const fn timestamp() -> Self {
+        Self { flags: libc::XDP_TXMD_FLAGS_TIMESTAMP as u64, start: 0, offset: 0, reserved: 0, launch: 0 }
+    }
+
+    /// Asks for a stamp of the time of sending as well.
+    #[must_use]
+    pub const fn and_timestamp(mut self) -> Self {
+        self.flags |= libc::XDP_TXMD_FLAGS_TIMESTAMP as u64;
+        self
+    }
+
+    /// The stamp of a frame that was sent with this request, in nanoseconds of the NIC's clock; nothing where none was asked for, or none was made. It
+    /// lies where the request for a checksum was (`struct xsk_tx_metadata`, `completion.tx_timestamp`), so a stamp that is equal to it is taken for none.
+    ///
+    /// # Safety
+    /// The request was written before `frame` ([`Metadata::write_before`]), the frame was in the completion ring, and its chunk was not used again.
+    #[must_use]
+    pub const unsafe fn stamp(&self, frame: NonNull<u8>) -> Option<u64> {
+        // SAFETY: the caller's word.
+        let now = unsafe { frame.sub(Self::LEN).cast::<Self>().read_unaligned() };
+        let asked = self.flags & libc::XDP_TXMD_FLAGS_TIMESTAMP as u64 != 0;
+        if asked && now.completion() != self.completion() { Some(now.completion()) } else { None }
+    }
+
+    /// The bytes that a stamp takes, as a number.
+    const fn completion(&self) -> u64 {
+        let ([a, b], [c, d], [e, f, g, h]) =
+            (self.start.to_ne_bytes(), self.offset.to_ne_bytes(), self.reserved.to_ne_bytes());
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
     }
 
     /// Writes it before a frame.
