@@ -25,7 +25,7 @@ impl Tally {
     /// Writes it to the counters and begins anew.
     pub(super) fn settle(&mut self, counters: &PortCounters) {
         let Self { frames, bytes, too_long, stopped } = std::mem::take(self);
-        if frames > 0 {
+        if bytes > 0 {
             counters.tx.frames.add(frames);
             counters.tx.bytes.add(bytes);
         }

@@ -130,6 +130,8 @@ impl Transport for Bound {
 #[derive(Debug, Clone)]
 struct Place {
     held: Arc<Held>,
+    /// The queue's number among the members of the UMEM.
+    member: u32,
     /// The number of the UMEM on the worker, from `start` on.
     umem: usize,
 }
@@ -138,13 +140,8 @@ impl Place {
     /// Before `start`: no UMEM has it.
     const NOWHERE: usize = usize::MAX;
 
-    const fn nowhere(held: Arc<Held>) -> Self {
-        Self { held, umem: Self::NOWHERE }
-    }
-
-    /// The queue's number among the members of the UMEM.
-    fn member(&self) -> u32 {
-        self.held.member
+    fn nowhere(held: Arc<Held>) -> Self {
+        Self { member: held.member, held, umem: Self::NOWHERE }
     }
 }
 

@@ -83,7 +83,7 @@ impl<T: Transport> AfXdpRx<T> {
     #[inline]
     fn refill(&mut self, books: &mut Chunks) {
         while self.owed > 0 {
-            let Some(chunk) = books.take_rx(self.at.member()) else { break };
+            let Some(chunk) = books.take_rx(self.at.member) else { break };
             if !self.fill.push(books.addr(chunk)) {
                 books.untake(chunk);
                 break;
@@ -115,7 +115,7 @@ impl<T: Transport> AfXdpRx<T> {
     fn part(&self, books: &Chunks, desc: &Desc) -> Option<Seg> {
         let first = books.at(desc.addr)?;
         let last = books.at(desc.addr.checked_add(u64::from(desc.len.max(1)) - 1)?)?;
-        if first != last || !books.is_rx(first, self.at.member()) {
+        if first != last || !books.is_rx(first, self.at.member) {
             return None;
         }
         // SAFETY: inside the UMEM, which lives as long as `umem`; the chunk is ours until it goes to the fill ring or to a transmit ring, and both
@@ -188,7 +188,7 @@ impl<T: Transport> AfXdpRx<T> {
     fn recycle(&mut self, books: &mut Chunks, count: u32) {
         for i in 0..count {
             let desc = self.rx.get(i);
-            let kept = books.at(desc.addr).filter(|chunk| books.is_rx(*chunk, self.at.member()));
+            let kept = books.at(desc.addr).filter(|chunk| books.is_rx(*chunk, self.at.member));
             match kept {
                 Some(chunk) if self.fill.push(books.addr(chunk)) => {}
                 // The kernel shows a frame a moment before the place in the fill ring that it used is free.

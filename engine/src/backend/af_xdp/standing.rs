@@ -1,22 +1,49 @@
 //! What stands in a transmit ring: frames that the kernel was given and has not taken. They count as sent when it takes them, so that those that it
-//! never takes are dropped by name, and by that only.
+//! never takes are dropped by name, and by that only. Frames are counted by their weight: of those that a large frame was cut into, the last one counts.
 
+use super::RING;
 use af_xdp::{Desc, Tx};
 
 /// Frames that stand in a transmit ring, or have been taken since the last look.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Standing {
     descs: u32,
     frames: u64,
     bytes: u64,
+    /// Of each descriptor: the weight of the frame that it ends.
+    weights: Box<[u32; RING as usize]>,
+    /// Where the next descriptor's weight goes.
+    next: u32,
 }
 
 impl Standing {
+    pub(super) fn new() -> Self {
+        Self { descs: 0, frames: 0, bytes: 0, weights: Box::new([0; RING as usize]), next: 0 }
+    }
+
     /// A frame of `descs` descriptors went into the ring.
     #[inline]
-    pub(super) const fn add(&mut self, descs: u32, bytes: usize) {
+    pub(super) fn add(&mut self, descs: u32, bytes: usize, weight: u32) {
+        for left in (0..descs).rev() {
+            self.weigh(if left == 0 { weight } else { 0 });
+        }
+        self.add_run(descs, bytes, u64::from(weight));
+    }
+
+    /// Notes the weight of the next descriptor; [`Standing::add_run`] is to follow for all of them.
+    #[inline]
+    pub(super) fn weigh(&mut self, weight: u32) {
+        if let Some(place) = self.weights.get_mut((self.next % RING) as usize) {
+            *place = weight;
+        }
+        self.next = self.next.wrapping_add(1);
+    }
+
+    /// So many descriptors went into the ring, of frames of that many bytes and that weight together.
+    #[inline]
+    pub(super) const fn add_run(&mut self, descs: u32, bytes: usize, weight: u64) {
         self.descs += descs;
-        self.frames += 1;
+        self.frames += weight;
         self.bytes += bytes as u64;
     }
 
@@ -24,8 +51,8 @@ impl Standing {
     #[inline]
     pub(super) fn taken(&mut self, tx: &Tx, pending: u32) -> (u64, u64) {
         if pending == 0 {
-            let Self { frames, bytes, .. } = std::mem::take(self);
-            return (frames, bytes);
+            self.descs = 0;
+            return (std::mem::take(&mut self.frames), std::mem::take(&mut self.bytes));
         }
         self.some_taken(tx, pending)
     }
@@ -36,7 +63,8 @@ impl Standing {
         let (mut frames, mut bytes) = (0, 0);
         while self.descs > pending {
             let desc: Desc = tx.written(self.descs);
-            frames += u64::from(!desc.goes_on());
+            let at = self.next.wrapping_sub(self.descs) % RING;
+            frames += self.weights.get(at as usize).copied().map_or(0, u64::from);
             bytes += u64::from(desc.len);
             self.descs -= 1;
         }
@@ -45,7 +73,7 @@ impl Standing {
         (frames, bytes)
     }
 
-    /// Whether the kernel has not taken all, as far as was looked.
+    /// Whether the kernel has taken all, as far as was looked.
     #[inline]
     pub(super) const fn is_empty(&self) -> bool {
         self.descs == 0
@@ -53,6 +81,7 @@ impl Standing {
 
     /// The ring ends: frames that nobody will take.
     pub(super) fn give_up(&mut self) -> u64 {
-        std::mem::take(self).frames
+        (self.descs, self.bytes) = (0, 0);
+        std::mem::take(&mut self.frames)
     }
 }

@@ -46,6 +46,34 @@ fn a_frame_of_which_the_kernel_took_a_part_is_dropped() {
 }
 
 #[test]
+#[allow(unsafe_code)]
+fn frames_count_by_their_weight_when_their_last_piece_is_taken() {
+    let (mut world, shared) = (World::new(), umem());
+    let mut to = Rig::new(&mut world, &shared);
+    to.fake.errno.store(libc::EAGAIN, Ordering::Relaxed);
+    let bytes = frame(100, 3);
+    // SAFETY: they live longer than the burst.
+    let seg = unsafe { Seg::new(NonNull::from(&bytes[..]).cast(), 100) };
+    let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
+    // Two frames that were cut into three and two pieces, and one that stands for four.
+    let weights = [0, 0, 1, 0, 1, 4];
+    world.burst.clear();
+    for weight in weights {
+        world.burst.push(VnetHdr::NONE, &[seg]);
+        world.burst.weigh(weight);
+    }
+    assert_eq!(to.tx.tx(&mut turn, &world.burst, world.burst.all()), weights.len());
+    let mut counted = 0;
+    for weight in weights {
+        to.tx.settle(&mut turn, &world.counters);
+        assert_eq!(world.counters.tx.frames.get(), counted);
+        assert_eq!(to.kernel.transmit(1).len(), 1);
+        counted += u64::from(weight);
+    }
+    assert_eq!(end(&mut world, &mut to, DropReason::PortGone), (6, 600, 0));
+}
+
+#[test]
 fn frames_that_are_taken_later_count_later() {
     let (mut world, shared) = (World::new(), umem());
     let (mut from, mut to) = (Rig::new(&mut world, &shared), Rig::new(&mut world, &shared));
