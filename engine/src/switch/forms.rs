@@ -43,8 +43,8 @@ pub(super) fn make(
         let (by, head) = match form {
             Form::Plain => (-(TAG as i16), Some(head.slice(0, ADDRESSES))),
             Form::Tagged => {
-                let (Some(first), Some(vlan)) = (looks.heads.get(i), looks.vlans.get(i)) else { break };
-                let tagged = insert(first, *vlan);
+                let Some(first) = looks.heads.get(i) else { break };
+                let tagged = insert(first, looks.vlan(i));
                 (TAG as i16, out.heads(tagged.get(..TAG + head.len()).unwrap_or_default()))
             }
         };
