@@ -19,6 +19,12 @@ pub const SEGMENTS: usize = 2048;
 /// The longest frame, virtio-net header excluded, that the engine moves (QEMU's `NET_BUFSIZE`).
 pub const MAX_FRAME: usize = 4096 + 65536;
 
+/// Bytes of a frame that decide where it goes: two addresses, the type, a VLAN tag.
+pub const HEAD: usize = 16;
+
+/// A frame's first bytes as they were copied and decided on. They go out, and not what the sender made of them since.
+pub type Head = [u8; HEAD];
+
 /// A run of lent bytes: pointer and validated length.
 #[derive(Debug, Clone, Copy)]
 pub struct Seg {

@@ -6,15 +6,9 @@
 
 use super::state::{Count, State};
 use super::table::{Learned, Spread, Station, Table, Value, units};
-use crate::burst::{BURST, Burst, Frame, Mask};
+use crate::burst::{BURST, Burst, Frame, HEAD, Head, Mask};
 use crate::topology::plan::{PortPlan, SwitchPlan};
 use crate::wire::eth;
-
-/// Bytes of a frame that decide: two addresses, the type, a VLAN tag.
-pub(super) const HEAD: usize = 16;
-
-/// A frame's first bytes as they were decided on. They go out, and not what the sender made of them since.
-pub(super) type Head = [u8; HEAD];
 
 /// What a frame says.
 #[derive(Debug, Clone, Copy, Default)]

@@ -2,16 +2,12 @@
 
 #![allow(unsafe_code)] // writes guest memory
 
-use super::filter::HEAD;
 use super::options::Features;
 use crate::backend::copy::{Writer, copy};
-use crate::burst::{Burst, Frame, Seg};
+use crate::burst::{Burst, Frame, HEAD, Head, Seg};
 use crate::mem::guest::GuestMemory;
 use crate::virtq::{Chain, DeviceRing, Found};
 use crate::wire::vnet_hdr::VnetHdr;
-
-/// A frame's first bytes as they were copied and decided on. They go out, and not what its sender made of them since.
-pub(super) type Head = [u8; HEAD];
 
 /// What became of a frame.
 pub(super) enum Put {
@@ -64,24 +60,13 @@ fn put_one(
             to.add(VnetHdr::LEN).cast::<[u8; 2]>().write_unaligned([1, 0]); // num_buffers
         }
         let to = to.add(header);
-        match head {
-            None => {
-                copy(from.ptr(), to, from.len());
-                if !rest.is_empty() {
-                    copy(rest.ptr(), to.add(from.len()), rest.len());
-                }
-            }
-            Some(head) => {
-                let n = HEAD.min(from.len());
-                copy(head.as_ptr(), to, n);
-                copy(from.ptr().add(n), to.add(n), from.len() - n);
-                copy(rest.ptr(), to.add(from.len()), rest.len());
-                if n < HEAD {
-                    // The head reaches into the second piece.
-                    let n = HEAD.min(from.len() + rest.len());
-                    copy(head.as_ptr(), to, n);
-                }
-            }
+        copy(from.ptr(), to, from.len());
+        if !rest.is_empty() {
+            copy(rest.ptr(), to.add(from.len()), rest.len());
+        }
+        // Over what lies there now, which is no frame before the buffer is given: cheaper than to copy what is behind it by itself.
+        if let Some(head) = head {
+            copy(head.as_ptr(), to, HEAD.min(from.len() + rest.len()));
         }
     }
     true
