@@ -1,9 +1,9 @@
 //! A burst crosses a switch: the two passes of [`super::sort`], then the third, which delivers to each port at once.
 //!
 //! ```text
-//!  frames -> classify -> learn, find -> masks by port -> as they came, with their heads -> port that can take them so
-//!                                                     -> plain form                     -> node of each other port's leg
-//!                                                     -> tagged form                    -> node of each other port's leg
+//!  frames -> classify -> look up -> masks by port -> as they came, with their heads -> port that can take them so
+//!                                               -> plain form                     -> node of each other port's leg
+//!                                               -> tagged form                    -> node of each other port's leg
 //! ```
 //!
 //! A port that is full is offered its rest once more when all others were served; then that is dropped, so nobody waits for it.
@@ -70,8 +70,7 @@ pub(super) fn cross(
     let Level { looks, ports, plain, tagged, late } = level;
     let mut sorted = looks.classify(burst, visit.mask, here, state);
     let (from, looks): (_, &Looks) = ((port, here), looks);
-    looks.learn(sorted.good, from, state, turn.now, stage.worker);
-    looks.find(&mut sorted, from, plan, state, turn.now, ports);
+    looks.look_up(&mut sorted, from, plan, state, turn.now, stage.worker, ports);
     if sorted.flood != 0 {
         let nobody = looks.flood(sorted.flood, from, plan, ports);
         state.count(stage.worker, Count::Flooded, u64::from(sorted.flood.count_ones()));

@@ -2,7 +2,7 @@
 //!
 //! 1. *Classify*: the first bytes of each frame are copied, its VLAN is found, and the places of both addresses in the table begin to
 //!    be loaded.
-//! 2. *Look up*: senders are learned where they are not known, receivers become bits in the masks of ports.
+//! 2. *Look up*: receivers become bits in the masks of ports; senders are learned where they are not known.
 
 use super::state::{Count, State};
 use super::table::{Learned, Spread, Station, Table, Value, units};
@@ -134,8 +134,9 @@ impl Looks {
         sorted
     }
 
-    /// Frames without a tag that lie in one piece, which are all of most bursts; the others are for [`Looks::any`].
-    #[inline]
+    /// Frames without a tag that lie in one piece, which are all of most bursts; the others are for [`Looks::any`]. A function of its own, as
+    /// the loop needs all registers.
+    #[inline(never)]
     fn untagged(&mut self, burst: &Burst, mask: Mask, vlan: u16, table: &Table) -> u64 {
         let (spread, mut good) = (table.spread(), 0);
         let Self { heads, looks } = self;
@@ -200,41 +201,29 @@ impl Looks {
         *sorted = all;
     }
 
-    /// The second pass, for senders.
+    /// The second pass: senders are learned, and frames become bits of `to`.
     #[inline]
-    pub(super) fn learn(&self, good: u64, from: (u32, &PortPlan), state: &State, now: u64, worker: usize) {
-        let now = units(now);
-        let heard = Value::heard(from.0, now);
-        let mut last = Station::default();
-        for look in Mask(good).iter().filter_map(|i| self.looks.get(i)) {
-            let before = std::mem::replace(&mut last, look.source);
-            if !state.table.is_known(look.source_at, look.source, heard) && look.source != before {
-                learn(look, from, state, now, worker);
-            }
-        }
-    }
-
-    /// The second pass, for receivers: frames become bits of `to`.
-    #[inline]
-    pub(super) fn find(
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a switch has at hand, and nothing of it belongs together"
+    )]
+    pub(super) fn look_up(
         &self,
         sorted: &mut Sorted,
         (port, from): (u32, &PortPlan),
         plan: &SwitchPlan,
         state: &State,
         now: u64,
+        worker: usize,
         to: &mut Ports,
     ) {
         let now = units(now);
-        let (table, ageing, mut flood) = (&state.table, state.ageing, 0);
-        for i in Mask(sorted.good).iter() {
-            let Some(look) = self.looks.get(i) else { break };
-            let bit = 1 << i;
-            // What the port is, is asked once a burst: a branch on it for each frame would be foreseen wrongly half of the time.
-            match table.find_from(look.target_at, look.target) {
-                Some(found) if !found.value.is_old(now, ageing) && to.mark(found.value.port(), bit) => {}
-                _ => flood |= bit,
-            }
+        let (unknown, mut flood) = self.find(sorted.good, port, state, now, to);
+        if unknown {
+            self.learn(sorted.good, (port, from), state, now, worker);
+            // Senders of this burst may be receivers of it.
+            to.clear();
+            flood = self.find(sorted.good, port, state, now, to).1;
         }
         to.sift(|to, frames| {
             match go(to, (port, from), plan) {
@@ -246,6 +235,37 @@ impl Looks {
             false
         });
         sorted.flood = flood;
+    }
+
+    /// Looks both stations of each frame up: whether there is a sender to be learned, and the frames whose receiver is not known; the others
+    /// become bits of `to`. A function of its own, as the loop needs all registers.
+    #[inline(never)]
+    fn find(&self, good: u64, port: u32, state: &State, now: u64, to: &mut Ports) -> (bool, u64) {
+        let (table, ageing, heard) = (&state.table, state.ageing, Value::heard(port, now));
+        let (mut known, mut flood) = (true, 0);
+        for i in Mask(good).iter() {
+            let Some(look) = self.looks.get(i) else { break };
+            known &= table.is_known(look.source_at, look.source, heard);
+            // What the port is, is asked once a burst: a branch on it for each frame would be foreseen wrongly half of the time.
+            match table.find_from(look.target_at, look.target) {
+                Some(found) if !found.value.is_old(now, ageing) && to.mark(found.value.port(), 1 << i) => {}
+                _ => flood |= 1 << i,
+            }
+        }
+        (!known, flood)
+    }
+
+    /// Learns senders that are not known, or were not heard in this unit of time.
+    #[inline(never)]
+    fn learn(&self, good: u64, from: (u32, &PortPlan), state: &State, now: u64, worker: usize) {
+        let heard = Value::heard(from.0, now);
+        let mut last = Station::default();
+        for look in Mask(good).iter().filter_map(|i| self.looks.get(i)) {
+            let before = std::mem::replace(&mut last, look.source);
+            if !state.table.is_known(look.source_at, look.source, heard) && look.source != before {
+                learn(look, from, state, now, worker);
+            }
+        }
     }
 
     /// Makes bits of `to` of the frames that go to all ports of their VLAN; returns those that nobody gets.

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // writes guest memory
 
 use super::options::Features;
-use crate::backend::copy::{Writer, copy};
+use crate::backend::copy::{Writer, copy, copy_headed};
 use crate::burst::{Burst, Frame, HEAD, Head, Seg};
 use crate::mem::guest::GuestMemory;
 use crate::virtq::{Chain, DeviceRing, Found};
@@ -60,12 +60,17 @@ fn put_one(
             to.add(VnetHdr::LEN).cast::<[u8; 2]>().write_unaligned([1, 0]); // num_buffers
         }
         let to = to.add(header);
-        copy(from.ptr(), to, from.len());
+        match head {
+            Some(head) if from.len() >= HEAD => copy_headed(head, from.ptr(), to, from.len()),
+            _ => copy(from.ptr(), to, from.len()),
+        }
         if !rest.is_empty() {
             copy(rest.ptr(), to.add(from.len()), rest.len());
         }
-        // Over what lies there now, which is no frame before the buffer is given: cheaper than to copy what is behind it by itself.
-        if let Some(head) = head {
+        if let Some(head) = head
+            && from.len() < HEAD
+        {
+            // The head reaches into the second piece.
             copy(head.as_ptr(), to, HEAD.min(from.len() + rest.len()));
         }
     }
