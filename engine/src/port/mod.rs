@@ -147,13 +147,8 @@ pub trait TxQueue: Send {
 
     /// As [`TxQueue::tx`], of frames whose first bytes are those of `heads`, by place in the burst, and not what lies there now. Nothing, with
     /// nothing done, where the queue has no way to do so: it gets them as [`TxQueue::tx`] takes them.
-    fn tx_headed(
-        &mut self,
-        _turn: &mut Turn<'_>,
-        _burst: &Burst,
-        _mask: Mask,
-        _heads: &[Head],
-    ) -> Option<usize> {
+    fn tx_headed(&mut self, _: &mut Turn<'_>, _: &Burst, _: Mask, heads: &[Head]) -> Option<usize> {
+        let _ = heads;
         None
     }
 
