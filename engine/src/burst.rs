@@ -19,6 +19,12 @@ pub const SEGMENTS: usize = 2048;
 /// The longest frame, virtio-net header excluded, that the engine moves (QEMU's `NET_BUFSIZE`).
 pub const MAX_FRAME: usize = 4096 + 65536;
 
+/// Bytes of a frame that decide where it goes: two addresses, the type, a VLAN tag.
+pub const HEAD: usize = 16;
+
+/// A frame's first bytes as they were copied and decided on. They go out, and not what the sender made of them since.
+pub type Head = [u8; HEAD];
+
 /// A run of lent bytes: pointer and validated length.
 #[derive(Debug, Clone, Copy)]
 pub struct Seg {
@@ -118,6 +124,19 @@ impl Seg {
         // SAFETY: as `copy_to`; the run has that many bytes.
         unsafe { std::ptr::copy_nonoverlapping(self.ptr(), to.as_mut_ptr(), N) };
         true
+    }
+
+    /// Copies the first 16 bytes, if there are as many, as two little-endian words.
+    #[inline]
+    #[must_use]
+    pub const fn first_words(&self) -> Option<[u64; 2]> {
+        if self.len < 16 {
+            return None;
+        }
+        let words = self.ptr.as_ptr().cast::<u64>();
+        // SAFETY: as `copy_to`; the run has that many bytes. In two loads, since bytes in an array would pass through the stack.
+        let [low, high] = unsafe { [words.read_unaligned(), words.add(1).read_unaligned()] };
+        Some([u64::from_le(low), u64::from_le(high)])
     }
 
     /// Begins to load the first `bytes` bytes into the cache.
@@ -425,11 +444,12 @@ impl Burst {
         &self.segs[frame.first as usize..(frame.first + frame.count) as usize]
     }
 
-    /// Copies the first `N` bytes of one of this burst's frames, if they lie in one piece.
+    /// Copies the first 16 bytes of one of this burst's frames, if they lie in one piece, as two little-endian words.
     #[inline]
-    pub fn copy_first<const N: usize>(&self, frame: &Frame, to: &mut [u8; N]) -> bool {
-        let part = self.segs.get(frame.first as usize);
-        frame.count != 0 && part.is_some_and(|part| part.copy_first(to))
+    #[must_use]
+    pub fn first_words(&self, frame: &Frame) -> Option<[u64; 2]> {
+        let part = self.segs.get(frame.first as usize)?;
+        if frame.count == 0 { None } else { part.first_words() }
     }
 
     /// Copies bytes of `frame` from offset `from` into `to`; returns how many there were.

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)] // raw copies between checked ranges
 
-use crate::burst::Seg;
+use crate::burst::{Head, Seg};
 
 /// Sixteen bytes that are loaded and stored at once (an array would pass through the stack).
 #[cfg(target_arch = "x86_64")]
@@ -50,6 +50,31 @@ pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
             }
             _ => std::ptr::copy_nonoverlapping(from, to, len),
         }
+    }
+}
+
+/// As [`copy`] of at least 16 bytes, but that those of `head` go in front of what is copied behind them. The bytes in their place may be
+/// copied first: what is written is nobody's frame before its buffer is given.
+///
+/// # Safety
+/// As [`copy`]; both ranges must have at least 16 bytes.
+#[inline]
+pub(super) unsafe fn copy_headed(head: &Head, from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: every access lies inside of the two ranges: offsets are at most len - 16 where len >= 33.
+    unsafe {
+        let first = head.as_ptr().cast::<Wide>().read_unaligned();
+        if (33..=64).contains(&len) {
+            let load = |at: usize| from.add(at).cast::<Wide>().read_unaligned();
+            let store = |at: usize, v: Wide| to.add(at).cast::<Wide>().write_unaligned(v);
+            let (b, c, d) = (load(16), load(len - 32), load(len - 16));
+            store(16, b);
+            store(len - 32, c);
+            store(len - 16, d);
+        } else {
+            copy(from, to, len);
+        }
+        // Last, since the others may reach into its place.
+        to.cast::<Wide>().write_unaligned(first);
     }
 }
 

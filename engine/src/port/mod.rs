@@ -15,7 +15,7 @@ pub mod counters;
 pub mod lanes;
 pub mod testing;
 
-use crate::burst::{Burst, Mask};
+use crate::burst::{Burst, Head, Mask};
 use crate::mem::pool::Pool;
 use crate::uring::FdIo;
 use counters::{DropReason, PortCounters};
@@ -144,6 +144,13 @@ pub trait TxQueue: Send {
     /// Takes the frames of `burst` that `mask` selects, in order; returns how many (a prefix of the selection).
     /// A frame that can never go counts as taken and is reported by [`TxQueue::settle`] as dropped.
     fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize;
+
+    /// As [`TxQueue::tx`], of frames whose first bytes are those of `heads`, by place in the burst, and not what lies there now. Nothing, with
+    /// nothing done, where the queue has no way to do so: it gets them as [`TxQueue::tx`] takes them.
+    fn tx_headed(&mut self, _: &mut Turn<'_>, _: &Burst, _: Mask, heads: &[Head]) -> Option<usize> {
+        let _ = heads;
+        None
+    }
 
     /// Publishes what was taken, so that who looks sees it. Comes after each burst that is delivered, and at the end of the turn
     /// for what had waited. File-like queues have nothing to do here.

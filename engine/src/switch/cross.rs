@@ -1,8 +1,9 @@
 //! A burst crosses a switch: the two passes of [`super::sort`], then the third, which delivers to each port at once.
 //!
 //! ```text
-//!  frames -> classify -> learn, find -> masks by port -> plain form  -> node of each port's leg
-//!                                                     -> tagged form -> node of each port's leg
+//!  frames -> classify -> look up -> masks by port -> as they came, with their heads -> port that can take them so
+//!                                               -> plain form                     -> node of each other port's leg
+//!                                               -> tagged form                    -> node of each other port's leg
 //! ```
 //!
 //! A port that is full is offered its rest once more when all others were served; then that is dropped, so nobody waits for it.
@@ -68,13 +69,8 @@ pub(super) fn cross(
     }
     let Level { looks, ports, plain, tagged, late } = level;
     let mut sorted = looks.classify(burst, visit.mask, here, state);
-    let last = 64 - visit.mask.0.leading_zeros() as usize;
-    let Some(heads) = out.heads(looks.heads.get(..last).unwrap_or_default().as_flattened()) else {
-        return drop(DropReason::NoBuffer, visit.mask.0);
-    };
     let (from, looks): (_, &Looks) = ((port, here), looks);
-    looks.learn(sorted.good, from, state, turn.now, stage.worker);
-    looks.find(&mut sorted, from, plan, state, turn.now, ports);
+    looks.look_up(&mut sorted, from, plan, state, turn.now, stage.worker, ports);
     if sorted.flood != 0 {
         let nobody = looks.flood(sorted.flood, from, plan, ports);
         state.count(stage.worker, Count::Flooded, u64::from(sorted.flood.count_ones()));
@@ -93,17 +89,35 @@ pub(super) fn cross(
         if good == 0 {
             continue;
         }
-        for (reason, frames) in make(to, burst, good, form, (looks, &sorted, heads), out) {
-            drop(reason, frames);
-            good &= !frames;
-        }
-        let noted = marks.noted();
-        let mut index = 0;
+        let (noted, changes) = (marks.noted(), form.changes(&sorted));
+        let (mut index, mut made) = (0, false);
         while let Some((number, masks)) = ports.nth(index) {
             index += 1;
             let (frames, leg) = (of_form(masks) & good, plan.port(number));
             let (true, Some(leg)) = (frames != 0, leg) else { continue };
-            let left = stage.node(marks, turn, (leg.node, visit.crossed, true), to, Mask(frames), out);
+            // As they came, with what was decided on in front: to many ports they go so, and are not laid out anew.
+            let direct = match frames & changes {
+                0 => stage.direct(turn, leg.node, burst, Mask(frames), &looks.heads, out),
+                _ => None,
+            };
+            if direct == Some(Mask::NONE) {
+                continue;
+            }
+            if !made {
+                let rest = (index - 1..ports.len()).filter_map(|index| ports.nth(index));
+                let rest = good & rest.fold(0, |all, (_, masks)| all | of_form(masks));
+                for (reason, frames) in make(to, burst, rest, form, (looks, &sorted), out) {
+                    drop(reason, frames);
+                    good &= !frames;
+                }
+                made = true;
+            }
+            let left = direct.unwrap_or(Mask(frames));
+            let left = Mask(left.0 & good);
+            let left = match direct {
+                Some(_) => left,
+                None => stage.node(marks, turn, (leg.node, visit.crossed, true), to, left, out),
+            };
             match left.is_empty() {
                 true => {}
                 false if late.len() < late.capacity() => late.push((leg.node, left)),
@@ -113,7 +127,9 @@ pub(super) fn cross(
         while let Some((node, left)) = late.pop() {
             stage.last(turn, node, to, left, out);
         }
-        stage.visits(marks, turn, to, noted, deeper, out);
+        if marks.noted() > noted {
+            stage.visits(marks, turn, to, noted, deeper, out);
+        }
     }
     ports.clear();
 }

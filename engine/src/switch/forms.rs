@@ -1,8 +1,8 @@
 //! Frames as they leave a switch: with a tag, or without. The first bytes are those that were decided on, the rest stays lent.
 
 use super::forward::Outlet;
-use super::sort::{HEAD, Head, Looks, Sorted};
-use crate::burst::{Burst, Mask, Seg};
+use super::sort::{Looks, Sorted};
+use crate::burst::{Burst, HEAD, Head, Mask};
 use crate::port::counters::DropReason;
 use crate::wire::eth::{TAG, VLAN};
 use crate::wire::vnet_hdr::VnetHdr;
@@ -17,18 +17,32 @@ pub(super) enum Form {
     Tagged,
 }
 
-/// Puts the frames of `need` into `to`, at their places in `from`, in one form. `heads` has the first bytes of all of them. Returns those
-/// that could not be made, each with the reason.
-#[inline]
+impl Form {
+    /// Frames that get a tag or lose theirs.
+    #[inline]
+    pub(super) const fn changes(self, sorted: &Sorted) -> u64 {
+        match self {
+            Self::Plain => sorted.tagged,
+            Self::Tagged => !sorted.tagged,
+        }
+    }
+}
+
+/// Puts the frames of `need` into `to`, at their places in `from`, in one form. Returns those that could not be made, each with the reason.
+#[inline(never)]
 pub(super) fn make(
     to: &mut Burst,
     from: &Burst,
     need: u64,
     form: Form,
-    (looks, sorted, heads): (&Looks, &Sorted, Seg),
+    (looks, sorted): (&Looks, &Sorted),
     out: &mut impl Outlet,
 ) -> [(DropReason, u64); 2] {
-    let changes = if form == Form::Tagged { need & !sorted.tagged } else { need & sorted.tagged };
+    let changes = need & form.changes(sorted);
+    let heads = looks.heads.get(..from.len()).unwrap_or_default().as_flattened();
+    let Some(heads) = out.heads(heads) else {
+        return [(DropReason::BadOffload, 0), (DropReason::NoBuffer, need)];
+    };
     // Nearly all are to be as they came, in one piece.
     let left = to.rehead::<HEAD>(from, heads);
     let (mut bad, mut short) = (0, 0);
@@ -43,8 +57,8 @@ pub(super) fn make(
         let (by, head) = match form {
             Form::Plain => (-(TAG as i16), Some(head.slice(0, ADDRESSES))),
             Form::Tagged => {
-                let (Some(first), Some(vlan)) = (looks.heads.get(i), looks.vlans.get(i)) else { break };
-                let tagged = insert(first, *vlan);
+                let Some(first) = looks.heads.get(i) else { break };
+                let tagged = insert(first, looks.vlan(i));
                 (TAG as i16, out.heads(tagged.get(..TAG + head.len()).unwrap_or_default()))
             }
         };

@@ -3,7 +3,7 @@
 use super::cross::{Level, cross};
 use super::routes::Routes;
 use super::walk::{Marks, Visit, Walk, Way};
-use crate::burst::{Burst, Mask, Seg};
+use crate::burst::{Burst, Head, Mask, Seg};
 use crate::port::Turn;
 use crate::port::counters::DropReason;
 use crate::port::lanes::Lanes;
@@ -34,6 +34,19 @@ pub trait Outlet {
         mask: Mask,
         last: bool,
     ) -> Mask;
+
+    /// Offers the selected frames to a port as they came, but for their first bytes, which are those of `heads`, by place. Returns those that it
+    /// has no room for; none, with nothing done, where the port takes frames only as [`Outlet::offer`] gives them.
+    fn offer_headed(
+        &mut self,
+        _turn: &mut Turn<'_>,
+        _to: Target,
+        _burst: &Burst,
+        _mask: Mask,
+        _heads: &[Head],
+    ) -> Option<Mask> {
+        None
+    }
 
     /// Lends these bytes, first ones of frames as the walk decided on them, until the turn's submission; nothing when there is no room.
     fn heads(&mut self, bytes: &[u8]) -> Option<Seg>;
@@ -169,6 +182,25 @@ impl Stage<'_> {
             }
         }
         marks.forget(from);
+    }
+
+    /// Offers frames from a switch as they came, with their first bytes beside them, where the node `at` leads straight to a port that takes
+    /// them so; nothing where it does not.
+    #[inline]
+    pub(super) fn direct(
+        &self,
+        turn: &mut Turn<'_>,
+        at: u32,
+        burst: &Burst,
+        mask: Mask,
+        heads: &[Head],
+        out: &mut impl Outlet,
+    ) -> Option<Mask> {
+        let node = self.plan.nodes.get(at as usize)?;
+        match node.hop {
+            Hop::Port(target) if node.steps == 0 => out.offer_headed(turn, target, burst, mask, heads),
+            _ => None,
+        }
     }
 
     /// The last try for frames that a port behind a switch had no room for.

@@ -2,27 +2,22 @@
 //!
 //! 1. *Classify*: the first bytes of each frame are copied, its VLAN is found, and the places of both addresses in the table begin to
 //!    be loaded.
-//! 2. *Look up*: senders are learned where they are not known, receivers become bits in the masks of ports.
+//! 2. *Look up*: receivers become bits in the masks of ports; senders are learned where they are not known.
 
 use super::state::{Count, State};
-use super::table::{Buckets, Learned, Station, units};
-use crate::burst::{BURST, Burst, Frame, Mask};
+use super::table::{Learned, Spread, Station, Table, Value, units};
+use crate::burst::{BURST, Burst, Frame, HEAD, Head, Mask};
 use crate::topology::plan::{PortPlan, SwitchPlan};
 use crate::wire::eth;
-
-/// Bytes of a frame that decide: two addresses, the type, a VLAN tag.
-pub(super) const HEAD: usize = 16;
-
-/// A frame's first bytes as they were decided on. They go out, and not what the sender made of them since.
-pub(super) type Head = [u8; HEAD];
 
 /// What a frame says.
 #[derive(Debug, Clone, Copy, Default)]
 struct Look {
     source: Station,
     target: Station,
-    source_at: Buckets,
-    target_at: Buckets,
+    /// Buckets where they lie as a rule.
+    source_at: u32,
+    target_at: u32,
 }
 
 /// Scratch of both passes.
@@ -30,12 +25,11 @@ struct Look {
 pub(super) struct Looks {
     pub(super) heads: [Head; BURST],
     looks: [Look; BURST],
-    pub(super) vlans: [u16; BURST],
 }
 
 impl Looks {
     pub(super) fn new() -> Self {
-        Self { heads: [[0; HEAD]; BURST], looks: [Look::default(); BURST], vlans: [0; BURST] }
+        Self { heads: [[0; HEAD]; BURST], looks: [Look::default(); BURST] }
     }
 }
 
@@ -60,128 +54,176 @@ pub(super) struct Sorted {
     pub(super) private: u64,
 }
 
-/// Copies a frame's first bytes in the way that is not the usual one; false when it has no whole header. What a short frame lacks stays.
+/// Copies a frame's first bytes in the way that is not the usual one; false when it has no whole header. What a short frame lacks is 0.
 #[cold]
 fn gather(burst: &Burst, frame: &Frame, head: &mut Head) -> bool {
+    *head = [0; HEAD];
     burst.copy_out(frame, 0, head) >= eth::HEADER
+}
+
+/// The two words of a frame's first bytes.
+type Words = [u64; HEAD / 8];
+
+#[inline]
+const fn head_of([low, high]: Words) -> Head {
+    (low as u128 | (high as u128) << 64).to_le_bytes()
+}
+
+#[inline]
+const fn words_of(head: Head) -> Words {
+    let word = u128::from_le_bytes(head);
+    [word as u64, (word >> 64) as u64]
+}
+
+#[inline]
+const fn is_tagged([_, high]: Words) -> bool {
+    (high >> 32) as u16 == eth::VLAN.swap_bytes()
+}
+
+impl Look {
+    #[inline]
+    const fn new([low, high]: Words, vlan: u16, spread: Spread) -> Self {
+        let (source, target) = (Station::new(low >> 48 | high << 16, vlan), Station::new(low, vlan));
+        Self { source, target, source_at: spread.first(source), target_at: spread.first(target) }
+    }
+}
+
+/// What is to be done about a sender that is not known, or was not heard in this unit of time.
+#[inline(never)]
+fn learn(look: &Look, (port, from): (u32, &PortPlan), state: &State, now: u64, worker: usize) {
+    let (table, source) = (&state.table, look.source);
+    let found = table.find_from(look.source_at, source);
+    let same = |value: Value| value.port() == port && (value.time() == now || value.is_static());
+    if !source.is_one() || found.is_some_and(|found| same(found.value)) {
+        return;
+    }
+    let limits = (port, from.rules.limit);
+    let what = match table.learn(table.place(source), source, found, limits, (now, state.ageing)) {
+        Learned::Known => return,
+        Learned::New => Count::Learned,
+        Learned::Moved => Count::Moved,
+        Learned::Static => Count::Static,
+        Learned::Limit => Count::Limit,
+        Learned::Full => Count::TableFull,
+    };
+    state.count(worker, what, 1);
 }
 
 impl Looks {
     /// The first pass.
     #[inline]
     pub(super) fn classify(&mut self, burst: &Burst, mask: Mask, from: &PortPlan, state: &State) -> Sorted {
-        let Self { heads, looks, vlans } = self;
-        let table = &state.table;
-        let (offloads, untagged) = (burst.has_offloads(), from.rules.untagged);
-        // What changes for each frame is kept outside of the result, or it would pass through memory.
-        let (mut good, mut sorted) = (0, Sorted::default());
+        let mut sorted = Sorted::default();
+        if !from.trunk && from.rules.untagged != 0 {
+            sorted.good = self.untagged(burst, mask, from.rules.untagged, &state.table);
+        }
+        let rest = Mask(mask.0 & !sorted.good);
+        if !rest.is_empty() {
+            self.any(burst, rest, from, &state.table, &mut sorted);
+        }
+        if burst.has_offloads() {
+            for i in Mask(sorted.good).iter() {
+                let Some(frame) = burst.frames().get(i) else { break };
+                let header = eth::HEADER + if Mask(sorted.tagged).has(i) { eth::TAG } else { 0 };
+                if frame.hdr.needs_csum() && usize::from(frame.hdr.csum_start) < header {
+                    sorted.bad |= 1 << i;
+                }
+            }
+            sorted.good &= !sorted.bad;
+        }
+        sorted
+    }
+
+    /// Frames without a tag that lie in one piece, which are all of most bursts; the others are for [`Looks::any`]. A function of its own, as
+    /// the loop needs all registers.
+    #[inline(never)]
+    fn untagged(&mut self, burst: &Burst, mask: Mask, vlan: u16, table: &Table) -> u64 {
+        let (spread, mut good) = (table.spread(), 0);
+        let Self { heads, looks } = self;
         for i in mask.iter() {
-            let (Some(frame), Some(head)) = (burst.frames().get(i), heads.get_mut(i)) else { break };
-            let (Some(look), Some(place)) = (looks.get_mut(i), vlans.get_mut(i)) else { break };
-            let bit = 1 << i;
-            let mut bytes = [0; HEAD];
-            if !burst.copy_first(frame, &mut bytes) && !gather(burst, frame, &mut bytes) {
-                sorted.malformed |= bit;
+            let (Some(frame), Some(head), Some(look)) =
+                (burst.frames().get(i), heads.get_mut(i), looks.get_mut(i))
+            else {
+                break;
+            };
+            let Some(words) = burst.first_words(frame) else { continue };
+            if is_tagged(words) {
                 continue;
             }
-            *head = bytes;
-            let word = u128::from_le_bytes(bytes);
-            let (low, high) = (word as u64, (word >> 64) as u64);
-            let mut vlan = untagged;
-            let mut header = eth::HEADER;
-            if (high >> 32) as u16 == eth::VLAN.swap_bytes() {
-                header += eth::TAG;
-                if frame.len() < header {
-                    sorted.malformed |= bit;
+            *head = head_of(words);
+            *look = Look::new(words, vlan, spread);
+            table.prefetch(look.source_at);
+            table.prefetch(look.target_at);
+            good |= 1 << i;
+        }
+        good
+    }
+
+    /// Frames of any form.
+    #[inline(never)]
+    fn any(&mut self, burst: &Burst, mask: Mask, from: &PortPlan, table: &Table, sorted: &mut Sorted) {
+        let (spread, mut all) = (table.spread(), *sorted);
+        let Self { heads, looks } = self;
+        for i in mask.iter() {
+            let (Some(frame), Some(head), Some(look)) =
+                (burst.frames().get(i), heads.get_mut(i), looks.get_mut(i))
+            else {
+                break;
+            };
+            let bit = 1 << i;
+            match burst.first_words(frame) {
+                Some(words) => *head = head_of(words),
+                None if gather(burst, frame, head) => {}
+                None => {
+                    all.malformed |= bit;
                     continue;
                 }
-                sorted.tagged |= bit;
-                vlan = tag(head, (high >> 48) as u16, from);
             }
-            *place = vlan;
+            let words = words_of(*head);
+            let mut vlan = from.rules.untagged;
+            if is_tagged(words) {
+                if frame.len() < eth::HEADER + eth::TAG {
+                    all.malformed |= bit;
+                    continue;
+                }
+                all.tagged |= bit;
+                vlan = tag(head, (words[1] >> 48) as u16, from);
+            }
             if vlan == 0 {
-                sorted.vlan |= bit;
+                all.vlan |= bit;
                 continue;
             }
-            if offloads && frame.hdr.needs_csum() && usize::from(frame.hdr.csum_start) < header {
-                sorted.bad |= bit;
-                continue;
-            }
-            let source = Station::new(low >> 48 | high << 16, vlan);
-            let target = Station::new(low, vlan);
-            let (source_at, target_at) = (table.place(source), table.place(target));
-            table.prefetch(source_at);
-            table.prefetch(target_at);
-            *look = Look { source, target, source_at, target_at };
-            good |= bit;
+            *look = Look::new(words, vlan, spread);
+            table.prefetch(look.source_at);
+            table.prefetch(look.target_at);
+            all.good |= bit;
         }
-        Sorted { good, ..sorted }
+        *sorted = all;
     }
 
-    /// The second pass, for senders.
+    /// The second pass: senders are learned, and frames become bits of `to`.
     #[inline]
-    pub(super) fn learn(
-        &self,
-        good: u64,
-        (port, from): (u32, &PortPlan),
-        state: &State,
-        now: u64,
-        worker: usize,
-    ) {
-        let now = units(now);
-        let mut last = Station::default();
-        for look in Mask(good).iter().filter_map(|i| self.looks.get(i)) {
-            if look.source == last || !look.source.is_one() {
-                continue;
-            }
-            last = look.source;
-            let found = state.table.find(look.source_at, look.source);
-            if found.is_some_and(|f| f.value.port() == port && (f.value.time() == now || f.value.is_static()))
-            {
-                continue;
-            }
-            let times = (now, state.ageing);
-            let learned =
-                state.table.learn(look.source_at, look.source, found, (port, from.rules.limit), times);
-            let what = match learned {
-                Learned::Known => continue,
-                Learned::New => Count::Learned,
-                Learned::Moved => Count::Moved,
-                Learned::Static => Count::Static,
-                Learned::Limit => Count::Limit,
-                Learned::Full => Count::TableFull,
-            };
-            state.count(worker, what, 1);
-        }
-    }
-
-    /// The second pass, for receivers: frames become bits of `to`.
-    #[inline]
-    pub(super) fn find(
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a switch has at hand, and nothing of it belongs together"
+    )]
+    pub(super) fn look_up(
         &self,
         sorted: &mut Sorted,
         (port, from): (u32, &PortPlan),
         plan: &SwitchPlan,
         state: &State,
         now: u64,
+        worker: usize,
         to: &mut Ports,
     ) {
         let now = units(now);
-        let (mut target, mut way, mut flood) = (Station::default(), None, 0);
-        for i in Mask(sorted.good).iter() {
-            let Some(look) = self.looks.get(i) else { break };
-            if look.target != target {
-                target = look.target;
-                let known = target.is_one().then(|| state.table.find(look.target_at, target)).flatten();
-                let known = known.filter(|found| !found.value.is_old(now, state.ageing));
-                way = known.map(|found| found.value.port());
-            }
-            let bit = 1 << i;
-            // What the port is, is asked once a burst: a branch on it for each frame would be foreseen wrongly half of the time.
-            match way {
-                Some(port) if to.has(port) => to.add(port, bit),
-                _ => flood |= bit,
-            }
+        let (unknown, mut flood) = self.find(sorted.good, port, state, now, to);
+        if unknown {
+            self.learn(sorted.good, (port, from), state, now, worker);
+            // Senders of this burst may be receivers of it.
+            to.clear();
+            flood = self.find(sorted.good, port, state, now, to).1;
         }
         to.sift(|to, frames| {
             match go(to, (port, from), plan) {
@@ -195,6 +237,37 @@ impl Looks {
         sorted.flood = flood;
     }
 
+    /// Looks both stations of each frame up: whether there is a sender to be learned, and the frames whose receiver is not known; the others
+    /// become bits of `to`. A function of its own, as the loop needs all registers.
+    #[inline(never)]
+    fn find(&self, good: u64, port: u32, state: &State, now: u64, to: &mut Ports) -> (bool, u64) {
+        let (table, ageing, heard) = (&state.table, state.ageing, Value::heard(port, now));
+        let (mut known, mut flood) = (true, 0);
+        for i in Mask(good).iter() {
+            let Some(look) = self.looks.get(i) else { break };
+            known &= table.is_known(look.source_at, look.source, heard);
+            // What the port is, is asked once a burst: a branch on it for each frame would be foreseen wrongly half of the time.
+            match table.find_from(look.target_at, look.target) {
+                Some(found) if !found.value.is_old(now, ageing) && to.mark(found.value.port(), 1 << i) => {}
+                _ => flood |= 1 << i,
+            }
+        }
+        (!known, flood)
+    }
+
+    /// Learns senders that are not known, or were not heard in this unit of time.
+    #[inline(never)]
+    fn learn(&self, good: u64, from: (u32, &PortPlan), state: &State, now: u64, worker: usize) {
+        let heard = Value::heard(from.0, now);
+        let mut last = Station::default();
+        for look in Mask(good).iter().filter_map(|i| self.looks.get(i)) {
+            let before = std::mem::replace(&mut last, look.source);
+            if !state.table.is_known(look.source_at, look.source, heard) && look.source != before {
+                learn(look, from, state, now, worker);
+            }
+        }
+    }
+
     /// Makes bits of `to` of the frames that go to all ports of their VLAN; returns those that nobody gets.
     #[cold]
     pub(super) fn flood(
@@ -206,7 +279,7 @@ impl Looks {
     ) -> u64 {
         let (mut left, mut nobody) = (flood, 0);
         while left != 0 {
-            let vlan = self.vlans.get(left.trailing_zeros() as usize).copied().unwrap_or_default();
+            let vlan = self.vlan(left.trailing_zeros() as usize);
             let same = self.of_vlan(left, |other| other == vlan);
             left &= !same;
             let mut somebody = false;
@@ -223,9 +296,14 @@ impl Looks {
         nobody
     }
 
+    /// The VLAN of a frame that is switched.
+    pub(super) fn vlan(&self, index: usize) -> u16 {
+        self.looks.get(index).map_or(0, |look| look.target.vlan())
+    }
+
     /// Those of `mask` whose VLAN is as `which` says.
     pub(super) fn of_vlan(&self, mask: u64, which: impl Fn(u16) -> bool) -> u64 {
-        let vlans = Mask(mask).iter().filter(|i| self.vlans.get(*i).is_some_and(|vlan| which(*vlan)));
+        let vlans = Mask(mask).iter().filter(|i| which(self.vlan(*i)));
         vlans.fold(0, |all, i| all | 1 << i)
     }
 }
@@ -284,6 +362,17 @@ impl Ports {
         self.add_both(port, [frames, 0]);
     }
 
+    /// As [`Ports::add`] while no frame has a form yet; false where it cannot be a port's number.
+    #[inline]
+    fn mark(&mut self, port: u32, frame: u64) -> bool {
+        let Some([plain, _]) = self.masks.get_mut(port as usize) else { return false };
+        if *plain == 0 && self.touched.len() < self.touched.capacity() {
+            self.touched.push(port);
+        }
+        *plain |= frame;
+        true
+    }
+
     #[inline]
     pub(super) fn add_both(&mut self, port: u32, frames: [u64; 2]) {
         let Some(masks) = self.masks.get_mut(port as usize) else { return };
@@ -292,12 +381,6 @@ impl Ports {
         }
         masks[0] |= frames[0];
         masks[1] |= frames[1];
-    }
-
-    /// Whether it can be a port's number.
-    #[inline]
-    pub(super) const fn has(&self, port: u32) -> bool {
-        (port as usize) < self.masks.len()
     }
 
     /// Keeps the frames of the ports for which `keep` says so.

@@ -72,6 +72,14 @@ const TIMES: u64 = (STATIC - 1) >> TIME;
 const _: () = assert!(PORTS_MOST == 1 << TIME);
 
 impl Value {
+    /// What is known of a station that was just heard at `port`.
+    #[inline]
+    #[must_use]
+    pub const fn heard(port: u32, now: u64) -> Self {
+        Self::new(port, now, false)
+    }
+
+    #[inline]
     const fn new(port: u32, now: u64, fixed: bool) -> Self {
         Self(port as u64 & ((1 << TIME) - 1) | (now & TIMES) << TIME | if fixed { STATIC } else { 0 })
     }
@@ -101,9 +109,11 @@ impl Value {
     #[inline]
     #[must_use]
     pub const fn is_old(self, now: u64, ageing: u64) -> bool {
-        ageing != 0 && !self.is_static() && now.wrapping_sub(self.time()) & TIMES > ageing
+        // Nearly all are young: one comparison for them.
+        now.wrapping_sub(self.0 >> TIME) & TIMES > ageing && ageing != 0 && !self.is_static()
     }
 
+    #[inline]
     const fn life(self) -> u64 {
         self.0 / LIFE
     }
@@ -125,6 +135,56 @@ pub const fn units(nanoseconds: u64) -> u64 {
 struct Bucket {
     keys: [AtomicU64; WAYS],
     values: [AtomicU64; WAYS],
+}
+
+impl Bucket {
+    /// In which place a station lies.
+    #[inline]
+    fn way(&self, station: Station) -> Option<usize> {
+        // Nearly all are the first of their bucket. Of the others, all keys at once: which one it is is nothing that a processor could
+        // foresee.
+        if self.keys[0].load(Ordering::Relaxed) == station.0 {
+            return Some(0);
+        }
+        let hits =
+            self.keys.iter().enumerate().skip(1).fold(0u32, |hits, (way, key)| {
+                hits | u32::from(key.load(Ordering::Relaxed) == station.0) << way
+            });
+        (hits != 0).then(|| hits.trailing_zeros() as usize)
+    }
+}
+
+/// How stations are spread over buckets. A copy of it is at hand where a burst is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Spread {
+    /// Nobody outside knows them, so nobody can choose addresses that fall into one bucket.
+    seed: u64,
+    multiplier: u64,
+    mask: u32,
+}
+
+impl Spread {
+    #[inline]
+    const fn mixed(self, station: Station) -> u64 {
+        // Both halves of a product, as in wyhash; the shift, since addresses are often numbered, which a product alone keeps in order.
+        let word = station.0 ^ self.seed;
+        let wide = (word ^ word >> 25) as u128 * self.multiplier as u128;
+        (wide >> 64) as u64 ^ wide as u64
+    }
+
+    /// The bucket where a station lies as a rule.
+    #[inline]
+    #[must_use]
+    pub const fn first(self, station: Station) -> u32 {
+        self.mixed(station) as u32 & self.mask
+    }
+
+    #[inline]
+    const fn both(self, station: Station) -> Buckets {
+        let mixed = self.mixed(station);
+        let first = mixed as u32 & self.mask;
+        Buckets { first, second: (first ^ ((mixed >> 32) as u32 | 1)) & self.mask }
+    }
 }
 
 /// The two buckets of a station.
@@ -164,10 +224,7 @@ pub enum Learned {
 #[derive(Debug)]
 pub struct Table {
     buckets: Box<[Bucket]>,
-    mask: u32,
-    /// Nobody outside knows them, so nobody can choose addresses that fall into one bucket.
-    seed: u64,
-    multiplier: u64,
+    spread: Spread,
     limit: u32,
     used: Padded<AtomicU32>,
     /// By port: its stations.
@@ -183,9 +240,11 @@ impl Table {
         let buckets = (stations as usize * 4 / WAYS).next_power_of_two().max(2);
         Self {
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
-            mask: buckets as u32 - 1,
-            seed,
-            multiplier: seed.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            spread: Spread {
+                seed,
+                multiplier: seed.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+                mask: buckets as u32 - 1,
+            },
             limit: stations,
             used: Padded(AtomicU32::new(0)),
             ports: (0..ports.min(PORTS_MOST)).map(|_| AtomicU32::new(0)).collect(),
@@ -214,18 +273,20 @@ impl Table {
     #[inline]
     #[must_use]
     pub const fn place(&self, station: Station) -> Buckets {
-        // Both halves of a product, as in wyhash; the shift, since addresses are often numbered, which a product alone keeps in order.
-        let word = station.0 ^ self.seed;
-        let wide = (word ^ word >> 25) as u128 * self.multiplier as u128;
-        let mixed = (wide >> 64) as u64 ^ wide as u64;
-        let first = mixed as u32 & self.mask;
-        Buckets { first, second: (first ^ ((mixed >> 32) as u32 | 1)) & self.mask }
+        self.spread.both(station)
     }
 
-    /// Begins to load the bucket where a station lies as a rule.
+    /// How stations are spread over the buckets.
     #[inline]
-    pub fn prefetch(&self, at: Buckets) {
-        if let Some(bucket) = self.buckets.get(at.first as usize) {
+    #[must_use]
+    pub const fn spread(&self) -> Spread {
+        self.spread
+    }
+
+    /// Begins to load a bucket.
+    #[inline]
+    pub fn prefetch(&self, bucket: u32) {
+        if let Some(bucket) = self.buckets.get(bucket as usize) {
             crate::burst::prefetch(bucket);
         }
     }
@@ -237,25 +298,40 @@ impl Table {
         self.find_in(at.first, station).or_else(|| self.find_in(at.second, station))
     }
 
+    /// Looks a station up whose bucket as a rule is `first`.
+    #[inline]
+    #[must_use]
+    pub fn find_from(&self, first: u32, station: Station) -> Option<Found> {
+        self.find_in(first, station).or_else(|| self.find_second(station))
+    }
+
+    #[inline(never)]
+    fn find_second(&self, station: Station) -> Option<Found> {
+        self.find_in(self.place(station).second, station)
+    }
+
+    /// Whether `value` is what is known of a station whose bucket as a rule is `first`, so that there is nothing to learn. What is false
+    /// may be so all the same; what is true was so a moment ago.
+    #[inline]
+    #[must_use]
+    pub fn is_known(&self, first: u32, station: Station, value: Value) -> bool {
+        let Some(bucket) = self.buckets.get(first as usize) else { return false };
+        let Some(place) = bucket.way(station).and_then(|way| bucket.values.get(way)) else { return false };
+        // A place that begins another life between these two loads is that of a station that was known until then.
+        place.load(Ordering::Relaxed) % LIFE == value.0
+    }
+
     #[inline]
     fn find_in(&self, index: u32, station: Station) -> Option<Found> {
         let bucket = self.buckets.get(index as usize)?;
-        // All keys at once: where a station lies is nothing that a processor could foresee.
-        let hits =
-            bucket.keys.iter().enumerate().fold(0u32, |hits, (way, key)| {
-                hits | u32::from(key.load(Ordering::Relaxed) == station.0) << way
-            });
-        if hits == 0 {
-            return None;
-        }
-        let way = hits.trailing_zeros();
-        let (key, value) = (bucket.keys.get(way as usize)?, bucket.values.get(way as usize)?);
+        let way = bucket.way(station)?;
+        let (key, value) = (bucket.keys.get(way)?, bucket.values.get(way)?);
         // A value, the key, the value again. Who reads a value of a life sees that its place was claimed for it, and who reads a
         // key sees the value that was written before it: so this is the key of that life.
         let seen = Value(value.load(Ordering::Acquire));
         let same = key.load(Ordering::Acquire) == station.0;
         let again = Value(value.load(Ordering::Relaxed));
-        (same && again.life() == seen.life()).then_some(Found { bucket: index, way, value: seen })
+        (same && again.life() == seen.life()).then_some(Found { bucket: index, way: way as u32, value: seen })
     }
 
     /// A station was heard at `port`, which may have `most` of them. `found` is what [`Table::find`] said.

@@ -7,7 +7,7 @@ use super::routes::LaneTable;
 use super::state::State;
 use super::table::{Station, Table};
 use super::{Routes, Walk};
-use crate::burst::{Burst, Mask, Seg};
+use crate::burst::{Burst, Head, Mask, Seg};
 use crate::mem::arena::{Arena, ArenaConfig};
 use crate::mem::pool::{Pool, PoolSize};
 use crate::offload::Offload;
@@ -41,7 +41,15 @@ pub(super) struct Out {
 }
 
 impl Out {
-    fn take(&mut self, slot: u32, burst: &Burst, mask: Mask) -> Mask {
+    /// A sender changes its frames.
+    fn spoil(&self) {
+        for (at, len) in &self.spoil {
+            // SAFETY: the vectors are held by `World::send` during the walk.
+            unsafe { at.write_bytes(0xee, *len) };
+        }
+    }
+
+    fn take(&mut self, slot: u32, burst: &Burst, mask: Mask, heads: Option<&[Head]>) -> Mask {
         let room = self.room.get(&slot).copied().unwrap_or(usize::MAX);
         let mut left = Mask::NONE;
         for (n, i) in mask.iter().enumerate() {
@@ -52,6 +60,9 @@ impl Out {
             let frame = &burst.frames()[i];
             let mut bytes = vec![0; frame.len()];
             assert_eq!(burst.copy_out(frame, 0, &mut bytes), frame.len());
+            if let Some(heads) = heads {
+                bytes.iter_mut().zip(heads[i]).for_each(|(byte, head)| *byte = head);
+            }
             self.got.entry(slot).or_default().push((frame.hdr, bytes));
         }
         if let Some(room) = self.room.get_mut(&slot) {
@@ -71,7 +82,7 @@ impl Outlet for Out {
         mask: Mask,
         _: bool,
     ) -> usize {
-        self.take(to.slot, burst, mask);
+        self.take(to.slot, burst, mask, None);
         mask.count()
     }
 
@@ -85,13 +96,27 @@ impl Outlet for Out {
         last: bool,
     ) -> Mask {
         self.offers.push((to.slot, last));
-        for (at, len) in &self.spoil {
-            // SAFETY: the vectors are held by `World::send` during the walk.
-            unsafe { at.write_bytes(0xee, *len) };
-        }
-        let left = self.take(to.slot, burst, mask);
+        self.spoil();
+        let left = self.take(to.slot, burst, mask, None);
         self.tx_full += if last { left.count() } else { 0 };
         if last { Mask::NONE } else { left }
+    }
+
+    /// Every other port takes frames so.
+    fn offer_headed(
+        &mut self,
+        _: &mut Turn<'_>,
+        to: Target,
+        burst: &Burst,
+        mask: Mask,
+        heads: &[Head],
+    ) -> Option<Mask> {
+        if to.slot.is_multiple_of(2) {
+            return None;
+        }
+        self.offers.push((to.slot, false));
+        self.spoil();
+        Some(self.take(to.slot, burst, mask, Some(heads)))
     }
 
     fn heads(&mut self, bytes: &[u8]) -> Option<Seg> {

@@ -4,7 +4,7 @@ use super::idle::Wakers;
 use super::inbox::Attach;
 use super::link::{Destination, LANE_FRAMES, LINK_BURST, Links};
 use super::sources::RxSlot;
-use crate::burst::{BURST, Burst, Mask, Seg};
+use crate::burst::{BURST, Burst, Head, Mask, Seg};
 use crate::filter::{Direction, Filter};
 use crate::mem::pool::{Pool, PoolFrame};
 use crate::offload::{Offload, Search};
@@ -444,6 +444,32 @@ impl Outlet for Outlets {
         }
         self.touch(to.slot);
         left
+    }
+
+    #[inline]
+    fn offer_headed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        to: Target,
+        burst: &Burst,
+        mask: Mask,
+        heads: &[Head],
+    ) -> Option<Mask> {
+        if to.worker as usize != self.index {
+            return None;
+        }
+        let dest = self.slot(to)?;
+        let mut search = dest.search;
+        if !Offload::fits_all(burst, mask, &search.next(dest.tx.caps())) {
+            return None;
+        }
+        let room = if dest.backlog.is_empty() { dest.tx.room(turn, mask.count()) } else { 0 };
+        let (now, rest) = split(mask, room);
+        let taken = if now.is_empty() { 0 } else { dest.tx.tx_headed(turn, burst, now, heads)? };
+        dest.search = search;
+        dest.tx.flush(turn);
+        self.touch(to.slot);
+        Some(Mask(split(now, taken).1.0 | rest.0))
     }
 
     fn heads(&mut self, bytes: &[u8]) -> Option<Seg> {

@@ -1,15 +1,13 @@
 //! Which frames a guest takes: reception modes, hardware addresses, VLANs (virtio 1.3, 5.1.6.5.1 to 5.1.6.5.3; the rules where
 //! virtio leaves them open are those of QEMU's `hw/net/virtio-net.c`).
 
-use crate::burst::{Burst, Frame};
+use crate::burst::{Burst, Frame, HEAD};
 use crate::wire::eth::VLAN;
 
 /// Addresses of the table, unicast and multicast together.
 const ADDRESSES: usize = 64;
 /// VLANs that there are.
 const VLANS: u16 = 4096;
-/// Bytes of a frame that decide: two addresses, the type, a VLAN tag.
-pub(super) const HEAD: usize = 16;
 
 /// A hardware address.
 pub type Mac = [u8; 6];

@@ -2,16 +2,12 @@
 
 #![allow(unsafe_code)] // writes guest memory
 
-use super::filter::HEAD;
 use super::options::Features;
-use crate::backend::copy::{Writer, copy};
-use crate::burst::{Burst, Frame, Seg};
+use crate::backend::copy::{Writer, copy, copy_headed};
+use crate::burst::{Burst, Frame, HEAD, Head, Seg};
 use crate::mem::guest::GuestMemory;
 use crate::virtq::{Chain, DeviceRing, Found};
 use crate::wire::vnet_hdr::VnetHdr;
-
-/// A frame's first bytes as they were copied and decided on. They go out, and not what its sender made of them since.
-pub(super) type Head = [u8; HEAD];
 
 /// What became of a frame.
 pub(super) enum Put {
@@ -65,23 +61,17 @@ fn put_one(
         }
         let to = to.add(header);
         match head {
-            None => {
-                copy(from.ptr(), to, from.len());
-                if !rest.is_empty() {
-                    copy(rest.ptr(), to.add(from.len()), rest.len());
-                }
-            }
-            Some(head) => {
-                let n = HEAD.min(from.len());
-                copy(head.as_ptr(), to, n);
-                copy(from.ptr().add(n), to.add(n), from.len() - n);
-                copy(rest.ptr(), to.add(from.len()), rest.len());
-                if n < HEAD {
-                    // The head reaches into the second piece.
-                    let n = HEAD.min(from.len() + rest.len());
-                    copy(head.as_ptr(), to, n);
-                }
-            }
+            Some(head) if from.len() >= HEAD => copy_headed(head, from.ptr(), to, from.len()),
+            _ => copy(from.ptr(), to, from.len()),
+        }
+        if !rest.is_empty() {
+            copy(rest.ptr(), to.add(from.len()), rest.len());
+        }
+        if let Some(head) = head
+            && from.len() < HEAD
+        {
+            // The head reaches into the second piece.
+            copy(head.as_ptr(), to, HEAD.min(from.len() + rest.len()));
         }
     }
     true

@@ -3,12 +3,11 @@
 //! A frame may lie in another guest's memory, which that guest can change at any time. So the bytes that decide are copied once, and
 //! what arrives begins with that copy: no sender brings a guest a frame that its filter refuses.
 
-use super::filter::{HEAD, Mode, RxFilter, head};
+use super::filter::{Mode, RxFilter, head};
 use super::options::{Features, NetFeatures};
 use super::published::Published;
-use super::put::Head;
 use super::tx::NicTx;
-use crate::burst::{BURST, Burst, Mask};
+use crate::burst::{BURST, Burst, HEAD, Head, Mask};
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Doze, Turn, TxQueue};
 use crate::virtq::DeviceRing;
@@ -60,14 +59,15 @@ impl<R: DeviceRing> SelectiveTx<R> {
         }
     }
 
-    /// As `tx`, for a guest that does not take every frame.
+    /// As `tx`, for a guest that does not take every frame. `given` are the first bytes of frames on which somebody else decided before.
     #[inline(never)]
-    fn select(&mut self, burst: &Burst, mask: Mask) -> usize {
+    fn select(&mut self, burst: &Burst, mask: Mask, given: Option<&[Head]>) -> usize {
         let Self { tx, filter, heads, .. } = self;
         let mut wanted = Mask::NONE;
         for i in mask.iter() {
             if let (Some(frame), Some(place)) = (burst.frames().get(i), heads.get_mut(i)) {
-                *place = head(burst, frame);
+                let given = given.and_then(|heads| heads.get(i).copied());
+                *place = given.unwrap_or_else(|| head(burst, frame));
                 wanted.0 |= u64::from(filter.takes(*place)) << i;
             }
         }
@@ -103,7 +103,15 @@ impl<R: DeviceRing> TxQueue for SelectiveTx<R> {
 
     #[inline]
     fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
-        if self.filters { self.select(burst, mask) } else { self.tx.tx(turn, burst, mask) }
+        if self.filters { self.select(burst, mask, None) } else { self.tx.tx(turn, burst, mask) }
+    }
+
+    #[inline]
+    fn tx_headed(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask, heads: &[Head]) -> Option<usize> {
+        if self.filters {
+            return Some(self.select(burst, mask, Some(heads)));
+        }
+        self.tx.tx_headed(turn, burst, mask, heads)
     }
 
     #[inline]

@@ -2,11 +2,11 @@
 
 use super::open::Shared;
 use super::options::Features;
-use super::put::{Head, Put, log, put_any, put_run};
+use super::put::{Put, log, put_any, put_run};
 use super::rx::notify;
 use crate::backend::signal::Signal;
 use crate::backend::tally::Tally;
-use crate::burst::{BURST, Burst, Mask};
+use crate::burst::{BURST, Burst, Head, Mask};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::PortCounters;
 use crate::port::{Caps, Doze, Turn, TxQueue};
@@ -213,6 +213,16 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
 
     fn tx(&mut self, _turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
         self.give(burst, mask, |_| None)
+    }
+
+    fn tx_headed(
+        &mut self,
+        _turn: &mut Turn<'_>,
+        burst: &Burst,
+        mask: Mask,
+        heads: &[Head],
+    ) -> Option<usize> {
+        Some(self.give(burst, mask, |i| heads.get(i)))
     }
 
     fn flush(&mut self, _turn: &mut Turn<'_>) {

@@ -3,9 +3,9 @@
 #![allow(unsafe_code)] // changes guest memory under the nic's hands
 
 use super::super::options::Features;
-use super::super::put::Head;
 use super::super::tx::NicTx;
 use super::*;
+use crate::burst::Head;
 use crate::port::TxQueue;
 use crate::virtq::DeviceRing;
 use crate::virtq::split::SplitDevice;
@@ -63,6 +63,40 @@ fn frames_that_the_guest_does_not_take_are_dropped_by_name_and_need_no_buffer() 
     two.to.tx.settle(&mut turn, &two.world.counters);
     assert_eq!(two.world.counters.dropped(DropReason::RxFilter), 5);
     assert_eq!(two.world.counters.tx.frames.get(), before + 4);
+}
+
+#[test]
+fn a_head_that_was_decided_on_before_decides_here_too() {
+    let asked: Arc<Published> = Arc::default();
+    let mut filter = RxFilter::new(MAC);
+    filter.set_mode(Mode::Promiscuous, false);
+    asked.publish(&filter, u64::MAX);
+    for filters in [true, false] {
+        filter.set_mode(Mode::Promiscuous, !filters);
+        asked.publish(&filter, u64::MAX);
+        let mut two = Two::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 2048);
+        two.to = pair(None, Some(&two.receiver.rig.config), &wake(), &asked).unwrap();
+        // What lies there now says the opposite.
+        let said = [MAC, OTHER];
+        for (i, to) in said.iter().rev().enumerate() {
+            two.sender.send(i as u32, &addressed(*to, i as u8), &[]);
+            two.receiver.post(i as u32, 2048);
+        }
+        let mut world = World::new();
+        let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
+        world.burst.clear();
+        two.from.rx.rx(&mut turn, 64, &mut world.burst);
+        let frames = [0, 1].map(|i| addressed(said[i], i as u8));
+        let heads: Vec<Head> = frames.iter().map(|frame| *frame.first_chunk().unwrap()).collect();
+        assert_eq!(two.to.tx.room(&mut turn, 2), 2);
+        let taken = two.to.tx.tx_headed(&mut turn, &world.burst, world.burst.all(), &heads);
+        assert_eq!(taken, Some(2));
+        two.to.tx.flush(&mut turn);
+        two.to.tx.settle(&mut turn, &two.world.counters);
+        assert_eq!(two.receiver.receive().unwrap().0, frames[0]);
+        assert_eq!(two.receiver.receive().map(|got| got.0), (!filters).then(|| frames[1].clone()));
+        assert_eq!(two.world.counters.dropped(DropReason::RxFilter), u64::from(filters));
+    }
 }
 
 /// The address of somebody else.
