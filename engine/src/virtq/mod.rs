@@ -72,6 +72,9 @@ pub trait DeviceRing: Send + Sized + 'static {
     /// An index that jumped.
     fn available(&mut self, want: usize) -> Result<usize, RingFault>;
 
+    /// Whether there is nothing to look at. A chain that makes no sense is something.
+    fn is_empty(&mut self) -> bool;
+
     /// Appends up to `want` chains to `found`, behind those that it holds and that have not been taken.
     ///
     /// # Errors

@@ -297,6 +297,7 @@ impl<D: DeviceRing, V: DriverRing> Run<D, V> {
         assert_eq!(self.driver.room(), usize::from(self.free));
         let there = self.device.available(want).unwrap();
         assert!(there <= self.avail.len() && there >= want.min(self.avail.len()));
+        assert_eq!(self.device.is_empty(), self.avail.is_empty());
         assert!(self.avail.len() + self.given.len() + self.used.len() <= usize::from(self.setup.size));
     }
 

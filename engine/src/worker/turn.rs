@@ -189,13 +189,13 @@ impl Worker {
         for look in 0..self.sources.looks() {
             let before = done.frames;
             self.look(now, look > 0, &mut done);
-            let clear = self.parts.io.is_clear();
-            let over = done.frames == before || done.frames > MANY || !clear;
-            if done.blocked || (done.frames != 0 && over) {
+            let over = done.frames != 0 && (done.frames == before || done.frames > MANY);
+            if over || done.blocked || !self.parts.io.is_clear() {
                 break;
             }
-            // All were copied: the senders may have their buffers again.
+            // All were copied: the senders may have their buffers again, and nobody reads heads any more.
             self.give_back(now);
+            self.out.offload.reset();
         }
         self.finish(now);
         if now >= self.next_housekeeping {

@@ -143,9 +143,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
 
     #[inline]
     fn is_empty(&mut self) -> bool {
-        // A fault is no emptiness: the look that follows names it.
-        let nothing = self.ring.as_mut().is_none_or(|ring| matches!(ring.available(1), Ok(0)));
-        nothing && !self.shared.announces()
+        self.ring.as_mut().is_none_or(DeviceRing::is_empty) && !self.shared.announces()
     }
 
     fn rx(&mut self, _turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
@@ -237,6 +235,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
         let Some(ring) = &mut self.ring else { return Doze::Sleep };
         ring.want_kicks(true);
         match ring.available(1) {
+            // Nothing, or a chain without an end, which nobody waits for.
             Ok(0) => self.kick.doze(),
             // A fault is found, and named, in the next turn.
             _ => Doze::Stay,

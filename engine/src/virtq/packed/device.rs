@@ -243,6 +243,13 @@ impl DeviceRing for PackedDevice {
         Ok(self.known)
     }
 
+    #[inline]
+    fn is_empty(&mut self) -> bool {
+        // A chain that has no end is not counted, but it is there.
+        let next = self.next();
+        self.known == 0 && !self.ring.word(next.at()).is(AVAIL | USED, next.available())
+    }
+
     fn look(&mut self, want: usize, access: Access, found: &mut Found) -> Result<(), RingFault> {
         let held = found.chains().len();
         let end = held + want.min(CHAINS - held);

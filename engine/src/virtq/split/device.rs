@@ -226,6 +226,11 @@ impl DeviceRing for SplitDevice {
         self.refresh().map(usize::from)
     }
 
+    #[inline]
+    fn is_empty(&mut self) -> bool {
+        matches!(self.available(1), Ok(0))
+    }
+
     fn look(&mut self, want: usize, access: Access, found: &mut Found) -> Result<(), RingFault> {
         let held = found.chains().len();
         let want = want.min(CHAINS - held);
