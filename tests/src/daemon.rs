@@ -30,7 +30,22 @@ fn built(name: &str) -> PathBuf {
     let directory = own.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
     let program = directory.join(name);
     assert!(program.is_file(), "{} is missing: run `cargo build --workspace` first", program.display());
+    let newer = newer(&program);
+    assert!(
+        newer.is_none(),
+        "{} is older than {newer:?}: run `cargo build --workspace` first",
+        program.display()
+    );
     program
+}
+
+/// A source that changed after a program was built from it, as Cargo's list beside the program says: `cargo test` builds only the tests.
+fn newer(program: &Path) -> Option<String> {
+    let modified = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let (rule, built) = (fs::read_to_string(program.with_extension("d")).ok()?, modified(program)?);
+    let (_, mut sources) =
+        rule.split_once(": ").map(|(program, list)| (program, list.split_ascii_whitespace()))?;
+    sources.find(|source| modified(Path::new(source)).is_some_and(|at| at > built)).map(str::to_owned)
 }
 
 /// The `netdevd` under test: the one that `NETDEVD_BIN` names, or that of this build.
