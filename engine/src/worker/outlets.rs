@@ -118,6 +118,8 @@ pub(super) struct Outlets {
     pub(super) offload: Offload,
     /// Slots written this turn.
     pub(super) dirty: Vec<u32>,
+    /// Slots whose outside is to be asked whether it waits for what was published.
+    pub(super) shown: Vec<u32>,
     /// Slots whose backlog is not empty or whose receiver is blocked.
     pub(super) waiting: Vec<u32>,
     /// Slots that took less in this turn than there was for them.
@@ -333,6 +335,7 @@ impl Outlets {
     pub(super) fn forget(&mut self, slot: u32) {
         self.waiting.retain(|s| *s != slot);
         self.dirty.retain(|s| *s != slot);
+        self.shown.retain(|s| *s != slot);
         self.full.retain(|s| *s != slot);
     }
 
@@ -341,14 +344,16 @@ impl Outlets {
         for &slot in &self.dirty {
             if let Some(Some(s)) = self.tx.get_mut(slot as usize) {
                 s.tx.flush(turn);
+                self.shown.push(slot);
             }
         }
     }
 
     /// Accounts the turn's submission.
     pub(super) fn settle(&mut self, turn: &mut Turn<'_>) {
-        for &slot in &self.dirty {
+        while let Some(slot) = self.dirty.pop() {
             let Some(Some(s)) = self.tx.get_mut(slot as usize) else { continue };
+            s.dirty = false;
             s.tx.settle(turn, &s.counters);
             s.settle_lanes();
             if (!s.backlog.is_empty() || s.tx.blocked()) && !s.waiting {
@@ -359,12 +364,12 @@ impl Outlets {
         self.offload.reset();
     }
 
-    /// Wakes who waits for what was published; the worker has fenced.
+    /// Wakes who waits for what was published; the worker has fenced since.
     pub(super) fn notify(&mut self) {
-        while let Some(slot) = self.dirty.pop() {
-            let Some(Some(s)) = self.tx.get_mut(slot as usize) else { continue };
-            s.dirty = false;
-            s.tx.notify();
+        while let Some(slot) = self.shown.pop() {
+            if let Some(Some(s)) = self.tx.get_mut(slot as usize) {
+                s.tx.notify();
+            }
         }
     }
 }

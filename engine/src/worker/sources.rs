@@ -1,5 +1,6 @@
 //! Where a worker's frames come from: its receiving queues, and which of them have something.
 
+use crate::burst::BURST;
 use crate::port::counters::PortCounters;
 use crate::port::{Doze, RxQueue, Source, Turn};
 use crate::uring::FileId;
@@ -26,6 +27,9 @@ impl RxSlot {
         Self { id, rx, counters, fd, file: None, active: false, blocked: false, given: false }
     }
 }
+
+/// Frames of a queue that can wait for another one to be looked at: as many as a burst of fewer would wait for its last one anyway.
+const MANY: usize = BURST / 4;
 
 /// All sources of a worker.
 pub(super) struct Sources {
@@ -144,6 +148,12 @@ impl Sources {
         let empty = s.rx.is_empty();
         s.blocked &= !empty;
         empty
+    }
+
+    /// Looks what a slot's queue has; whether that is so much that another is looked at before it is served.
+    #[inline]
+    pub(super) fn has_many(&mut self, slot: u32) -> bool {
+        self.rx.get_mut(slot as usize).and_then(Option::as_mut).is_some_and(|s| s.rx.peek() >= MANY)
     }
 
     /// The first `count` frames of a slot's last burst have gone.

@@ -120,6 +120,7 @@ impl Worker {
             wakers: parts.wakers.clone(),
             offload: Offload::new(),
             dirty: Vec::with_capacity(MAX_SLOTS),
+            shown: Vec::with_capacity(MAX_SLOTS),
             waiting: Vec::with_capacity(MAX_SLOTS),
             full: Vec::with_capacity(MAX_SLOTS),
             elsewhere: false,
@@ -356,21 +357,36 @@ impl Worker {
         let n = self.sources.polled.len();
         let first = if self.next_source < n { self.next_source } else { 0 };
         self.next_source = first + 1;
+        // A ring that was looked at and has many frames: they are loaded while the next one is looked at.
+        let mut loading = None;
         for at in (first..n).chain(0..first) {
-            if self.lent.len() == LENDERS {
+            if self.lent.len() + 1 >= LENDERS {
                 break;
             }
             let Some(&slot) = self.sources.polled.get(at) else { break };
             if self.sources.is_empty(slot) {
                 continue;
             }
-            if again && done.frames == 0 {
+            if again && done.frames == 0 && loading.is_none() {
                 done.found = Some(ticks());
             }
-            let (frames, blocked, _) = self.source(now, slot);
-            done.frames += frames;
-            done.blocked |= blocked;
+            if !self.sources.has_many(slot) {
+                self.ring(now, slot, done);
+            } else if let Some(before) = loading.replace(slot) {
+                self.ring(now, before, done);
+            }
         }
+        if let Some(slot) = loading {
+            self.ring(now, slot, done);
+        }
+    }
+
+    /// Serves a ring that is looked at every turn.
+    #[inline]
+    fn ring(&mut self, now: u64, slot: u32, done: &mut Done) {
+        let (frames, blocked, _) = self.source(now, slot);
+        done.frames += frames;
+        done.blocked |= blocked;
     }
 
     /// One burst of one source: frames read, whether it is blocked, whether to look again.
@@ -419,6 +435,11 @@ impl Worker {
         let wrote = !self.out.dirty.is_empty();
         if wrote {
             self.out.flush(&mut turn);
+            if !turn.io.is_clear() {
+                // Who sleeps need not wait for the system call that comes now.
+                fence(Ordering::SeqCst);
+                self.out.notify();
+            }
             turn.io.submit();
             self.out.settle(&mut turn);
         } else {

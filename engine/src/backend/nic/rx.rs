@@ -5,7 +5,7 @@
 use super::open::Shared;
 use super::options::Features;
 use crate::backend::signal::Signal;
-use crate::burst::{Burst, MAX_FRAME, Seg};
+use crate::burst::{BURST, Burst, MAX_FRAME, Seg};
 use crate::mem::guest::GuestMemory;
 use crate::port::counters::DropReason;
 use crate::port::{Doze, RxQueue, Source, Turn};
@@ -143,18 +143,33 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
 
     #[inline]
     fn is_empty(&mut self) -> bool {
-        self.ring.as_mut().is_none_or(DeviceRing::is_empty) && !self.shared.announces()
+        self.found.chains().is_empty()
+            && self.ring.as_mut().is_none_or(DeviceRing::is_empty)
+            && !self.shared.announces()
+    }
+
+    fn peek(&mut self) -> usize {
+        if self.shared.announces() {
+            return 1;
+        }
+        let Some(ring) = &mut self.ring else { return 0 };
+        let held = self.found.chains().len();
+        if held < BURST {
+            // What makes no sense is met again when it is taken.
+            let looked = ring.look(BURST - held, Access::Read, &mut self.found);
+            return self.found.chains().len().max(usize::from(looked.is_err()));
+        }
+        held
     }
 
     fn rx(&mut self, _turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
         self.lent = 0;
-        self.found.clear();
         if self.shared.announces() && want > 0 {
             return self.announce(burst);
         }
         let Some(ring) = &mut self.ring else { return };
-        let looked = ring.look(want.min(CHAINS), Access::Read, &mut self.found);
-        if let Err(fault) = looked
+        if self.found.chains().is_empty()
+            && let Err(fault) = ring.look(want.min(CHAINS), Access::Read, &mut self.found)
             && self.found.chains().is_empty()
         {
             self.shared.fail(fault);
@@ -165,10 +180,11 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
         let header = self.features.header;
         let offloads = self.features.offloads;
         loop {
-            let next = self.found.chains().get(self.lent..).unwrap_or_default();
+            let next =
+                self.found.chains().get(self.lent..want.min(self.found.chains().len())).unwrap_or_default();
             self.lent += burst.fill(next.iter(), |chain| plain(&self.found, chain, header, offloads));
             // What is not plain, if the burst has room.
-            let Some(chain) = self.found.chains().get(self.lent) else { break };
+            let Some(chain) = self.found.chains().get(self.lent).filter(|_| self.lent < want) else { break };
             match frame(&self.found, chain, header, burst) {
                 Some(true) => self.lent += 1,
                 Some(false) => break,
@@ -176,6 +192,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
                 None if self.lent > 0 => break,
                 None => {
                     ring.give(chain, 0);
+                    self.found.drop_front(1);
                     self.malformed += 1;
                     if publish(ring, self.inflight.as_ref()) {
                         notify(self.call.as_mut());
@@ -199,7 +216,9 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
             return;
         }
         let Some(ring) = &mut self.ring else { return };
-        ring.give_all(self.found.chains().iter().take(taken.min(self.lent)).map(|chain| (chain, 0)));
+        let taken = taken.min(self.lent);
+        ring.give_all(self.found.chains().iter().take(taken).map(|chain| (chain, 0)));
+        self.found.drop_front(taken);
         self.lent = 0;
         show(ring, self.inflight.as_ref());
     }

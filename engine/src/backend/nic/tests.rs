@@ -161,6 +161,40 @@ fn a_full_receiver_stops_the_sender_and_nothing_is_lost() {
     }
 }
 
+fn what_was_looked_at_and_not_taken_is_lent_again<V: DriverRing>(format: Format) {
+    let mut two = Two::<V>::new(format, 8, MERGEABLE, 2048);
+    assert!(two.from.rx.is_empty());
+    for token in 0..4 {
+        two.sender.send(token, &frame(100, token as u8), &[]);
+    }
+    assert!(!two.from.rx.is_empty());
+    assert_eq!((two.from.rx.peek(), two.from.rx.peek()), (4, 4));
+    two.receiver.post(0, 2048);
+    assert_eq!(two.hop(), (1, 1));
+    assert!(!two.from.rx.is_empty(), "three are held, though the ring has no more");
+    // One that comes later stands behind them.
+    two.sender.send(4, &frame(100, 4), &[]);
+    assert_eq!(two.from.rx.peek(), 4);
+    for token in 1..8 {
+        two.receiver.post(token, 2048);
+    }
+    assert_eq!(two.hop(), (4, 4));
+    assert!(two.from.rx.is_empty());
+    for mark in 0..5 {
+        assert_eq!(two.receiver.receive().unwrap().0, frame(100, mark));
+    }
+    for token in 0..5 {
+        assert_eq!(two.sender.driver.used().unwrap().unwrap().0, token);
+    }
+    assert_eq!(two.sender.driver.used().unwrap(), None, "each is given back once");
+}
+
+#[test]
+fn what_was_looked_at_and_not_taken_is_lent_again_through_both_rings() {
+    what_was_looked_at_and_not_taken_is_lent_again::<SplitDriver>(Format::Split);
+    what_was_looked_at_and_not_taken_is_lent_again::<PackedDriver>(Format::Packed);
+}
+
 #[test]
 fn a_large_frame_waits_for_enough_buffers() {
     let mut two = Two::<SplitDriver>::new(Format::Split, 64, MERGEABLE, 2048);

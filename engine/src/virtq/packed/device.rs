@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)] // makes segments of checked guest memory
 
-use super::super::found::Building;
+use super::super::found::{Building, expect};
 use super::super::{
     Access, CHAIN_SEGMENTS, CHAINS, Chain, DESC_INDIRECT, DESC_NEXT, DESC_WRITE, DeviceRing, F_EVENT_IDX,
     F_INDIRECT_DESC, Found, Position, RingConfig, RingFault,
@@ -13,6 +13,9 @@ use crate::burst::Seg;
 use crate::mem::guest::GuestMemory;
 use crate::virtq::indirect::indirect;
 use std::sync::Arc;
+
+/// Slots that are loaded ahead of those that are looked at: two lines.
+const AHEAD: u16 = 8;
 
 /// The device's side of a packed ring.
 #[derive(Debug)]
@@ -71,14 +74,18 @@ impl PackedDevice {
         let (ring, region) = (self.ring, self.memory.range(self.hint));
         let flags = at.available() | if access == Access::Write { DESC_WRITE } else { 0 };
         let run = want.min(usize::from(ring.size - at.at()));
+        ring.prefetch_to_write(at.at());
+        ring.prefetch_to_write(at.at() + AHEAD / 2);
         found.fill(run, |i| {
             let slot = at.at() + i as u16;
+            ring.prefetch_to_write(slot + AHEAD);
             let word = ring.word(slot);
             let (len, id) = (word.len(), word.id());
             if !word.is(MASK, flags) || len == 0 || id >= ring.size {
                 return None;
             }
             let ptr = region.at(ring.addr(slot), len)?;
+            expect(ptr.as_ptr());
             // SAFETY: as `seg`.
             Some((id, unsafe { Seg::new(ptr, len) }))
         }) as u16
@@ -247,6 +254,8 @@ impl DeviceRing for PackedDevice {
     fn is_empty(&mut self) -> bool {
         // A chain that has no end is not counted, but it is there.
         let next = self.next();
+        // As `expect`: what is found here is marked used here.
+        self.ring.prefetch_to_write(next.at());
         self.known == 0 && !self.ring.word(next.at()).is(AVAIL | USED, next.available())
     }
 

@@ -111,6 +111,12 @@ impl Layout {
         Word(word & 0xffff << 48 | rest & !(0xffff << 48))
     }
 
+    /// Takes the line of `slot` into the cache, to write it: what is looked at is marked used there. Any slot will do.
+    #[inline]
+    pub(super) fn prefetch_to_write(&self, slot: u16) {
+        crate::burst::prefetch_to_write(self.desc.as_ptr().cast::<u8>().wrapping_add(usize::from(slot) * 16));
+    }
+
     /// Writes the address in `slot`.
     #[inline]
     pub(super) fn set_addr(&self, slot: u16, addr: u64) {

@@ -10,7 +10,7 @@ use super::super::{
 use super::layout::{Desc, Layout, NO_NOTIFY, SHOW, TAKE};
 use crate::burst::Seg;
 use crate::mem::guest::GuestMemory;
-use crate::virtq::found::Building;
+use crate::virtq::found::{Building, expect};
 use crate::virtq::index::Index;
 use crate::virtq::indirect::indirect;
 use std::sync::Arc;
@@ -171,6 +171,7 @@ impl SplitDevice {
             }
             let ptr = region.at(desc.addr, desc.len)?;
             last = head;
+            expect(ptr.as_ptr());
             // SAFETY: as `seg`.
             Some((head, unsafe { Seg::new(ptr, desc.len) }))
         });

@@ -21,6 +21,7 @@ fn worker(depth: usize) -> (Outlets, Outside, Arc<PortCounters>, Arc<Lanes>) {
         wakers: Wakers::new(Vec::new()),
         offload: Offload::new(),
         dirty: Vec::new(),
+        shown: Vec::new(),
         waiting: Vec::new(),
         full: Vec::new(),
         elsewhere: false,
