@@ -147,6 +147,11 @@ pub trait TxQueue: Send {
     /// left alone.
     fn room(&mut self, turn: &mut Turn<'_>, want: usize) -> usize;
 
+    /// Whether the outside has so much before it that it sees nothing sooner by being given it sooner.
+    fn is_behind(&mut self) -> bool {
+        false
+    }
+
     /// Takes the frames of `burst` that `mask` selects, in order; returns how many (a prefix of the selection).
     /// A frame that can never go counts as taken and is reported by [`TxQueue::settle`] as dropped.
     fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize;

@@ -72,6 +72,9 @@ pub trait DeviceRing: Send + Sized + 'static {
     /// An index that jumped.
     fn available(&mut self, want: usize) -> Result<usize, RingFault>;
 
+    /// Whether the driver has made about as many slots available as these, told by one load.
+    fn reaches(&mut self, slots: u16) -> bool;
+
     /// Whether there is nothing to look at. A chain that makes no sense is something.
     fn is_empty(&mut self) -> bool;
 

@@ -142,6 +142,11 @@ fn split(mask: Mask, n: usize) -> (Mask, Mask) {
 }
 
 impl Outlets {
+    /// Whether the receiver is so far behind that it gets nothing sooner by being given it sooner.
+    pub(super) fn is_behind(&mut self, to: Target) -> bool {
+        to.worker as usize == self.index && self.slot(to).is_some_and(|slot| slot.tx.is_behind())
+    }
+
     /// Frames that `to` would take now, for a source that can reach nobody else.
     pub(super) fn room(&mut self, turn: &mut Turn<'_>, to: Target, lanes: Option<&Lanes>) -> usize {
         if to.worker as usize != self.index {

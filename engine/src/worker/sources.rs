@@ -1,5 +1,6 @@
 //! Where a worker's frames come from: its receiving queues, and which of them have something.
 
+use super::pace::Pace;
 use crate::burst::BURST;
 use crate::port::counters::PortCounters;
 use crate::port::{Doze, RxQueue, Source, Turn};
@@ -20,11 +21,22 @@ pub(super) struct RxSlot {
     pub(super) blocked: bool,
     /// On the list of slots that were given buffers back.
     given: bool,
+    pub(super) pace: Pace,
 }
 
 impl RxSlot {
     pub(super) fn new(id: u64, rx: Box<dyn RxQueue>, counters: Arc<PortCounters>, fd: RawFd) -> Self {
-        Self { id, rx, counters, fd, file: None, active: false, blocked: false, given: false }
+        Self {
+            id,
+            rx,
+            counters,
+            fd,
+            file: None,
+            active: false,
+            blocked: false,
+            given: false,
+            pace: Pace::default(),
+        }
     }
 }
 
@@ -141,10 +153,13 @@ impl Sources {
         }
     }
 
-    /// Whether a slot's queue has nothing.
+    /// Whether a slot's queue has nothing, or nothing that is to be taken now.
     #[inline]
-    pub(super) fn is_empty(&mut self, slot: u32) -> bool {
+    pub(super) fn is_empty(&mut self, now: u64, slot: u32) -> bool {
         let Some(Some(s)) = self.rx.get_mut(slot as usize) else { return true };
+        if s.pace.waits(now) {
+            return true;
+        }
         let empty = s.rx.is_empty();
         s.blocked &= !empty;
         empty

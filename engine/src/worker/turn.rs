@@ -364,7 +364,7 @@ impl Worker {
                 break;
             }
             let Some(&slot) = self.sources.polled.get(at) else { break };
-            if self.sources.is_empty(slot) {
+            if self.sources.is_empty(now, slot) {
                 continue;
             }
             if again && done.frames == 0 && loading.is_none() {
@@ -387,6 +387,11 @@ impl Worker {
         let (frames, blocked, _) = self.source(now, slot);
         done.frames += frames;
         done.blocked |= blocked;
+        let Some(Some(source)) = self.sources.rx.get_mut(slot as usize) else { return };
+        source.pace.took(now, frames, || {
+            let entry = self.routes.entry(self.parts.index, slot as usize, source.id);
+            entry.and_then(|entry| entry.only).is_some_and(|(target, _)| self.out.is_behind(target))
+        });
     }
 
     /// One burst of one source: frames read, whether it is blocked, whether to look again.

@@ -144,6 +144,10 @@ impl<R: DeviceRing> TxQueue for SelectiveTx<R> {
         self.tx.rise();
     }
 
+    fn is_behind(&mut self) -> bool {
+        self.tx.is_behind()
+    }
+
     fn blocked(&self) -> bool {
         self.tx.blocked()
     }

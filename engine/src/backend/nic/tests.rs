@@ -195,6 +195,31 @@ fn what_was_looked_at_and_not_taken_is_lent_again_through_both_rings() {
     what_was_looked_at_and_not_taken_is_lent_again::<PackedDriver>(Format::Packed);
 }
 
+fn a_receiver_that_has_not_read_a_quarter_of_its_ring_is_behind<V: DriverRing>(format: Format) {
+    let mut two = Two::<V>::new(format, 256, MERGEABLE, 128);
+    for token in 0..256 {
+        two.receiver.post(token, 128);
+    }
+    let mut sent = 0;
+    while sent < 128 {
+        assert_eq!(two.to.tx.is_behind(), sent > 64, "{sent} frames that were not read");
+        two.sender.send(sent, &frame(60, 1), &[]);
+        assert_eq!(two.hop(), (1, 1));
+        sent += 1;
+    }
+    for _ in 0..128 {
+        let (_, tokens) = two.receiver.receive().unwrap();
+        two.receiver.post(tokens[0], 128);
+    }
+    assert!(!two.to.tx.is_behind(), "all were read, and their buffers given back");
+}
+
+#[test]
+fn a_receiver_that_has_not_read_a_quarter_of_its_ring_is_behind_with_both_rings() {
+    a_receiver_that_has_not_read_a_quarter_of_its_ring_is_behind::<SplitDriver>(Format::Split);
+    a_receiver_that_has_not_read_a_quarter_of_its_ring_is_behind::<PackedDriver>(Format::Packed);
+}
+
 #[test]
 fn a_large_frame_waits_for_enough_buffers() {
     let mut two = Two::<SplitDriver>::new(Format::Split, 64, MERGEABLE, 2048);

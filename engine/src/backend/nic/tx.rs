@@ -211,6 +211,12 @@ impl<R: DeviceRing> TxQueue for NicTx<R> {
         }
     }
 
+    /// Drivers give buffers back soon, Linux' when 32 have been read: where more are missing, and a quarter of the ring, they have not been read yet.
+    fn is_behind(&mut self) -> bool {
+        let missing = (self.size / 4).max(64);
+        self.ring.as_mut().is_some_and(|ring| !ring.reaches(self.size.saturating_sub(missing)))
+    }
+
     fn tx(&mut self, _turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
         self.give(burst, mask, |_| None)
     }

@@ -250,6 +250,11 @@ impl DeviceRing for PackedDevice {
         Ok(self.known)
     }
 
+    fn reaches(&mut self, slots: u16) -> bool {
+        let last = self.next().plus(slots.clamp(1, self.ring.size) - 1, self.ring.size);
+        self.ring.word(last.at()).is(AVAIL | USED, last.available())
+    }
+
     #[inline]
     fn is_empty(&mut self) -> bool {
         // A chain that has no end is not counted, but it is there.

@@ -227,6 +227,11 @@ impl DeviceRing for SplitDevice {
         self.refresh().map(usize::from)
     }
 
+    fn reaches(&mut self, slots: u16) -> bool {
+        // An index that jumped is found when chains are looked at.
+        self.available(usize::from(slots)).is_ok_and(|there| there >= usize::from(slots))
+    }
+
     #[inline]
     fn is_empty(&mut self) -> bool {
         matches!(self.available(1), Ok(0))
