@@ -17,6 +17,8 @@ pub(super) struct World {
     pub(super) pool: Pool,
     pub(super) burst: Burst,
     pub(super) counters: PortCounters,
+    /// Nanoseconds since the worker started.
+    pub(super) now: u64,
 }
 
 impl World {
@@ -24,12 +26,12 @@ impl World {
         let arena = Arena::new(&ArenaConfig { initial: 1 << 20, step: 1 << 20, hugepages: false }).unwrap();
         let pool = Pool::set_of(1, PoolSize { small: 4, large: 2 }, &arena).unwrap().remove(0);
         let (io, _) = FdIo::new(Some(IoMode::Batched)).unwrap();
-        Self { io, pool, burst: Burst::new(), counters: PortCounters::default() }
+        Self { io, pool, burst: Burst::new(), counters: PortCounters::default(), now: 0 }
     }
 
     /// One turn from one queue to another: frames read, and frames that went.
     pub(super) fn hop(&mut self, from: &mut dyn RxQueue, to: &mut dyn TxQueue) -> (usize, usize) {
-        let mut turn = Turn { now: 0, io: &mut self.io, pool: &mut self.pool };
+        let mut turn = Turn { now: self.now, io: &mut self.io, pool: &mut self.pool };
         if !from.is_empty() {
             from.peek();
         }

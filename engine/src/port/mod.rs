@@ -13,6 +13,7 @@
 pub mod backlog;
 pub mod counters;
 pub mod lanes;
+pub mod pace;
 pub mod testing;
 
 use crate::burst::{Burst, Head, Mask};

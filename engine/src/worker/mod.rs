@@ -19,7 +19,6 @@ pub mod idle;
 pub mod inbox;
 pub mod link;
 mod outlets;
-mod pace;
 pub mod place;
 pub mod regimes;
 mod sources;

@@ -1,8 +1,8 @@
 //! Where a worker's frames come from: its receiving queues, and which of them have something.
 
-use super::pace::Pace;
 use crate::burst::BURST;
 use crate::port::counters::PortCounters;
+use crate::port::pace::{Pace, Terms};
 use crate::port::{Doze, RxQueue, Source, Turn};
 use crate::uring::FileId;
 use std::os::fd::RawFd;
@@ -35,10 +35,15 @@ impl RxSlot {
             active: false,
             blocked: false,
             given: false,
-            pace: Pace::default(),
+            pace: Pace::new(GATHER),
         }
     }
 }
+
+/// How long frames gather in a ring whose receiver is behind: those of fewer than 8 million a second never. It matters with guests that cost as much a
+/// frame as the worker does. Measured with DPDK's virtio-user as the guest, packed rings, 24 million frames a second: 95 busy cycles a frame
+/// without, 78 with it.
+const GATHER: Terms = Terms { enough: 40, patience: 5_000, window: 250 };
 
 /// Frames of a queue that can wait for another one to be looked at: as many as a burst of fewer would wait for its last one anyway.
 const MANY: usize = BURST / 4;

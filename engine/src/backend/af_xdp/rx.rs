@@ -8,6 +8,7 @@ use crate::backend::signal::Signal;
 use crate::burst::{BURST, Burst, Seg, prefetch_at};
 use crate::mem::chunks::{Chunks, SharedUmem};
 use crate::port::counters::DropReason;
+use crate::port::pace::{Pace, Terms};
 use crate::port::{Doze, RxQueue, Source, Turn};
 use crate::wire::vnet_hdr::VnetHdr;
 use af_xdp::{Desc, Fill, Rx};
@@ -21,6 +22,11 @@ const ETH_HEADER: usize = 14;
 /// often, and other ports of the worker pay; less often, and frames wait.
 const LOOK: u64 = 2_000;
 
+/// How long frames gather, as NICs moderate their interrupts: those of less than half a million a second never. One at a time they cost a turn each,
+/// and a system call each to send them on. Measured with 0.63 million frames of 64 bytes a second over veth: 450 cycles a frame to receive them
+/// without, 64 with it; 4,080 to forward them, 2,320 with it; TCP between two kernels 2.9 and 3.4 Gbit/s, ping the same.
+const GATHER: Terms = Terms { enough: 12, patience: 24_000, window: 4_000 };
+
 /// The receiving half of a queue.
 pub(super) struct AfXdpRx<T> {
     fill: Fill,
@@ -33,6 +39,7 @@ pub(super) struct AfXdpRx<T> {
     /// We take frames through the driver ourselves.
     polls: bool,
     next_look: u64,
+    pace: Pace,
     /// Chunks that the fill ring should have and has not.
     owed: u32,
     /// Descriptors of each frame of the last burst.
@@ -71,6 +78,7 @@ impl<T: Transport> AfXdpRx<T> {
             at: Place::nowhere(held),
             polls,
             next_look: 0,
+            pace: Pace::new(GATHER),
             owed: RING,
             lent: [0; BURST],
             frames: 0,
@@ -223,6 +231,9 @@ impl<T: Transport> RxQueue for AfXdpRx<T> {
 
     fn rx(&mut self, turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
         self.frames = 0;
+        if self.pace.waits(turn.now) {
+            return;
+        }
         let want = want.min(BURST);
         let there = self.rx.available(want as u32);
         let Some(books) = turn.pool.umems.get(self.at.umem) else { return };
@@ -240,6 +251,7 @@ impl<T: Transport> RxQueue for AfXdpRx<T> {
             return;
         }
         let most = there.min(want as u32);
+        self.pace.took(turn.now, u64::from(most), || true);
         self.prefetch(books, most);
         self.frames = burst.fill(0..most, |at| {
             let desc = self.rx.get(at);

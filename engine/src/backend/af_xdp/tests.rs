@@ -101,6 +101,32 @@ fn frames_of_one_umem_move_and_none_is_copied_or_lost() {
 }
 
 #[test]
+fn frames_that_come_fast_and_one_by_one_gather_and_slow_ones_do_not() {
+    let (mut world, shared) = (World::new(), umem());
+    let (mut one, mut two) = (Rig::new(&mut world, &shared), Rig::new(&mut world, &shared));
+    let (mut finds, mut taken, mut got) = (0, 0, Vec::new());
+    for mark in 0..200u8 {
+        world.now += 1000;
+        assert!(one.kernel.receive(&frame(60, mark)));
+        let (read, gone) = hop(&mut world, &mut one, &mut two);
+        assert_eq!(read, gone);
+        (finds, taken) = (finds + usize::from(read > 0), taken + read);
+        got.extend(two.sent());
+    }
+    assert!(taken > 180 && finds < taken / 8, "{taken} frames in {finds} turns");
+    world.now += 1_000_000;
+    hop(&mut world, &mut one, &mut two);
+    got.extend(two.sent());
+    assert_eq!(got, (0..200).map(|mark| frame(60, mark)).collect::<Vec<_>>(), "all of them, in order");
+    for mark in 0..10 {
+        world.now += 10_000;
+        assert!(one.kernel.receive(&frame(60, mark)));
+        assert_eq!(hop(&mut world, &mut one, &mut two), (1, 1), "a tenth as many go at once");
+        two.sent();
+    }
+}
+
+#[test]
 fn a_frame_from_elsewhere_is_copied_into_a_chunk() {
     let (mut world, one, other) = (World::new(), umem(), umem());
     let (mut from, mut to) = (Rig::new(&mut world, &one), Rig::new(&mut world, &other));
