@@ -45,7 +45,7 @@ pub enum Part {
     Nic,
     /// Connections to vhost-user back-ends.
     VhostUser,
-    /// The kernel's word of network interfaces.
+    /// The kernel's word of network interfaces, and when to look at them without it.
     Links,
 }
 

@@ -3,13 +3,14 @@
 use super::watch::Links;
 use crate::apply::Binding;
 use crate::model::{Client, ClientId, Kind, Net, QueueRef};
-use crate::reactor::{Interest, Part, Reactor, Token};
+use crate::reactor::{Interest, Part, Reactor, Timer, Token};
 use engine::backend::af_xdp::{AfXdpOptions, Port, link, link_of_index};
 use engine::port::counters::PortCounters;
 use engine::{Attachments, Retired};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// One netdev.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ struct Entry {
     again: Option<AfXdpOptions>,
     /// It is being opened again.
     opening: bool,
+    /// Times that it was, in vain, since it was last open.
+    failures: u32,
     /// Whether the link follows the carrier.
     raises_link: bool,
     carrier: bool,
@@ -34,7 +37,14 @@ pub struct AfXdps {
     entries: BTreeMap<ClientId, Entry>,
     /// The kernel's word that some interface changed; none where it refuses to say.
     links: Option<Links>,
+    /// When to look again without one, since something could not be opened; and when it fires.
+    retry: Timer,
+    due: Option<Instant>,
 }
+
+/// Time after which a netdev that could not be opened again is tried once more; twice as long after each failure, up to half a minute.
+const RETRY: Duration = Duration::from_secs(1);
+const DOUBLINGS: u32 = 5;
 
 /// What is to be done after interfaces changed.
 #[derive(Default)]
@@ -57,7 +67,9 @@ impl AfXdps {
         if let Some(links) = &links {
             reactor.watch(links, Token::new(Part::Links, 0, 0), Interest::READ)?;
         }
-        Ok(Self { entries: BTreeMap::new(), links })
+        let retry = Timer::new()?;
+        reactor.watch(&retry, Token::new(Part::Links, 0, 1), Interest::READ)?;
+        Ok(Self { entries: BTreeMap::new(), links, retry, due: None })
     }
 
     /// A netdev is open.
@@ -75,6 +87,7 @@ impl AfXdps {
             port: Some(port),
             again,
             opening: false,
+            failures: 0,
             raises_link,
             counters,
         };
@@ -118,10 +131,13 @@ impl AfXdps {
         }
     }
 
-    /// The kernel told of changes: what follows from them.
+    /// The kernel told of changes, or it is time to look again: what follows from it.
     pub fn changed(&mut self, net: &mut Net, binding: &mut Binding) -> Changes {
         if let Some(links) = &self.links {
             links.drain();
+        }
+        if self.retry.acknowledge() {
+            self.due = None;
         }
         let clients: Vec<ClientId> = self.entries.keys().copied().collect();
         self.look(&clients, net, binding)
@@ -178,7 +194,13 @@ impl AfXdps {
     ) -> bool {
         let Some(entry) = self.entries.get_mut(&client) else { return false };
         entry.opening = false;
-        let Some(opened) = opened else { return true };
+        let Some(opened) = opened else {
+            let delay = RETRY * 2_u32.pow(entry.failures.min(DOUBLINGS));
+            entry.failures += 1;
+            self.retry_after(delay);
+            return true;
+        };
+        entry.failures = 0;
         let (queues, mut attach) = binding.place(opened.queues);
         for ((_, queue), counters) in attach.queues.iter_mut().zip(&entry.counters) {
             queue.counters = counters.clone();
@@ -188,6 +210,20 @@ impl AfXdps {
         tracing::info!("interface '{}' is back", entry.ifname);
         drop(commit(net, binding, attach));
         true
+    }
+}
+
+impl AfXdps {
+    /// Looks at all interfaces after `delay`, if not before.
+    fn retry_after(&mut self, delay: Duration) {
+        let at = Instant::now() + delay;
+        if self.due.is_some_and(|due| due <= at) {
+            return;
+        }
+        match self.retry.set(delay) {
+            Ok(()) => self.due = Some(at),
+            Err(error) => tracing::warn!("interfaces are opened again only when they change: {error}"),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::NEEDS;
 use super::wire::{BROADCAST, SOURCE, Wire, add, has_program, state};
+use af_xdp::{Filter, Program};
 use serde_json::json;
 use std::time::Duration;
 use tests::lab::Lab;
@@ -58,6 +59,34 @@ fn an_interface_that_goes_and_comes_back_is_served_again() {
     }
     one.socket.send(&frame(BROADCAST, SOURCE, b"the last one"));
     assert_eq!(ours(&socket), 1);
+}
+
+#[test]
+fn an_interface_that_could_not_be_opened_again_is_tried_once_more_without_news_of_it() {
+    if !ready("an_interface_that_could_not_be_opened_again_is_tried_once_more_without_news_of_it", NEEDS) {
+        return;
+    }
+    let mut lab = Lab::new(&[]);
+    let wire = Wire::new(&lab.home, "one");
+    add(&mut lab, &wire, &json!({}));
+    lab.home.ip("link del one");
+    let gone = wait::until(wait::PATIENCE, || (standing(&mut lab, "one") == "failed").then_some(()));
+    gone.expect("the netdev says that its interface is gone");
+    lab.home.ip("link add one type veth peer name far");
+    let filter = Filter { ethertype: Some(0x1234), ..Filter::default() };
+    let foreign = lab.home.inside(|| {
+        let index = nix::net::if_::if_nametoindex("one").expect("the link is there");
+        Program::attach(index, None, &filter, 4).expect("attaches")
+    });
+    lab.home.ip("link set far up");
+    lab.home.ip("link set one up");
+    let refused = || lab.daemon.stderr().contains("another XDP program is attached").then_some(());
+    wait::until(wait::PATIENCE, refused).expect("it is tried as soon as the interface is up");
+    assert_eq!(standing(&mut lab, "one"), "failed");
+    // A program that goes with its link is no news of the interface.
+    drop(foreign);
+    let back = wait::until(wait::PATIENCE, || (standing(&mut lab, "one") == "ready").then_some(()));
+    back.expect("it is tried again");
 }
 
 /// Test frames that came.
