@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)] // lent memory is (pointer, length), never a slice: a guest may write it while we read
 
+use crate::prefetch;
 use crate::wire::checksum::Sum;
 use crate::wire::vnet_hdr::VnetHdr;
 use std::ptr::NonNull;
@@ -143,7 +144,7 @@ impl Seg {
     #[inline]
     pub fn prefetch(&self, bytes: usize) {
         for at in (0..bytes).step_by(64) {
-            prefetch_at(self.ptr().wrapping_add(at));
+            prefetch::read_at(self.ptr().wrapping_add(at));
         }
     }
 
@@ -152,36 +153,6 @@ impl Seg {
         // SAFETY: the constructor's contract keeps the run readable.
         unsafe { sum.add_raw(self.ptr(), self.len()) }
     }
-}
-
-/// Begins to load what is behind a reference into the cache.
-#[inline]
-pub fn prefetch<T>(value: &T) {
-    prefetch_at(std::ptr::from_ref(value).cast());
-}
-
-/// As [`prefetch`], of the line at an address; any address will do.
-#[inline]
-pub fn prefetch_at(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect but on caches, wherever it points.
-    unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
-}
-
-/// As [`prefetch_at`], of a line that will be written: it is taken from whoever has it.
-#[inline]
-pub fn prefetch_to_write(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect but on caches, wherever it points; a processor that lacks this one does nothing.
-    unsafe {
-        core::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
 }
 
 /// One frame of a burst: its virtio-net header and where its bytes are.

@@ -22,6 +22,7 @@ pub mod filter;
 pub mod mem;
 pub mod offload;
 pub mod port;
+mod prefetch;
 pub mod switch;
 pub mod sync;
 pub mod topology;

@@ -15,16 +15,17 @@ const ENGINE: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("wire", &[]),
     ("topology", &["sync"]),
-    ("burst", &["wire"]),
-    ("mem", &["burst", "sync", "wire"]),
+    ("prefetch", &[]),
+    ("burst", &["prefetch", "wire"]),
+    ("mem", &["burst", "prefetch", "sync", "wire"]),
     ("vhost", &["mem", "virtq"]),
     ("uring", &["burst", "mem", "sync", "wire"]),
     ("port", &["burst", "mem", "sync", "topology", "uring", "wire"]),
     ("offload", &["burst", "mem", "port", "wire"]),
-    ("virtq", &["burst", "mem", "sync"]),
-    ("backend", &["burst", "mem", "port", "sync", "topology", "uring", "virtq", "wire"]),
+    ("virtq", &["burst", "mem", "prefetch", "sync"]),
+    ("backend", &["burst", "mem", "port", "prefetch", "sync", "topology", "uring", "virtq", "wire"]),
     ("filter", &["burst", "mem", "port", "sync", "topology", "wire"]),
-    ("switch", &["burst", "mem", "port", "sync", "topology", "wire"]),
+    ("switch", &["burst", "mem", "port", "prefetch", "sync", "topology", "wire"]),
 ];
 
 /// Modules of the engine at the top, which may name everything below.
@@ -46,8 +47,9 @@ const UNSAFE: &[&str] = &[
     "engine/src/burst.rs",
     "engine/src/offload/heads.rs",
     "engine/src/wire/checksum.rs",
-    // The time stamp counter.
+    // The time stamp counter, and prefetch instructions.
     "engine/src/worker/clock.rs",
+    "engine/src/prefetch.rs",
     // The number of a file becomes an owned file.
     "control/src/fds.rs",
     // Packet sockets, taps and guests of the black-box tests; the load tools.

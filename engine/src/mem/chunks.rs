@@ -12,7 +12,8 @@
 #![allow(unsafe_code)] // lends the arena's memory to the kernel
 
 use super::arena::Part;
-use crate::burst::{Seg, prefetch_at};
+use crate::burst::Seg;
+use crate::prefetch;
 use af_xdp::{Area, Umem};
 use crossbeam::queue::ArrayQueue;
 use std::ptr::NonNull;
@@ -239,7 +240,7 @@ impl Chunks {
     /// Begins to load who holds the chunk at an offset.
     #[inline]
     pub fn prefetch(&self, addr: u64) {
-        prefetch_at(self.holders.as_ptr().wrapping_add((addr >> self.shift) as usize).cast());
+        prefetch::read_at(self.holders.as_ptr().wrapping_add((addr >> self.shift) as usize).cast());
     }
 
     /// Takes a free chunk for a member to receive into.

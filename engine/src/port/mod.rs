@@ -15,6 +15,9 @@ pub mod counters;
 pub mod lanes;
 pub mod pace;
 pub mod testing;
+mod wake;
+
+pub use wake::{Doze, Source};
 
 use crate::burst::{Burst, Head, Mask};
 use crate::mem::pool::Pool;
@@ -60,26 +63,6 @@ impl Caps {
     /// A receiver that takes only whole wire frames.
     pub const NONE: Self =
         Self { csum: false, tso4: false, tso6: false, ecn: false, ufo: false, uso: false, coalesce: false };
-}
-
-/// How a worker learns that a queue has frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// Look at it every turn (memory rings).
-    Polled,
-    /// [`FdIo`] says which files have completions.
-    File(crate::uring::FileId),
-}
-
-/// What keeps a worker that is about to sleep from it, as one of its queues sees it; the most wakeful is the greatest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Doze {
-    /// The outside will wake the worker.
-    Sleep,
-    /// Nobody will: the worker must look again after a while.
-    Nap,
-    /// Something has come: stay awake.
-    Stay,
 }
 
 /// The receiving half of a queue pair: frames that the outside sent.

@@ -287,7 +287,7 @@ impl Table {
     #[inline]
     pub fn prefetch(&self, bucket: u32) {
         if let Some(bucket) = self.buckets.get(bucket as usize) {
-            crate::burst::prefetch(bucket);
+            crate::prefetch::read(bucket);
         }
     }
 

@@ -5,11 +5,12 @@
 use super::held::Held;
 use super::{PARTS, Place, RING, Transport};
 use crate::backend::signal::Signal;
-use crate::burst::{BURST, Burst, Seg, prefetch_at};
+use crate::burst::{BURST, Burst, Seg};
 use crate::mem::chunks::{Chunks, SharedUmem};
 use crate::port::counters::DropReason;
 use crate::port::pace::{Pace, Terms};
 use crate::port::{Doze, RxQueue, Source, Turn};
+use crate::prefetch;
 use crate::wire::vnet_hdr::VnetHdr;
 use af_xdp::{Desc, Fill, Rx};
 use std::ptr::NonNull;
@@ -142,7 +143,7 @@ impl<T: Transport> AfXdpRx<T> {
         for i in 0..count {
             let addr = self.rx.get(i).addr;
             books.prefetch(addr);
-            prefetch_at(start.wrapping_add(addr as usize));
+            prefetch::read_at(start.wrapping_add(addr as usize));
         }
     }
 

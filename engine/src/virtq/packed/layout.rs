@@ -114,7 +114,7 @@ impl Layout {
     /// Takes the line of `slot` into the cache, to write it: what is looked at is marked used there. Any slot will do.
     #[inline]
     pub(super) fn prefetch_to_write(&self, slot: u16) {
-        crate::burst::prefetch_to_write(self.desc.as_ptr().cast::<u8>().wrapping_add(usize::from(slot) * 16));
+        crate::prefetch::write_at(self.desc.as_ptr().cast::<u8>().wrapping_add(usize::from(slot) * 16));
     }
 
     /// Writes the address in `slot`.

@@ -75,7 +75,7 @@ impl Layout {
     #[inline]
     pub(crate) fn prefetch_desc(&self, index: u16) {
         // SAFETY: masked, so inside the table; nothing is read.
-        crate::burst::prefetch(unsafe {
+        crate::prefetch::read(unsafe {
             self.desc.add(usize::from(index & self.mask)).cast::<AtomicU16>().as_ref()
         });
     }
