@@ -45,7 +45,7 @@ impl RxSlot {
 /// without, 78 with it.
 const GATHER: Terms = Terms { enough: 40, patience: 5_000, window: 250 };
 
-/// Frames of a queue that can wait for another one to be looked at: as many as a burst of fewer would wait for its last one anyway.
+/// From as many frames on a queue waits for another one to be looked at: their lines take as long to load. Fewer are served at once.
 const MANY: usize = BURST / 4;
 
 /// All sources of a worker.
