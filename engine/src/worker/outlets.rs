@@ -477,7 +477,7 @@ impl Outlet for Outlets {
         let (now, rest) = split(mask, room);
         let taken = if now.is_empty() { 0 } else { dest.tx.tx_headed(turn, burst, now, heads)? };
         dest.search = search;
-        dest.tx.flush(turn);
+        // Shown at the end of the turn: other sources may have more for it, and each burst that is shown costs both sides (3 cycles a frame, three guests).
         self.touch(to.slot);
         Some(Mask(split(now, taken).1.0 | rest.0))
     }

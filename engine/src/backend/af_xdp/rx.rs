@@ -252,7 +252,6 @@ impl<T: Transport> RxQueue for AfXdpRx<T> {
             return;
         }
         let most = there.min(want as u32);
-        self.pace.took(turn.now, u64::from(most), || true);
         self.prefetch(books, most);
         self.frames = burst.fill(0..most, |at| {
             let desc = self.rx.get(at);
@@ -287,11 +286,13 @@ impl<T: Transport> RxQueue for AfXdpRx<T> {
 
     fn release(&mut self, turn: &mut Turn<'_>, taken: usize) {
         let lent = self.lent.get(..taken.min(self.frames)).unwrap_or_default();
-        let count = lent.iter().copied().map(u32::from).sum();
+        let (frames, count) = (lent.len() as u64, lent.iter().copied().map(u32::from).sum());
         self.frames = 0;
         if count == 0 {
             return;
         }
+        // Frames, not descriptors, and those that a full receiver left only once.
+        self.pace.took(turn.now, frames, || true);
         if let Some(books) = turn.pool.umems.get(self.at.umem) {
             self.recycle(books, count);
             self.show();

@@ -31,6 +31,21 @@ pub(super) fn log(memory: &GuestMemory, found: &Found, count: usize) {
     }
 }
 
+/// Writes what stands before a frame in a buffer.
+///
+/// # Safety
+/// `to` is writable guest memory of at least `header` bytes.
+#[inline(always)]
+unsafe fn put_header(to: *mut u8, header: usize, hdr: &VnetHdr) {
+    // SAFETY: by the caller; the header has 10 or 12 bytes.
+    unsafe {
+        to.cast::<[u8; VnetHdr::LEN]>().write_unaligned(hdr.encode());
+        if header > VnetHdr::LEN {
+            to.add(VnetHdr::LEN).cast::<[u8; 2]>().write_unaligned([1, 0]); // num_buffers
+        }
+    }
+}
+
 /// The fast form: one chain of one segment that holds header and frame; the frame lies in one piece, or in two as a switch lends it.
 #[inline(always)]
 fn put_one(
@@ -41,13 +56,9 @@ fn put_one(
     frame: &Frame,
     head: Option<&Head>,
 ) -> bool {
-    let [to] = found.segs(chain) else { return false };
-    let (from, rest) = match burst.segs(frame) {
-        [from] => (from, &Seg::EMPTY),
-        [from, rest] => (from, rest),
-        _ => return false,
-    };
-    if to.len() < header + from.len() + rest.len() {
+    let Some(to) = found.one(chain) else { return false };
+    let [from] = burst.segs(frame) else { return put_two(to, header, burst, frame, head) };
+    if to.len() < header + from.len() {
         return false;
     }
     // SAFETY: the segment is writable guest memory of at least header + frame bytes (looked at with Access::Write); the frame
@@ -55,23 +66,35 @@ fn put_one(
     // gets what it asked for: raw copies, no references.
     unsafe {
         let to = to.ptr().cast_mut();
-        to.cast::<[u8; VnetHdr::LEN]>().write_unaligned(frame.hdr.encode());
-        if header > VnetHdr::LEN {
-            to.add(VnetHdr::LEN).cast::<[u8; 2]>().write_unaligned([1, 0]); // num_buffers
-        }
+        put_header(to, header, &frame.hdr);
         let to = to.add(header);
         match head {
             Some(head) if from.len() >= HEAD => copy_headed(head, from.ptr(), to, from.len()),
-            _ => copy(from.ptr(), to, from.len()),
+            Some(head) => copy(head.as_ptr(), to, from.len()),
+            None => copy(from.ptr(), to, from.len()),
         }
-        if !rest.is_empty() {
-            copy(rest.ptr(), to.add(from.len()), rest.len());
-        }
-        if let Some(head) = head
-            && from.len() < HEAD
-        {
-            // The head reaches into the second piece.
-            copy(head.as_ptr(), to, HEAD.min(from.len() + rest.len()));
+    }
+    true
+}
+
+/// As [`put_one`], of a frame in two pieces.
+#[inline(never)]
+fn put_two(to: Seg, header: usize, burst: &Burst, frame: &Frame, head: Option<&Head>) -> bool {
+    let [from, rest] = burst.segs(frame) else { return false };
+    let len = from.len() + rest.len();
+    if to.len() < header + len {
+        return false;
+    }
+    // SAFETY: as `put_one`.
+    unsafe {
+        let to = to.ptr().cast_mut();
+        put_header(to, header, &frame.hdr);
+        let to = to.add(header);
+        copy(from.ptr(), to, from.len());
+        copy(rest.ptr(), to.add(from.len()), rest.len());
+        if let Some(head) = head {
+            // It may reach into the second piece.
+            copy(head.as_ptr(), to, HEAD.min(len));
         }
     }
     true
