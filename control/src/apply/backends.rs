@@ -2,6 +2,7 @@
 
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{AfXdpOptions, Port};
+use engine::backend::datagram::DatagramOptions;
 use engine::backend::tap::TapOptions;
 use engine::filter::Filter;
 use engine::filter::dump::DumpFile;
@@ -65,6 +66,12 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// In QEMU's words; nothing stays open.
     fn open_af_xdp(&self, options: AfXdpOptions) -> Result<Opened, QmpError>;
+
+    /// Opens a socket whose datagrams are frames.
+    ///
+    /// # Errors
+    /// In QEMU's words; nothing stays open.
+    fn open_datagrams(&self, options: DatagramOptions) -> Result<Opened, QmpError>;
 
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);

@@ -3,6 +3,7 @@
 use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
+use engine::backend::datagram::DatagramOptions;
 use engine::backend::tap::TapOptions;
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
@@ -181,6 +182,13 @@ impl Backends for FakeBackends {
         };
         let queues = options.workers.iter().copied().map(pair).collect();
         Ok(Opened { queues, ifname: Some(options.ifname), connected: true, down: None, port: None })
+    }
+
+    fn open_datagrams(&self, options: DatagramOptions) -> Result<Opened, QmpError> {
+        self.0.call(format!("open datagrams {options:?}"));
+        let (queue, _) = port(QueueId(0), 8, Caps::NONE);
+        let queues = vec![Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: None }];
+        Ok(Opened { queues, ifname: None, connected: true, down: None, port: None })
     }
 
     fn run_down_script(&self, script: &DownScript) {

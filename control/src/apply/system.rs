@@ -4,6 +4,7 @@ use super::backends::strerror;
 use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
+use engine::backend::datagram::{self, DatagramOptions};
 use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::filter::dump::DumpFile;
 use engine::mem::arena::Arena;
@@ -63,6 +64,19 @@ impl Backends for SystemBackends {
             connected: true,
             down: None,
             port: Some(opened.port),
+        })
+    }
+
+    fn open_datagrams(&self, options: DatagramOptions) -> Result<Opened, QmpError> {
+        let opened =
+            datagram::open(options, &self.arena).map_err(|error| QmpError::generic(error.to_string()))?;
+        let QueuePair { rx, tx, fd } = opened.queue;
+        Ok(Opened {
+            queues: vec![Pair { rx, tx, fd, worker: None }],
+            ifname: None,
+            connected: true,
+            down: None,
+            port: None,
         })
     }
 

@@ -184,7 +184,6 @@ pub const PENDING: &[&str] = &[
     "l2tpv3",
     "socket",
     "stream",
-    "dgram",
     "vde",
     "bridge",
     "vhost-vdpa",

@@ -1,7 +1,10 @@
 //! `netdev_add` and `netdev_del` (QEMU `net/net.c`).
 
 pub(super) mod af_xdp;
+mod dgram;
+mod host;
 mod opening;
+mod socket;
 mod switchport;
 pub(super) mod tap;
 
@@ -34,7 +37,10 @@ impl State {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(driver, "af-xdp" | "hubport" | "nic" | "switchport" | "tap" | "vhost-user") {
+        if !matches!(
+            driver,
+            "af-xdp" | "dgram" | "hubport" | "nic" | "socket" | "switchport" | "tap" | "vhost-user"
+        ) {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -47,6 +53,8 @@ impl State {
             "switchport" => self.add_switchport(args).into(),
             "vhost-user" => self.add_vhost_user(args, events).into(),
             "af-xdp" => self.add_af_xdp(monitor, args),
+            "dgram" => self.add_dgram(monitor, args),
+            "socket" => self.add_socket(monitor, args),
             _ => self.add_tap(monitor, args),
         }
     }
