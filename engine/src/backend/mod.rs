@@ -7,6 +7,7 @@ mod copy;
 pub mod nic;
 mod report;
 mod signal;
+pub mod stream;
 mod tally;
 pub mod tap;
 pub mod vhost_user;

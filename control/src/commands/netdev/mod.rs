@@ -2,6 +2,7 @@
 
 pub(super) mod af_xdp;
 mod opening;
+mod socket_stream;
 mod switchport;
 pub(super) mod tap;
 
@@ -34,7 +35,10 @@ impl State {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(driver, "af-xdp" | "hubport" | "nic" | "switchport" | "tap" | "vhost-user") {
+        if !matches!(
+            driver,
+            "af-xdp" | "hubport" | "nic" | "socket" | "stream" | "switchport" | "tap" | "vhost-user"
+        ) {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -47,6 +51,8 @@ impl State {
             "switchport" => self.add_switchport(args).into(),
             "vhost-user" => self.add_vhost_user(args, events).into(),
             "af-xdp" => self.add_af_xdp(monitor, args),
+            "stream" => self.add_stream(monitor, args).into(),
+            "socket" => self.add_socket(monitor, args).into(),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -113,6 +119,7 @@ impl State {
         };
         self.forget_vhost_user(removed.client.id);
         self.af_xdps.remove(removed.client.id);
+        self.streams.remove(removed.client.id);
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }
