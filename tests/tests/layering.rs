@@ -42,6 +42,8 @@ const UNSAFE: &[&str] = &[
     "engine/src/backend/af_xdp/",
     "engine/src/backend/datagram/",
     "engine/src/backend/nic/",
+    "engine/src/backend/stream/buffer.rs",
+    "engine/src/backend/stream/message.rs",
     "engine/src/backend/tap/",
     "engine/src/backend/vhost_user/",
     // A frame's segments are pointers into memory that is lent; heads are such memory, checksums read it.

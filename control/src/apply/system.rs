@@ -5,9 +5,11 @@ use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
 use engine::backend::datagram::{self, DatagramOptions};
+use engine::backend::stream::{self, Report};
 use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::filter::dump::DumpFile;
 use engine::mem::arena::Arena;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,6 +80,12 @@ impl Backends for SystemBackends {
             down: None,
             port: None,
         })
+    }
+
+    fn open_stream(&self, socket: OwnedFd, wake: &Arc<OwnedFd>) -> Result<(Pair, Arc<Report>), QmpError> {
+        let opened = stream::open(socket, wake, &self.arena);
+        let stream::Opened { rx, tx, fd, report } = opened.map_err(|e| QmpError::generic(e.to_string()))?;
+        Ok((Pair { rx, tx, fd, worker: None }, report))
     }
 
     fn run_down_script(&self, script: &DownScript) {

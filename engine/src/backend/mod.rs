@@ -10,6 +10,7 @@ pub mod nic;
 mod pair;
 mod report;
 mod signal;
+pub mod stream;
 mod tally;
 pub mod tap;
 pub mod vhost_user;

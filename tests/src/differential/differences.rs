@@ -182,8 +182,6 @@ pub const TABLE: &[Difference] = &[
 pub const PENDING: &[&str] = &[
     "user",
     "l2tpv3",
-    "socket",
-    "stream",
     "vde",
     "bridge",
     "vhost-vdpa",

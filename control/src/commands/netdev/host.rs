@@ -32,6 +32,11 @@ pub(super) fn resolve((host, port): (&str, &str)) -> Result<SocketAddrV4, QmpErr
     Ok(SocketAddrV4::new(ip, port as u16))
 }
 
+/// Whether a host is a name, which is looked up.
+pub(super) fn is_name(host: &str) -> bool {
+    !(host.is_empty() || host.starts_with(|c: char| c.is_ascii_digit()))
+}
+
 /// The first IPv4 address of a name.
 fn look_up(host: &str) -> Option<Ipv4Addr> {
     (host, 0).to_socket_addrs().ok()?.find_map(|address| match address.ip() {

@@ -9,6 +9,7 @@ mod switchport;
 pub(super) mod tap;
 
 pub(super) use opening::Opening;
+pub(super) use socket::Way;
 
 use super::args::Args;
 use super::pending::Pending;
@@ -39,7 +40,15 @@ impl State {
         let driver = args.text("type");
         if !matches!(
             driver,
-            "af-xdp" | "dgram" | "hubport" | "nic" | "socket" | "switchport" | "tap" | "vhost-user"
+            "af-xdp"
+                | "dgram"
+                | "hubport"
+                | "nic"
+                | "socket"
+                | "stream"
+                | "switchport"
+                | "tap"
+                | "vhost-user"
         ) {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
@@ -55,6 +64,7 @@ impl State {
             "af-xdp" => self.add_af_xdp(monitor, args),
             "dgram" => self.add_dgram(monitor, args),
             "socket" => self.add_socket(monitor, args),
+            "stream" => self.add_stream(monitor, args).into(),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -121,6 +131,7 @@ impl State {
         };
         self.forget_vhost_user(removed.client.id);
         self.af_xdps.remove(removed.client.id);
+        self.streams.remove(removed.client.id);
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }

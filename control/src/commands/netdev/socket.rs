@@ -1,26 +1,37 @@
 //! What the options of `socket` mean together (QEMU 10.0 `net_init_socket`).
 
 use super::dgram::{Found, family};
-use super::host::{inet_aton, resolve, split};
+use super::host::{inet_aton, is_name, resolve, split};
+use crate::apply::binding::OPEN_LIMIT;
+use crate::apply::jobs::Product;
 use crate::commands::args::Args;
 use crate::commands::fd::Fds;
+use crate::commands::pending::Pending;
+use crate::commands::stream::Legacy;
 use crate::commands::{Outcome, State};
 use crate::qmp::error::QmpError;
 use engine::backend::datagram::DatagramOptions;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use serde_json::{Map, Value};
+use std::net::SocketAddrV4;
 use std::os::fd::{OwnedFd, RawFd};
 
-/// A way to connections.
-#[derive(Debug)]
-#[allow(dead_code)] // named already, opened elsewhere
-pub(super) enum Streams {
-    /// Wait for a client at `host:port`.
-    Listen(String),
-    /// Connect to `host:port`.
-    Connect(String),
-    /// A connected stream socket, and its number as it is shown.
-    Given(OwnedFd, RawFd),
+/// What is asked of a `host:port` that has connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::commands) enum Way {
+    /// Wait for a client there.
+    Listen,
+    /// Connect to it.
+    Connect,
+}
+
+impl Way {
+    const fn at(self, address: SocketAddrV4) -> Legacy {
+        match self {
+            Self::Listen => Legacy::Listen(address),
+            Self::Connect => Legacy::Connect(address),
+        }
+    }
 }
 
 /// What was asked for.
@@ -32,7 +43,10 @@ enum Wanted {
     Group(String, Option<String>),
     /// A datagram socket, and its number as it is shown.
     Given(OwnedFd, RawFd),
-    Streams(Streams),
+    /// Connections at `host:port`.
+    Stream(Way, String),
+    /// A connected stream socket, and its number as it is shown.
+    GivenStream(OwnedFd, RawFd),
 }
 
 /// Checks which options may stand together, in QEMU's order and words.
@@ -52,10 +66,10 @@ fn wanted(args: &Map<String, Value>, fds: &mut Fds, monitor: u64) -> Result<Want
         return given(file, number);
     }
     if let Some(at) = text("listen") {
-        return Ok(Wanted::Streams(Streams::Listen(at)));
+        return Ok(Wanted::Stream(Way::Listen, at));
     }
     if let Some(to) = text("connect") {
-        return Ok(Wanted::Streams(Streams::Connect(to)));
+        return Ok(Wanted::Stream(Way::Connect, to));
     }
     match (text("mcast"), text("udp"), local) {
         (Some(group), _, local) => Ok(Wanted::Group(group, local)),
@@ -68,7 +82,7 @@ fn wanted(args: &Map<String, Value>, fds: &mut Fds, monitor: u64) -> Result<Want
 fn given(file: OwnedFd, number: RawFd) -> Result<Wanted, QmpError> {
     match getsockopt(&file, sockopt::SockType) {
         Ok(SockType::Datagram) => Ok(Wanted::Given(file, number)),
-        Ok(SockType::Stream) => Ok(Wanted::Streams(Streams::Given(file, number))),
+        Ok(SockType::Stream) => Ok(Wanted::GivenStream(file, number)),
         Ok(other) => Err(QmpError::generic(format!(
             "socket type={} for fd={number} must be either SOCK_DGRAM or SOCK_STREAM",
             other as i32
@@ -77,49 +91,77 @@ fn given(file: OwnedFd, number: RawFd) -> Result<Wanted, QmpError> {
     }
 }
 
-impl Wanted {
-    /// Names become addresses, which may block.
-    fn find(self) -> Result<Found, QmpError> {
-        let bad = |local: &str| QmpError::generic(format!("localaddr '{local}' is not a valid IPv4 address"));
-        match self {
-            Self::Udp(to, local) => {
-                let local = resolve(split(&local)?)?;
-                let remote = resolve(split(&to)?)?;
-                Ok((DatagramOptions::Inet { local, remote }, format!("socket: udp={remote}")))
-            }
-            Self::Group(group, local) => {
-                let group = resolve(split(&group)?)?;
-                let local = local.map(|local| inet_aton(&local).ok_or_else(|| bad(&local)));
-                let interface = local.transpose()?;
-                Ok((DatagramOptions::Multicast { group, interface }, format!("socket: mcast={group}")))
-            }
-            Self::Given(file, number) => {
-                let kind = family(&file)?;
-                Ok((DatagramOptions::Given(file), format!("socket: fd={number} {kind}")))
-            }
-            // Taken out before.
-            Self::Streams(_) => Err(not_built()),
-        }
-    }
+/// Datagrams to `to`, which arrive at `local`.
+fn udp(to: &str, local: &str) -> Result<Found, QmpError> {
+    let local = resolve(split(local)?)?;
+    let remote = resolve(split(to)?)?;
+    Ok((DatagramOptions::Inet { local, remote }, format!("socket: udp={remote}")))
 }
 
-fn not_built() -> QmpError {
-    QmpError::generic("network backend 'socket' is not compiled into this binary")
+/// A group, joined at the interface of the address `local`.
+fn group(group: &str, local: Option<&str>) -> Result<Found, QmpError> {
+    let group = resolve(split(group)?)?;
+    let address = |local| {
+        let bad = || QmpError::generic(format!("localaddr '{local}' is not a valid IPv4 address"));
+        inet_aton(local).ok_or_else(bad)
+    };
+    let interface = local.map(address).transpose()?;
+    Ok((DatagramOptions::Multicast { group, interface }, format!("socket: mcast={group}")))
 }
 
 impl State {
     /// `socket`.
     pub(super) fn add_socket(&mut self, monitor: u64, args: Map<String, Value>) -> Outcome {
         match wanted(&args, &mut self.fds, monitor) {
-            Ok(Wanted::Streams(streams)) => self.add_socket_stream(args, streams),
-            Ok(wanted) => self.add_datagrams("socket", args, move || wanted.find()),
+            Ok(Wanted::Udp(to, local)) => self.add_datagrams("socket", args, move || udp(&to, &local)),
+            Ok(Wanted::Group(at, local)) => {
+                self.add_datagrams("socket", args, move || group(&at, local.as_deref()))
+            }
+            Ok(Wanted::Given(file, number)) => self.add_datagrams("socket", args, move || {
+                let kind = family(&file)?;
+                Ok((DatagramOptions::Given(file), format!("socket: fd={number} {kind}")))
+            }),
+            Ok(Wanted::Stream(way, at)) => self.add_connections(args, way, at),
+            Ok(Wanted::GivenStream(file, number)) => {
+                self.add_socket_stream(args, Legacy::Fd(file, number)).into()
+            }
             Err(error) => Err(error).into(),
         }
     }
 
-    /// Connections.
-    #[allow(clippy::needless_pass_by_value, clippy::unused_self)] // as it will be
-    fn add_socket_stream(&mut self, _args: Map<String, Value>, _streams: Streams) -> Outcome {
-        Err(not_built()).into()
+    /// Connections at `host:port`. A name is looked up off this thread.
+    fn add_connections(&mut self, args: Map<String, Value>, way: Way, at: String) -> Outcome {
+        let (host, port) = match split(&at) {
+            Ok(parts) => parts,
+            Err(error) => return Err(error).into(),
+        };
+        if !is_name(host) {
+            let address = resolve((host, port));
+            return address.and_then(|address| self.add_socket_stream(args, way.at(address))).into();
+        }
+        let started =
+            self.binding.jobs.start(OPEN_LIMIT, move || Product::Address(split(&at).and_then(resolve)));
+        match started {
+            Ok(ticket) => {
+                self.pending.insert(ticket, Pending::Connections(args, way));
+                Outcome::Later(ticket)
+            }
+            Err(error) => {
+                let desc = format!("netdev '{}': no thread to open it on: {error}", args.text("id"));
+                Err(QmpError::generic(desc)).into()
+            }
+        }
+    }
+
+    /// The name was looked up.
+    pub(in crate::commands) fn connections_found(
+        &mut self,
+        args: Map<String, Value>,
+        way: Way,
+        address: Result<SocketAddrV4, QmpError>,
+    ) -> Result<Value, QmpError> {
+        // Somebody may have taken the id meanwhile.
+        self.net.check_free(args.text("id"))?;
+        self.add_socket_stream(args, way.at(address?))
     }
 }

@@ -1,6 +1,7 @@
 //! `dgram`, and `socket` without connections.
 
 use super::Client;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -77,6 +78,10 @@ fn options_of_socket_stand_together_as_in_qemu() {
             "host address 'x' doesn't contain ':' separating host from port",
         ),
         (json!({"udp": "1.1:x", "localaddr": ":1"}), "port number 'x' is invalid"),
+        (json!({"listen": "1234"}), "host address '1234' doesn't contain ':' separating host from port"),
+        (json!({"connect": "300.1.1.1:1"}), "host address '300.1.1.1' is not a valid IPv4 address"),
+        (json!({"connect": "::1"}), "port number ':1' is invalid"),
+        (json!({"listen": "nosuch.invalid:1"}), "can't resolve host address 'nosuch.invalid'"),
         (json!({"mcast": "230.0.0.1:1", "localaddr": "foo"}), "localaddr 'foo' is not a valid IPv4 address"),
     ] {
         c.refused("netdev_add", with("socket", &options), desc);
@@ -161,6 +166,17 @@ fn files_are_told_apart_by_what_they_are() {
     assert_eq!(given("socket", null()).0.as_deref(), Some("can't get socket option SO_TYPE"));
     let why = "Unable to query local socket address: Socket operation on non-socket";
     assert_eq!(given("dgram", null()).0.as_deref(), Some(why));
-    let stream = UnixStream::pair().unwrap().0.into();
-    assert!(given("socket", stream).0.is_some_and(|desc| desc.contains("not compiled")));
+    let (error, info) = given("socket", UnixStream::pair().unwrap().0.into());
+    assert_eq!(error, None);
+    assert!(info.starts_with("d0: index=0,type=socket,socket: fd="), "{info}");
+    let pair = |kind| {
+        let pair = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC);
+        pair.unwrap().0
+    };
+    let why = given("socket", pair(SockType::SeqPacket)).0.unwrap();
+    assert!(
+        why.starts_with("socket type=5 for fd=")
+            && why.ends_with(" must be either SOCK_DGRAM or SOCK_STREAM"),
+        "{why}"
+    );
 }
