@@ -20,4 +20,5 @@ pub mod qmp;
 pub mod reactor;
 pub mod schema;
 pub mod server;
+pub mod stream;
 pub mod vhost_user;

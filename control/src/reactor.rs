@@ -47,6 +47,8 @@ pub enum Part {
     VhostUser,
     /// The kernel's word of network interfaces, and when to look at them without it.
     Links,
+    /// Listeners and timers of `stream` and `socket` netdevs, and the ends of their connections.
+    Streams,
 }
 
 impl Token {
@@ -70,6 +72,7 @@ impl Token {
             5 => Part::Nic,
             6 => Part::VhostUser,
             7 => Part::Links,
+            8 => Part::Streams,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -296,6 +299,8 @@ mod tests {
             Part::Metrics,
             Part::Nic,
             Part::VhostUser,
+            Part::Links,
+            Part::Streams,
         ] {
             let token = Token::new(part, u32::MAX - 1, 200);
             assert_eq!(Token::unpack(token.pack()), Some(token));

@@ -40,7 +40,10 @@ const UNSAFE: &[&str] = &[
     "engine/src/virtq/",
     "engine/src/backend/copy.rs",
     "engine/src/backend/af_xdp/",
+    "engine/src/backend/datagram/",
     "engine/src/backend/nic/",
+    "engine/src/backend/stream/buffer.rs",
+    "engine/src/backend/stream/message.rs",
     "engine/src/backend/tap/",
     "engine/src/backend/vhost_user/",
     // A frame's segments are pointers into memory that is lent; heads are such memory, checksums read it.

@@ -2,11 +2,14 @@
 
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{AfXdpOptions, Port};
+use engine::backend::datagram::DatagramOptions;
+use engine::backend::stream::Report;
 use engine::backend::tap::TapOptions;
 use engine::filter::Filter;
 use engine::filter::dump::DumpFile;
 use engine::port::{RxQueue, TxQueue};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
 
 /// A queue's two halves and the file behind them (-1 for none).
 pub struct Pair {
@@ -65,6 +68,18 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// In QEMU's words; nothing stays open.
     fn open_af_xdp(&self, options: AfXdpOptions) -> Result<Opened, QmpError>;
+
+    /// Opens a socket whose datagrams are frames.
+    ///
+    /// # Errors
+    /// In QEMU's words; nothing stays open.
+    fn open_datagrams(&self, options: DatagramOptions) -> Result<Opened, QmpError>;
+
+    /// Makes a queue pair of a connected stream socket; `wake` is written to when the connection ends.
+    ///
+    /// # Errors
+    /// No memory; the socket is closed.
+    fn open_stream(&self, socket: OwnedFd, wake: &Arc<OwnedFd>) -> Result<(Pair, Arc<Report>), QmpError>;
 
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);

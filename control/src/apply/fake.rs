@@ -3,13 +3,17 @@
 use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
+use engine::backend::datagram::DatagramOptions;
+use engine::backend::stream::{self, Report};
 use engine::backend::tap::TapOptions;
+use engine::mem::arena::{Arena, ArenaConfig};
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
 use engine::topology::model::{ClientKind, Topology};
 use engine::topology::switch::Switch;
 use engine::uring::IoMode;
 use engine::{Attachments, ClientStats, QueueStats, Retired, Stats, SwitchStats, WorkerStats};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -181,6 +185,22 @@ impl Backends for FakeBackends {
         };
         let queues = options.workers.iter().copied().map(pair).collect();
         Ok(Opened { queues, ifname: Some(options.ifname), connected: true, down: None, port: None })
+    }
+
+    fn open_datagrams(&self, options: DatagramOptions) -> Result<Opened, QmpError> {
+        self.0.call(format!("open datagrams {options:?}"));
+        let (queue, _) = port(QueueId(0), 8, Caps::NONE);
+        let queues = vec![Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: None }];
+        Ok(Opened { queues, ifname: None, connected: true, down: None, port: None })
+    }
+
+    fn open_stream(&self, socket: OwnedFd, wake: &Arc<OwnedFd>) -> Result<(Pair, Arc<Report>), QmpError> {
+        self.0.call("open stream".into());
+        let small = ArenaConfig { initial: 1 << 20, step: 1 << 20, hugepages: false };
+        let arena = Arena::new(&small).map_err(|e| QmpError::generic(e.to_string()))?;
+        let opened = stream::open(socket, wake, &arena).map_err(|e| QmpError::generic(e.to_string()))?;
+        let pair = Pair { rx: opened.rx, tx: opened.tx, fd: opened.fd, worker: None };
+        Ok((pair, opened.report))
     }
 
     fn run_down_script(&self, script: &DownScript) {

@@ -12,6 +12,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ pub enum Product {
     Dump(Result<Dump, QmpError>),
     /// A chardev, in the form that only its maker knows.
     Chardev(Box<dyn Any + Send>),
+    /// The address of a name.
+    Address(Result<SocketAddrV4, QmpError>),
     /// Nothing: something was closed.
     Closed,
 }

@@ -4,9 +4,12 @@ use super::backends::strerror;
 use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
+use engine::backend::datagram::{self, DatagramOptions};
+use engine::backend::stream::{self, Report};
 use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::filter::dump::DumpFile;
 use engine::mem::arena::Arena;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +67,25 @@ impl Backends for SystemBackends {
             down: None,
             port: Some(opened.port),
         })
+    }
+
+    fn open_datagrams(&self, options: DatagramOptions) -> Result<Opened, QmpError> {
+        let opened =
+            datagram::open(options, &self.arena).map_err(|error| QmpError::generic(error.to_string()))?;
+        let QueuePair { rx, tx, fd } = opened.queue;
+        Ok(Opened {
+            queues: vec![Pair { rx, tx, fd, worker: None }],
+            ifname: None,
+            connected: true,
+            down: None,
+            port: None,
+        })
+    }
+
+    fn open_stream(&self, socket: OwnedFd, wake: &Arc<OwnedFd>) -> Result<(Pair, Arc<Report>), QmpError> {
+        let opened = stream::open(socket, wake, &self.arena);
+        let stream::Opened { rx, tx, fd, report } = opened.map_err(|e| QmpError::generic(e.to_string()))?;
+        Ok((Pair { rx, tx, fd, worker: None }, report))
     }
 
     fn run_down_script(&self, script: &DownScript) {

@@ -39,8 +39,21 @@ pub struct Inet {
     pub ipv6: Option<bool>,
     /// `SO_KEEPALIVE` for connections made.
     pub keep_alive: bool,
+    /// When the kernel probes, and how often.
+    pub probes: Probes,
     /// Multipath TCP was asked for.
     pub mptcp: bool,
+}
+
+/// Keep-alive probes, as far as they are not left to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Probes {
+    /// Probes without an answer before the connection counts as lost.
+    pub count: Option<u32>,
+    /// Seconds of silence before the first one.
+    pub idle: Option<u32>,
+    /// Seconds between them.
+    pub interval: Option<u32>,
 }
 
 /// A unix socket's address.
@@ -63,6 +76,7 @@ impl Address {
         let data = value.get("data").unwrap_or(value);
         let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
         let flag = |name: &str| data[name].as_bool();
+        let number = |name: &str| data[name].as_u64().and_then(|n| u32::try_from(n).ok());
         match kind {
             "inet" => Self::Inet(Inet {
                 host: text("host"),
@@ -72,6 +86,11 @@ impl Address {
                 ipv4: flag("ipv4"),
                 ipv6: flag("ipv6"),
                 keep_alive: flag("keep-alive").unwrap_or(false),
+                probes: Probes {
+                    count: number("keep-alive-count"),
+                    idle: number("keep-alive-idle"),
+                    interval: number("keep-alive-interval"),
+                },
                 mptcp: flag("mptcp").unwrap_or(false),
             }),
             "unix" => Self::Unix(Unix {

@@ -6,17 +6,17 @@ use super::spec::SocketSpec;
 use super::stream::Stream;
 use crate::reactor::Wake;
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// A listening socket. Dropping it removes its file.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     socket: Socket,
     /// Where it really listens, with the port that the kernel chose.
     pub(super) address: Address,
@@ -28,6 +28,15 @@ pub(super) struct Listener {
 enum Socket {
     Unix(UnixListener),
     Tcp(TcpListener),
+}
+
+/// A client that was taken from a backlog.
+#[derive(Debug)]
+pub(crate) enum Client {
+    /// Of a unix socket.
+    Unix(UnixStream),
+    /// Over TCP.
+    Tcp(TcpStream),
 }
 
 impl Listener {
@@ -43,7 +52,11 @@ impl Listener {
         Ok(Self { address: Address::Unix(Unix::from_kernel(&name)), socket: Socket::Unix(listener), file })
     }
 
-    pub(super) fn tcp(listener: TcpListener) -> io::Result<Self> {
+    /// A TCP socket that listens.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn tcp(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = Address::Inet(Inet::from(listener.local_addr()?));
         Ok(Self { address, socket: Socket::Tcp(listener), file: None })
@@ -51,17 +64,25 @@ impl Listener {
 
     /// Takes a client from the backlog; `None` when there is none.
     pub(super) fn accept(&self, nodelay: bool, keep_alive: bool) -> io::Result<Option<Stream>> {
-        let stream = match &self.socket {
-            Socket::Unix(listener) => listener.accept().and_then(|(stream, _)| {
+        let stream = match self.client()? {
+            None => return Ok(None),
+            Some(Client::Unix(stream)) => {
                 let Address::Unix(local) = &self.address else { return Err(io::ErrorKind::Other.into()) };
-                Stream::unix(stream, true, Some(local))
-            }),
-            Socket::Tcp(listener) => {
-                listener.accept().and_then(|(stream, _)| Stream::tcp(stream, true, nodelay, keep_alive))
+                Stream::unix(stream, true, Some(local))?
             }
+            Some(Client::Tcp(stream)) => Stream::tcp(stream, true, nodelay, keep_alive)?,
         };
-        match stream {
-            Ok(stream) => Ok(Some(stream)),
+        Ok(Some(stream))
+    }
+
+    /// As [`Listener::accept`], the bare socket.
+    pub(crate) fn client(&self) -> io::Result<Option<Client>> {
+        let client = match &self.socket {
+            Socket::Unix(listener) => listener.accept().map(|(stream, _)| Client::Unix(stream)),
+            Socket::Tcp(listener) => listener.accept().map(|(stream, _)| Client::Tcp(stream)),
+        };
+        match client {
+            Ok(client) => Ok(Some(client)),
             // A client that has gone again is nobody.
             Err(error)
                 if matches!(
@@ -95,34 +116,38 @@ impl Drop for Listener {
     }
 }
 
-/// The outcome of one attempt to connect.
-pub(super) struct Attempt {
-    /// The chardev's number.
-    pub(super) object: u32,
-    pub(super) result: Result<Stream, String>,
+/// The outcome of one attempt to connect or listen.
+pub(crate) struct Attempt<T> {
+    /// The number of what it is for.
+    pub(crate) object: u32,
+    pub(crate) result: Result<T, String>,
 }
 
 /// Connects off the event loop's thread, one thread an attempt, and announces outcomes by a wake-up.
 #[derive(Debug)]
-pub(super) struct Connector {
+pub(crate) struct Connector<T> {
     wake: Arc<Wake>,
-    sender: Sender<Attempt>,
-    receiver: Receiver<Attempt>,
+    sender: Sender<Attempt<T>>,
+    receiver: Receiver<Attempt<T>>,
 }
 
-impl Connector {
-    pub(super) fn new() -> nix::Result<Self> {
+impl<T: Send + 'static> Connector<T> {
+    pub(crate) fn new() -> nix::Result<Self> {
         let (sender, receiver) = channel();
         Ok(Self { wake: Arc::new(Wake::new()?), sender, receiver })
     }
 
-    /// Begins one attempt. A unix socket answers at once; TCP may wait for a name or for its peer.
-    pub(super) fn begin(&self, object: u32, spec: &SocketSpec) {
-        let (sender, wake, spec) = (self.sender.clone(), Arc::clone(&self.wake), spec.clone());
-        let quick = matches!(spec.address, Address::Unix(_));
+    /// Begins one attempt: at once if that is `quick` and waits for nobody, else on a thread of its own.
+    pub(crate) fn begin(
+        &self,
+        object: u32,
+        quick: bool,
+        attempt: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) {
+        let (sender, wake) = (self.sender.clone(), Arc::clone(&self.wake));
         let work = move || {
-            // The registry may be gone by then: nobody waits for the outcome.
-            let _ = sender.send(Attempt { object, result: connected(&spec, None) });
+            // Whoever asked may be gone by then: nobody waits for the outcome.
+            let _ = sender.send(Attempt { object, result: attempt() });
             wake.wake();
         };
         if quick {
@@ -135,13 +160,21 @@ impl Connector {
     }
 
     /// The outcomes since the last call.
-    pub(super) fn finished(&self) -> Vec<Attempt> {
+    pub(crate) fn finished(&self) -> Vec<Attempt<T>> {
         self.wake.acknowledge();
         self.receiver.try_iter().collect()
     }
 }
 
-impl AsFd for Connector {
+impl Connector<Stream> {
+    /// Connects a chardev. A unix socket answers at once; TCP may wait for a name or for its peer.
+    pub(super) fn connect(&self, object: u32, spec: &SocketSpec) {
+        let (quick, spec) = (matches!(spec.address, Address::Unix(_)), spec.clone());
+        self.begin(object, quick, move || connected(&spec, None));
+    }
+}
+
+impl<T> AsFd for Connector<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }

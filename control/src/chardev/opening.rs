@@ -120,21 +120,36 @@ fn unix_address(unix: &Unix) -> Result<UnixSocketAddr, String> {
 }
 
 fn connect_unix(unix: &Unix) -> Result<Stream, String> {
-    let failed = |error: &str| format!("Failed to connect to '{}': {error}", unix.path);
+    let stream = dial_unix(unix)?;
+    Stream::unix(stream, false, Some(unix)).map_err(|error| failed_to_connect(&unix.path, &error))
+}
+
+/// Connects to a unix socket. Waits while its backlog is full.
+///
+/// # Errors
+/// QEMU's sentence.
+pub(crate) fn dial_unix(unix: &Unix) -> Result<UnixStream, String> {
     let address = unix_address(unix)?;
     if unix.path.is_empty() && !unix.abstract_ {
-        return Err(failed("Connection refused"));
+        return Err(format!("Failed to connect to '{}': Connection refused", unix.path));
     }
-    let stream = UnixStream::connect_addr(&address).map_err(|error| failed(&reason(&error)))?;
-    Stream::unix(stream, false, Some(unix)).map_err(|error| failed(&reason(&error)))
+    UnixStream::connect_addr(&address).map_err(|error| failed_to_connect(&unix.path, &error))
 }
 
 fn connect_inet(inet: &Inet, nodelay: bool) -> Result<Stream, String> {
+    let stream = dial_inet(inet)?;
+    Stream::tcp(stream, false, nodelay, inet.keep_alive)
+        .map_err(|error| failed_to_connect(&format!("{}:{}", inet.host, inet.port), &error))
+}
+
+/// Connects to the first of the addresses that answers. May wait for the resolver and for the peer.
+///
+/// # Errors
+/// QEMU's sentence, for the last of them.
+pub(crate) fn dial_inet(inet: &Inet) -> Result<TcpStream, String> {
     let mut why = "no address".to_owned();
     for address in resolve::resolve(inet)? {
-        let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)
-            .and_then(|stream| Stream::tcp(stream, false, nodelay, inet.keep_alive));
-        match stream {
+        match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
             Ok(stream) => return Ok(stream),
             Err(error) => why = reason(&error),
         }
@@ -142,7 +157,15 @@ fn connect_inet(inet: &Inet, nodelay: bool) -> Result<Stream, String> {
     Err(format!("Failed to connect to '{}:{}': {why}", inet.host, inet.port))
 }
 
-fn listen_unix(unix: &Unix) -> Result<Listener, String> {
+fn failed_to_connect(place: &str, error: &std::io::Error) -> String {
+    format!("Failed to connect to '{place}': {}", reason(error))
+}
+
+/// Listens on a unix socket; a socket that an earlier daemon left there is removed first.
+///
+/// # Errors
+/// QEMU's sentence.
+pub(crate) fn listen_unix(unix: &Unix) -> Result<Listener, String> {
     let named = if unix.path.is_empty() && !unix.abstract_ { &unnamed_path() } else { unix };
     let address = unix_address(named)?;
     if !named.abstract_ {
@@ -173,7 +196,11 @@ fn unnamed_path() -> Unix {
     Unix { path, abstract_: false, tight: true }
 }
 
-fn listen_inet(inet: &Inet) -> Result<Vec<Listener>, String> {
+/// Listens on all addresses that are meant, each on the first free port of the range. May wait for the resolver.
+///
+/// # Errors
+/// QEMU's sentence, for the first of them, if none is left.
+pub(crate) fn listen_inet(inet: &Inet) -> Result<Vec<Listener>, String> {
     let addresses = resolve::resolve(inet)?;
     let four_too = addresses.iter().any(SocketAddr::is_ipv4);
     let mut listeners = Vec::new();
@@ -222,7 +249,11 @@ fn listen_address(mut address: SocketAddr, last: u16, six_only: bool) -> Result<
     }
 }
 
-fn listen_fd(fd: OwnedFd, name: &str) -> Result<Listener, String> {
+/// Listens on a socket that somebody else has bound.
+///
+/// # Errors
+/// QEMU's sentence.
+pub(crate) fn listen_fd(fd: OwnedFd, name: &str) -> Result<Listener, String> {
     let family = stream::family(&fd);
     if family.is_none() {
         return Err(format!("File descriptor '{name}' is not a socket"));

@@ -53,7 +53,7 @@ pub struct Connected {
 #[derive(Debug)]
 pub struct Registry {
     reactor: Rc<Reactor>,
-    connector: Connector,
+    connector: Connector<Stream>,
     devices: BTreeMap<u32, Device>,
     /// Names of chardevs that are being opened.
     reserved: Vec<String>,
@@ -145,7 +145,7 @@ impl Registry {
             _ => None,
         };
         if let (true, Some(spec)) = (pending, &spec) {
-            self.connector.begin(object, spec);
+            self.connector.connect(object, spec);
         }
         Ok(Link { spec, listeners, state, timer: None, resting })
     }
@@ -278,7 +278,7 @@ impl Registry {
                     timer.acknowledge();
                 }
                 match &link.spec {
-                    Some(spec) if !spec.server => self.connector.begin(object, spec),
+                    Some(spec) if !spec.server => self.connector.connect(object, spec),
                     _ => link.listen_again(&self.reactor, object),
                 }
             }

@@ -40,7 +40,7 @@ pub(super) fn resolve(inet: &Inet) -> Result<Vec<SocketAddr>, String> {
 }
 
 /// True when the answer needs no look-up.
-pub(super) fn is_numeric(inet: &Inet) -> bool {
+pub(crate) fn is_numeric(inet: &Inet) -> bool {
     inet.host.is_empty() || inet.numeric || inet.host.parse::<IpAddr>().is_ok()
 }
 

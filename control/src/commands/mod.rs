@@ -20,6 +20,7 @@ mod query;
 mod query_netdev;
 mod query_switch;
 mod state;
+mod stream;
 mod vhost_user;
 
 pub use crate::apply::Ticket;

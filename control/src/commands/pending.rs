@@ -1,6 +1,7 @@
 //! What happens when a job ends.
 
-use super::netdev::Opening;
+use super::args::Args;
+use super::netdev::{Opening, Way};
 use super::object::NewFilter;
 use super::state::empty;
 use super::{State, hmp};
@@ -8,12 +9,14 @@ use crate::apply::Ticket;
 use crate::apply::jobs::{Ended, Product};
 use crate::model::ClientId;
 use crate::qmp::error::QmpError;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A command that waits for a job.
 pub(super) enum Pending {
     /// `netdev_add`.
     Netdev(Opening),
+    /// `netdev_add` of a `socket` with connections: its host is being looked up.
+    Connections(Map<String, Value>, Way),
     /// `object-add` of a filter.
     Filter(NewFilter),
     /// `chardev-add` of that id.
@@ -57,6 +60,9 @@ impl State {
                 self.unplace(&opening.workers);
                 Err(error)
             }
+            (Pending::Connections(args, way), Product::Address(found)) => {
+                self.connections_found(args, way, found)
+            }
             (Pending::Filter(filter), Product::Dump(Ok(dump))) => self.filter_opened(filter, dump),
             (Pending::Filter(filter), Product::Dump(Err(error))) => {
                 self.new_objects.remove(&filter.name);
@@ -84,6 +90,7 @@ impl State {
                 self.unplace(&opening.workers);
                 late("netdev", &opening.name)
             }
+            Pending::Connections(args, _) => late("netdev", args.text("id")),
             Pending::Filter(filter) => {
                 self.new_objects.remove(&filter.name);
                 late("filter", &filter.name)

@@ -58,6 +58,10 @@ impl State {
                 let (state, trouble) = self.vhost_user_state(client.id);
                 self.transport(dev, state, trouble)
             }
+            Kind::Netdev(dev) if self.streams.of(client.id).is_some() => {
+                let (state, trouble) = self.stream_state(client.id);
+                self.transport(dev, state, trouble)
+            }
             Kind::Netdev(dev) => {
                 let trouble = self.af_xdps.trouble(client.id).or_else(|| troubles.get(&client.id).cloned());
                 let state = match (&trouble, dev.connected) {

@@ -1,6 +1,7 @@
 //! Every text here was given by QEMU 10.0.2 to the same command, unless a comment says otherwise.
 #![allow(clippy::needless_pass_by_value)] // arguments are made for one call
 
+mod datagrams;
 mod files;
 mod filters;
 mod netdevs;

@@ -145,6 +145,11 @@ impl Daemon {
                 self.commands.0.links_changed(&mut events);
                 self.server.tell(&events);
             }
+            Part::Streams => {
+                let mut events = Vec::new();
+                self.commands.0.stream_ready(event, &mut events);
+                self.server.tell(&events);
+            }
             Part::Signals | Part::Metrics => {}
         }
     }

@@ -85,7 +85,8 @@ impl FdIo {
         Ok(id)
     }
 
-    /// Takes an eventfd in that wakes the worker when it is written to; nobody reads it. [`FdIo::take_ready`] names it. The file must
+    /// Takes an eventfd in that wakes the worker when it is written to; nobody reads it. Or a socket, which wakes the worker when something
+    /// arrives: once for all that lies there, so its owner reads until nothing is left. [`FdIo::take_ready`] names it. The file must
     /// stay open until [`FdIo::close`] has returned true.
     ///
     /// # Errors

@@ -64,6 +64,11 @@ impl File {
         file.watched = true;
         file
     }
+
+    /// Whether what arrives is of interest.
+    pub(super) const fn reads(&self) -> bool {
+        self.buffers.is_some() || self.watched
+    }
 }
 
 /// The table of files. Slots are used again; a slot's generation tells old completions from new ones.

@@ -182,9 +182,6 @@ pub const TABLE: &[Difference] = &[
 pub const PENDING: &[&str] = &[
     "user",
     "l2tpv3",
-    "socket",
-    "stream",
-    "dgram",
     "vde",
     "bridge",
     "vhost-vdpa",

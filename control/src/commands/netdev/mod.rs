@@ -1,11 +1,15 @@
 //! `netdev_add` and `netdev_del` (QEMU `net/net.c`).
 
 pub(super) mod af_xdp;
+mod dgram;
+mod host;
 mod opening;
+mod socket;
 mod switchport;
 pub(super) mod tap;
 
 pub(super) use opening::Opening;
+pub(super) use socket::Way;
 
 use super::args::Args;
 use super::pending::Pending;
@@ -34,7 +38,18 @@ impl State {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(driver, "af-xdp" | "hubport" | "nic" | "switchport" | "tap" | "vhost-user") {
+        if !matches!(
+            driver,
+            "af-xdp"
+                | "dgram"
+                | "hubport"
+                | "nic"
+                | "socket"
+                | "stream"
+                | "switchport"
+                | "tap"
+                | "vhost-user"
+        ) {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -47,6 +62,9 @@ impl State {
             "switchport" => self.add_switchport(args).into(),
             "vhost-user" => self.add_vhost_user(args, events).into(),
             "af-xdp" => self.add_af_xdp(monitor, args),
+            "dgram" => self.add_dgram(monitor, args),
+            "socket" => self.add_socket(monitor, args),
+            "stream" => self.add_stream(monitor, args).into(),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -113,6 +131,7 @@ impl State {
         };
         self.forget_vhost_user(removed.client.id);
         self.af_xdps.remove(removed.client.id);
+        self.streams.remove(removed.client.id);
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }

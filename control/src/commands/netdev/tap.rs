@@ -8,6 +8,7 @@ use crate::qmp::error::QmpError;
 use engine::backend::tap::{GivenFd, TapOptions};
 use serde_json::{Map, Value};
 use std::os::fd::RawFd;
+use std::sync::{Arc, OnceLock};
 
 /// The longest description of a client that QEMU keeps, in bytes.
 const INFO_MAX: usize = 255;
@@ -21,6 +22,8 @@ pub(in crate::commands) enum Info {
     Files(Vec<RawFd>),
     /// One a queue, of another type of netdev.
     Lines(Vec<String>),
+    /// One that is known when it is open.
+    Told(Arc<OnceLock<String>>),
 }
 
 /// Checks which options may stand together, in QEMU's order and words, and names those that are not built yet.
@@ -149,6 +152,7 @@ impl Info {
     pub(super) fn lines(&self, opened: &Opened) -> Vec<String> {
         match self {
             Self::Lines(lines) => lines.clone(),
+            Self::Told(line) => vec![line.get().cloned().unwrap_or_default()],
             Self::Files(numbers) => numbers.iter().map(|fd| format!("fd={fd}")).collect(),
             Self::Named { script, down } => {
                 let ifname = opened.ifname.as_deref().unwrap_or_default();

@@ -87,7 +87,8 @@ impl State {
         let nics = self.nics.all().map(|nic| (nic.client, nic.counters()));
         let netdevs = self.vhost_users.all().map(|netdev| (netdev.client, netdev.counters()));
         let interfaces = self.af_xdps.counters();
-        let mut pairs: HashMap<ClientId, _> = nics.chain(netdevs).chain(interfaces).collect();
+        let streams = self.streams.counters();
+        let mut pairs: HashMap<ClientId, _> = nics.chain(netdevs).chain(interfaces).chain(streams).collect();
         if pairs.is_empty() {
             return stats;
         }

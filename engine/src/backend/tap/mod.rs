@@ -10,7 +10,8 @@ mod rx;
 mod script;
 mod tx;
 
-pub use open::{Opened, QueuePair, TapError, open};
+pub use super::pair::QueuePair;
+pub use open::{Opened, TapError, open};
 pub use options::{GivenFd, TapOptions};
 pub use script::run_script;
 
