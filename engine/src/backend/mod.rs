@@ -6,13 +6,16 @@ mod account;
 pub mod af_xdp;
 mod copy;
 pub mod datagram;
+pub mod l2tpv3;
 pub mod nic;
 mod pair;
 mod report;
+mod resolve;
 mod signal;
 mod tally;
 pub mod tap;
 pub mod vhost_user;
+pub mod vxlan;
 
 #[cfg(test)]
 mod testing;

@@ -1,9 +1,11 @@
 //! `netdev_add` and `netdev_del` (QEMU `net/net.c`).
 
 pub(super) mod af_xdp;
+mod l2tpv3;
 mod opening;
 mod switchport;
 pub(super) mod tap;
+mod vxlan;
 
 pub(super) use opening::Opening;
 
@@ -34,7 +36,9 @@ impl State {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(driver, "af-xdp" | "hubport" | "nic" | "switchport" | "tap" | "vhost-user") {
+        let built = matches!(driver, "af-xdp" | "hubport" | "nic" | "switchport" | "tap" | "vhost-user")
+            || matches!(driver, "l2tpv3" | "vxlan");
+        if !built {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -47,6 +51,8 @@ impl State {
             "switchport" => self.add_switchport(args).into(),
             "vhost-user" => self.add_vhost_user(args, events).into(),
             "af-xdp" => self.add_af_xdp(monitor, args),
+            "l2tpv3" => self.add_l2tpv3(args),
+            "vxlan" => self.add_vxlan(args),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -98,6 +104,24 @@ impl State {
         let opening = af_xdp::opening(args, &options);
         let backends = Arc::clone(&self.binding.backends);
         self.open(opening, move || Product::Opened(backends.open_af_xdp(options)))
+    }
+
+    fn add_l2tpv3(&mut self, args: Map<String, Value>) -> Outcome {
+        let options = match l2tpv3::options(&args) {
+            Ok(options) => options,
+            Err(error) => return Err(error).into(),
+        };
+        let backends = Arc::clone(&self.binding.backends);
+        self.open(l2tpv3::opening(args), move || Product::Opened(backends.open_l2tpv3(options)))
+    }
+
+    fn add_vxlan(&mut self, args: Map<String, Value>) -> Outcome {
+        let options = match vxlan::options(&args) {
+            Ok(options) => options,
+            Err(error) => return Err(error).into(),
+        };
+        let backends = Arc::clone(&self.binding.backends);
+        self.open(vxlan::opening(args), move || Product::Opened(backends.open_vxlan(options)))
     }
 
     /// Removes a netdev with its filters; the reply comes when its files are closed and its script has run.
