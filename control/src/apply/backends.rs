@@ -3,8 +3,10 @@
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{AfXdpOptions, Port};
 use engine::backend::datagram::DatagramOptions;
+use engine::backend::l2tpv3::L2tpv3Options;
 use engine::backend::stream::Report;
 use engine::backend::tap::TapOptions;
+use engine::backend::vxlan::VxlanOptions;
 use engine::filter::Filter;
 use engine::filter::dump::DumpFile;
 use engine::port::{RxQueue, TxQueue};
@@ -80,6 +82,18 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// No memory; the socket is closed.
     fn open_stream(&self, socket: OwnedFd, wake: &Arc<OwnedFd>) -> Result<(Pair, Arc<Report>), QmpError>;
+
+    /// Opens an L2TPv3 tunnel.
+    ///
+    /// # Errors
+    /// In QEMU's words; nothing stays open.
+    fn open_l2tpv3(&self, options: L2tpv3Options) -> Result<Opened, QmpError>;
+
+    /// Opens a VXLAN tunnel.
+    ///
+    /// # Errors
+    /// What failed, and why; nothing stays open.
+    fn open_vxlan(&self, options: VxlanOptions) -> Result<Opened, QmpError>;
 
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);

@@ -4,8 +4,10 @@ use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
 use engine::backend::datagram::DatagramOptions;
+use engine::backend::l2tpv3::L2tpv3Options;
 use engine::backend::stream::{self, Report};
 use engine::backend::tap::TapOptions;
+use engine::backend::vxlan::VxlanOptions;
 use engine::mem::arena::{Arena, ArenaConfig};
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
@@ -203,6 +205,16 @@ impl Backends for FakeBackends {
         Ok((pair, opened.report))
     }
 
+    fn open_l2tpv3(&self, options: L2tpv3Options) -> Result<Opened, QmpError> {
+        self.0.call(format!("open l2tpv3 {options:?}"));
+        Ok(one())
+    }
+
+    fn open_vxlan(&self, options: VxlanOptions) -> Result<Opened, QmpError> {
+        self.0.call(format!("open vxlan {options:?}"));
+        Ok(one())
+    }
+
     fn run_down_script(&self, script: &DownScript) {
         self.0.call(format!("down {} {}", script.path, script.ifname));
     }
@@ -217,4 +229,11 @@ impl Backends for FakeBackends {
         }
         Ok(Dump { file: None, instances: Vec::new() })
     }
+}
+
+/// One queue pair of nothing.
+fn one() -> Opened {
+    let (queue, _) = port(QueueId(0), 8, Caps::NONE);
+    let pair = Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: None };
+    Opened { queues: vec![pair], ifname: None, connected: true, down: None, port: None }
 }

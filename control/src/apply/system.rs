@@ -5,8 +5,10 @@ use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
 use engine::backend::datagram::{self, DatagramOptions};
+use engine::backend::l2tpv3::{self, L2tpv3Options};
 use engine::backend::stream::{self, Report};
 use engine::backend::tap::{self, QueuePair, TapOptions};
+use engine::backend::vxlan::{self, VxlanOptions};
 use engine::filter::dump::DumpFile;
 use engine::mem::arena::Arena;
 use std::os::fd::OwnedFd;
@@ -88,6 +90,18 @@ impl Backends for SystemBackends {
         Ok((Pair { rx, tx, fd, worker: None }, report))
     }
 
+    fn open_l2tpv3(&self, options: L2tpv3Options) -> Result<Opened, QmpError> {
+        let pair =
+            l2tpv3::open(&options, &self.arena).map_err(|error| QmpError::generic(error.to_string()))?;
+        Ok(one(pair))
+    }
+
+    fn open_vxlan(&self, options: VxlanOptions) -> Result<Opened, QmpError> {
+        let pair =
+            vxlan::open(&options, &self.arena).map_err(|error| QmpError::generic(error.to_string()))?;
+        Ok(one(pair))
+    }
+
     fn run_down_script(&self, script: &DownScript) {
         if let Err(error) = tap::run_script(&script.path, &script.ifname, DOWN_SCRIPT_LIMIT) {
             tracing::warn!("{error}");
@@ -100,4 +114,10 @@ impl Backends for SystemBackends {
             .map_err(|e| QmpError::generic(format!("net dump: can't open {file}: {}", strerror(&e))))?;
         Ok(Dump { file: Some(held), instances })
     }
+}
+
+/// What has one queue, no interface, and no peer to wait for.
+fn one(QueuePair { rx, tx, fd }: QueuePair) -> Opened {
+    let queues = vec![Pair { rx, tx, fd, worker: None }];
+    Opened { queues, ifname: None, connected: true, down: None, port: None }
 }

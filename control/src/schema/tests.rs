@@ -59,6 +59,7 @@ fn introspection_agrees_with_qemu_where_both_have_something() {
             || ["netdev_add.type.af-xdp", "netdev_add.type.passt"].contains(at)
             || ["query-netdev", "query-net-stats", "query-net-stats-reset", "qom-list-get"].contains(at)
             || ["netdev_add.type.switchport", "query-switch"].contains(at)
+            || *at == "netdev_add.type.vxlan"
             || ["nic-set-netdev", "NIC_STOPPED"].contains(at);
         assert!(known, "only ours: {at}");
     }
@@ -149,7 +150,7 @@ fn unsound_schemas_are_refused_with_the_reason() {
 fn help_lists_netdev_types_in_qemus_order() {
     let text = Schema::get().netdev_help();
     let lines: Vec<_> =
-        text.lines().filter(|l| !["netmap", "af-xdp", "passt", "switchport"].contains(l)).collect();
+        text.lines().filter(|l| !["netmap", "af-xdp", "passt", "switchport", "vxlan"].contains(l)).collect();
     let qemu = "Available netdev backend types:|socket|stream|dgram|hubport|tap|user|l2tpv3|vde|bridge|vhost-user|vhost-vdpa";
     assert_eq!(lines.join("|"), qemu);
     let tap = Schema::get().type_help("Netdev", "tap").unwrap();

@@ -6,14 +6,17 @@ mod account;
 pub mod af_xdp;
 mod copy;
 pub mod datagram;
+pub mod l2tpv3;
 pub mod nic;
 mod pair;
 mod report;
+mod resolve;
 mod signal;
 pub mod stream;
 mod tally;
 pub mod tap;
 pub mod vhost_user;
+pub mod vxlan;
 
 #[cfg(test)]
 mod testing;

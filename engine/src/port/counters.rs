@@ -62,11 +62,19 @@ pub enum DropReason {
     Private,
     /// Sent by a port that only gets copies (`mirror=`).
     MirrorPort,
+    /// A datagram that is not longer than the header of the tunnel.
+    ShortHeader,
+    /// A datagram of another session than the tunnel's.
+    WrongSession,
+    /// A datagram with another cookie than the tunnel's.
+    WrongCookie,
+    /// A datagram of another VXLAN network, or of none.
+    WrongVni,
 }
 
 impl DropReason {
     /// All reasons, in counter order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::NoPeer,
         Self::LinkDown,
         Self::NotConnected,
@@ -86,6 +94,10 @@ impl DropReason {
         Self::Vlan,
         Self::Private,
         Self::MirrorPort,
+        Self::ShortHeader,
+        Self::WrongSession,
+        Self::WrongCookie,
+        Self::WrongVni,
     ];
 
     /// The name that counter surfaces show.
@@ -111,6 +123,10 @@ impl DropReason {
             Self::Vlan => "vlan",
             Self::Private => "private",
             Self::MirrorPort => "mirror-port",
+            Self::ShortHeader => "short-header",
+            Self::WrongSession => "wrong-session",
+            Self::WrongCookie => "wrong-cookie",
+            Self::WrongVni => "wrong-vni",
         }
     }
 
@@ -137,6 +153,10 @@ impl DropReason {
             Self::Vlan => "The port of the switch does not carry the frame's VLAN.",
             Self::Private => "From one private port of a switch to another.",
             Self::MirrorPort => "Sent to a switch by a port that only gets copies (mirror=).",
+            Self::ShortHeader => "A datagram was not longer than the header of the tunnel.",
+            Self::WrongSession => "A datagram was of another session than the tunnel's (rxsession=).",
+            Self::WrongCookie => "A datagram had another cookie than the tunnel's (rxcookie=).",
+            Self::WrongVni => "A datagram was of another VXLAN network than the tunnel's (vni=), or of none.",
         }
     }
 }

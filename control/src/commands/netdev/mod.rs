@@ -3,10 +3,12 @@
 pub(super) mod af_xdp;
 mod dgram;
 mod host;
+mod l2tpv3;
 mod opening;
 mod socket;
 mod switchport;
 pub(super) mod tap;
+mod vxlan;
 
 pub(super) use opening::Opening;
 pub(super) use socket::Way;
@@ -25,6 +27,21 @@ use engine::{Attachments, Retired};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
+/// The types that there are.
+const BUILT: &[&str] = &[
+    "af-xdp",
+    "dgram",
+    "hubport",
+    "l2tpv3",
+    "nic",
+    "socket",
+    "stream",
+    "switchport",
+    "tap",
+    "vhost-user",
+    "vxlan",
+];
+
 impl State {
     /// Checks in QEMU's order: identifier, backend built, name free, then the backend's own rules.
     pub(super) fn netdev_add(
@@ -38,18 +55,7 @@ impl State {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(
-            driver,
-            "af-xdp"
-                | "dgram"
-                | "hubport"
-                | "nic"
-                | "socket"
-                | "stream"
-                | "switchport"
-                | "tap"
-                | "vhost-user"
-        ) {
+        if !BUILT.contains(&driver) {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -65,6 +71,8 @@ impl State {
             "dgram" => self.add_dgram(monitor, args),
             "socket" => self.add_socket(monitor, args),
             "stream" => self.add_stream(monitor, args).into(),
+            "l2tpv3" => self.add_l2tpv3(args),
+            "vxlan" => self.add_vxlan(args),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -116,6 +124,24 @@ impl State {
         let opening = af_xdp::opening(args, &options);
         let backends = Arc::clone(&self.binding.backends);
         self.open(opening, move || Product::Opened(backends.open_af_xdp(options)))
+    }
+
+    fn add_l2tpv3(&mut self, args: Map<String, Value>) -> Outcome {
+        let options = match l2tpv3::options(&args) {
+            Ok(options) => options,
+            Err(error) => return Err(error).into(),
+        };
+        let backends = Arc::clone(&self.binding.backends);
+        self.open(l2tpv3::opening(args), move || Product::Opened(backends.open_l2tpv3(options)))
+    }
+
+    fn add_vxlan(&mut self, args: Map<String, Value>) -> Outcome {
+        let options = match vxlan::options(&args) {
+            Ok(options) => options,
+            Err(error) => return Err(error).into(),
+        };
+        let backends = Arc::clone(&self.binding.backends);
+        self.open(vxlan::opening(args), move || Product::Opened(backends.open_vxlan(options)))
     }
 
     /// Removes a netdev with its filters; the reply comes when its files are closed and its script has run.

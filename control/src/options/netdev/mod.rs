@@ -8,7 +8,7 @@ pub use host::{
     AfXdpMode, AfXdpOptions, BridgeOptions, HubportOptions, NetmapOptions, NicOptions, SwitchStation,
     SwitchportOptions, TapOptions, VhostUserOptions, VhostVdpaOptions,
 };
-pub use sockets::{DgramOptions, L2tpv3Options, SocketOptions, StreamOptions, VdeOptions};
+pub use sockets::{DgramOptions, L2tpv3Options, SocketOptions, StreamOptions, VdeOptions, VxlanOptions};
 pub use user::{PasstOptions, UserOptions};
 
 use crate::qmp::error::QmpError;
@@ -66,6 +66,8 @@ pub enum Backend {
     Passt(PasstOptions),
     /// A port of a learning switch.
     Switchport(SwitchportOptions),
+    /// A VXLAN tunnel.
+    Vxlan(VxlanOptions),
 }
 
 impl Netdev {
@@ -100,6 +102,7 @@ impl Backend {
             Self::AfXdp(_) => "af-xdp",
             Self::Passt(_) => "passt",
             Self::Switchport(_) => "switchport",
+            Self::Vxlan(_) => "vxlan",
         }
     }
 }

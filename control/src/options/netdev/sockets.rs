@@ -74,7 +74,7 @@ pub struct L2tpv3Options {
     /// UDP instead of IP protocol 115. Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub udp: Option<bool>,
-    /// Cookies have 64 bits instead of 32. Default false.
+    /// Cookies have 64 bits instead of 32; as in QEMU, `false` says so too. Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cookie64: Option<bool>,
     /// A sequence counter follows the cookie. Default false.
@@ -97,6 +97,21 @@ pub struct L2tpv3Options {
     /// Bytes between header and frame. Default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<u32>,
+}
+
+/// A VXLAN tunnel to one other end, which may be the kernel's vxlan device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VxlanOptions {
+    /// The other end, by name or by its address.
+    pub remote: String,
+    /// Local address; any without this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
+    /// Number of the network, at most 16777215.
+    pub vni: u32,
+    /// UDP port, of both ends. Default 4789.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// A port of a VDE switch.

@@ -1,14 +1,18 @@
 //! What stands before each frame in its datagram.
 
 use crate::port::counters::DropReason;
+use crate::wire::vnet_hdr::VnetHdr;
 
 /// Bytes of a datagram that [`Framing::strip`] is shown at most.
-pub(in crate::backend) const SEEN: usize = 64;
+pub(in crate::backend) const SEEN: usize = 128;
 
 /// What stands before each frame in its datagram. Each half of a queue pair has one of its own.
 pub(in crate::backend) trait Framing: Send + 'static {
     /// Nothing stands there: nobody asks [`Framing::strip`].
     const BARE: bool = false;
+
+    /// Frames may come with something left to do: [`Framing::offload`] is asked of each.
+    const OFFLOADS: bool = false;
 
     /// Bytes that [`Framing::head`] writes, the same for every frame.
     fn len(&self) -> usize;
@@ -27,6 +31,12 @@ pub(in crate::backend) trait Framing: Send + 'static {
     /// # Errors
     /// The reason by which it is dropped.
     fn strip(&mut self, front: &[u8], total: usize) -> Result<usize, DropReason>;
+
+    /// What is left to do to a frame of `len` bytes; `front` has its first bytes, copied: what [`Framing::strip`] was shown, behind the header.
+    fn offload(&self, front: &[u8], len: usize) -> VnetHdr {
+        let _ = (front, len);
+        VnetHdr::NONE
+    }
 }
 
 /// A datagram is a frame.

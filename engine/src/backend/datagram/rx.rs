@@ -31,6 +31,7 @@ struct Message {
 /// A frame that waits to be taken.
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
+    hdr: VnetHdr,
     buffer: u16,
     at: u32,
     len: u32,
@@ -144,9 +145,9 @@ impl<F: Framing> DatagramRx<F> {
             message.at += total;
             let last = message.at >= len;
             match self.strip(buffer, at, total) {
-                Ok(skip) => {
+                Ok((skip, hdr)) => {
                     self.buffers.hold(buffer);
-                    self.frames.push_back(Waiting { buffer, at: at + skip, len: total - skip });
+                    self.frames.push_back(Waiting { hdr, buffer, at: at + skip, len: total - skip });
                 }
                 Err(reason) => self.drop_one(reason),
             }
@@ -157,16 +158,24 @@ impl<F: Framing> DatagramRx<F> {
         }
     }
 
-    /// Bytes in front of the frame of a datagram.
+    /// Bytes in front of the frame of a datagram, and what is left to do to the frame.
     #[inline]
-    fn strip(&mut self, buffer: u16, at: u32, total: u32) -> Result<u32, DropReason> {
+    fn strip(&mut self, buffer: u16, at: u32, total: u32) -> Result<(u32, VnetHdr), DropReason> {
         if F::BARE {
-            return Ok(0);
+            return Ok((0, VnetHdr::NONE));
         }
         let mut front = [0; SEEN];
         let n = self.buffers.seg(buffer, at, total).copy_to(0, &mut front);
-        let skip = self.framing.strip(front.get(..n).unwrap_or_default(), total as usize)?;
-        if skip >= total as usize { Err(DropReason::Malformed) } else { Ok(skip as u32) }
+        let (front, total) = (front.get(..n).unwrap_or_default(), total as usize);
+        let skip = self.framing.strip(front, total)?;
+        if skip >= total {
+            return Err(DropReason::Malformed);
+        }
+        let hdr = match front.get(skip..) {
+            Some(front) if F::OFFLOADS => self.framing.offload(front, total - skip),
+            _ => VnetHdr::NONE,
+        };
+        Ok((skip as u32, hdr))
     }
 }
 
@@ -209,7 +218,7 @@ impl<F: Framing> RxQueue for DatagramRx<F> {
         }
         let Self { frames, buffers, .. } = self;
         self.lent = burst.fill(frames.iter().take(want), |frame| {
-            Some((VnetHdr::NONE, buffers.seg(frame.buffer, frame.at, frame.len)))
+            Some((frame.hdr, buffers.seg(frame.buffer, frame.at, frame.len)))
         });
     }
 

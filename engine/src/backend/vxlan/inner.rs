@@ -1,0 +1,93 @@
+//! What a vxlan device of the kernel's leaves undone where no wire lies between it and us.
+//!
+//! Over a veth or another virtual link, the kernel hands on an inner frame as it came from its own stack: the checksum field holds the
+//! pseudo header's sum only, and TCP comes as one large frame, up to 64 KiB (`SKB_GSO_UDP_TUNNEL`). A socket is told neither. Both show in the frame.
+
+use crate::wire::bytes::get16;
+use crate::wire::headers::{Headers, Net, Transport};
+use crate::wire::l4::{CWR, TCP_FLAGS};
+use crate::wire::vnet_hdr::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, VnetHdr};
+
+/// The offload state of a frame of `len` bytes that begins with `front`; IP packets longer than `mtu` are large ones.
+///
+/// A checksum that is whole and by chance the same as the pseudo header's sum is taken for a partial one. That is harmless: completed, it is
+/// what it was.
+#[inline]
+pub(super) fn offload(front: &[u8], len: usize, mtu: usize) -> VnetHdr {
+    let Ok(at) = Headers::parse(front, len) else { return VnetHdr::NONE };
+    let Some(offset) = at.transport.check_offset() else { return VnetHdr::NONE };
+    let pseudo = at.pseudo(front, at.end - at.l4).fold();
+    if at.routed || get16(front, at.l4 + offset) != Some(pseudo) {
+        return VnetHdr::NONE;
+    }
+    let hdr = at.partial();
+    if at.transport != Transport::Tcp || at.end - at.l3 <= mtu || at.end != len {
+        return hdr;
+    }
+    // How long the sender's segments are is not told. Those that fit the tunnel are right for any receiver on this path.
+    let size = mtu.saturating_sub(at.payload - at.l3);
+    let ecn = if get16(front, at.l4 + TCP_FLAGS).is_some_and(|flags| flags & CWR != 0) { GSO_ECN } else { 0 };
+    let kind = if at.net == Net::V4 { GSO_TCPV4 } else { GSO_TCPV6 };
+    VnetHdr { gso_type: kind | ecn, gso_size: size as u16, hdr_len: at.payload as u16, ..hdr }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::vnet_hdr::{F_NEEDS_CSUM, GSO_NONE};
+
+    /// A TCP segment over IPv4 with this many bytes of payload and a checksum that is still to be completed.
+    fn tcp(payload: usize) -> Vec<u8> {
+        let total = (40 + payload) as u16;
+        let mut bytes = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 8, 0];
+        bytes.extend_from_slice(&[0x45, 0, (total >> 8) as u8, total as u8, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+        bytes.extend_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        bytes.extend_from_slice(&[0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
+        bytes.resize(54 + payload, 0x5a);
+        let at = Headers::parse(&bytes, bytes.len()).unwrap();
+        let sum = at.pseudo(&bytes, 20 + payload).fold();
+        bytes[50..52].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    }
+
+    fn of(bytes: &[u8]) -> VnetHdr {
+        offload(&bytes[..bytes.len().min(120)], bytes.len(), 1450)
+    }
+
+    #[test]
+    fn a_partial_checksum_is_left_to_the_receiver() {
+        for payload in [0, 1, 1410] {
+            let hdr = of(&tcp(payload));
+            assert_eq!((hdr.flags, hdr.gso_type), (F_NEEDS_CSUM, GSO_NONE), "{payload} bytes");
+            assert_eq!((hdr.csum_start, hdr.csum_offset), (34, 16));
+        }
+    }
+
+    #[test]
+    fn a_whole_checksum_is_left_alone() {
+        let mut bytes = tcp(100);
+        bytes[50] ^= 0x10;
+        assert_eq!(of(&bytes), VnetHdr::NONE);
+        let arp = [&[0xff; 12][..], &[8, 6], &[0; 46]].concat();
+        assert_eq!(of(&arp), VnetHdr::NONE);
+        assert_eq!(of(&[0; 9]), VnetHdr::NONE);
+    }
+
+    #[test]
+    fn a_large_tcp_frame_is_cut_to_what_the_tunnel_takes() {
+        let mut bytes = tcp(1411);
+        let hdr = of(&bytes);
+        assert_eq!((hdr.gso_type, hdr.gso_size, hdr.hdr_len), (GSO_TCPV4, 1410, 54));
+        bytes = tcp(64_000);
+        bytes[47] |= 0x80;
+        assert_eq!(of(&bytes).gso_type, GSO_TCPV4 | GSO_ECN, "a CWR flag is the first segment's alone");
+    }
+
+    #[test]
+    fn padding_behind_a_packet_changes_nothing() {
+        let mut bytes = tcp(0);
+        bytes.resize(60, 0);
+        assert_eq!(of(&bytes).flags, F_NEEDS_CSUM);
+        assert_eq!(of(&bytes).gso_type, GSO_NONE);
+    }
+}

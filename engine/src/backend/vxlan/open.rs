@@ -1,0 +1,96 @@
+//! Opening a tunnel: the slow path, off the workers.
+
+use super::header::Header;
+use super::options::VxlanOptions;
+use crate::backend::datagram::open::{Address, pair};
+use crate::backend::pair::QueuePair;
+use crate::backend::resolve::{Wanted, path_mtu, resolve, socket};
+use crate::mem::arena::{Arena, ArenaError};
+use nix::errno::Errno;
+use nix::sys::socket::{SockaddrLike, SockaddrStorage, bind, setsockopt, sockopt};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// Where the kernel knows no path.
+const ETHERNET_MTU: usize = 1500;
+/// Of IPv4 (RFC 791).
+const LEAST_MTU: usize = 576;
+
+/// Why a tunnel could not be opened. What it displays is what QMP shows.
+#[derive(Debug, thiserror::Error)]
+pub enum VxlanError {
+    /// No remote address of this name.
+    #[error("could not resolve remote '{host}': {why}")]
+    Remote {
+        /// As the user wrote it.
+        host: String,
+        /// The resolver's words.
+        why: String,
+    },
+    /// A tunnel has one other end.
+    #[error("remote '{0}' is a multicast group; a vxlan netdev has one other end")]
+    Group(String),
+    /// No local address of this name, of the remote one's family.
+    #[error("could not resolve local '{host}': {why}")]
+    Local {
+        /// As the user wrote it.
+        host: String,
+        /// The resolver's words.
+        why: String,
+    },
+    /// No socket.
+    #[error("could not create a socket: {}", .0.desc())]
+    Socket(Errno),
+    /// The local address is not here, or its port is taken (by the kernel's own vxlan device, say).
+    #[error("could not bind {address}: {}", .errno.desc())]
+    Bind {
+        /// Address and port.
+        address: SockaddrStorage,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// No memory for receive buffers.
+    #[error(transparent)]
+    Memory(#[from] ArenaError),
+}
+
+/// Opens a tunnel. Its socket is not connected: other ends send from any port (RFC 7348 §5).
+///
+/// # Errors
+/// [`VxlanError`]; nothing stays open.
+pub fn open(options: &VxlanOptions, arena: &Arc<Arena>) -> Result<QueuePair, VxlanError> {
+    let wanted = Wanted { family: libc::AF_UNSPEC, kind: libc::SOCK_DGRAM, protocol: 0, passive: false };
+    let port = options.port.to_string();
+    let host = || options.remote.clone();
+    let remote = resolve(Some(&options.remote), Some(&port), wanted)
+        .map_err(|why| VxlanError::Remote { host: host(), why })?;
+    if is_group(&remote) {
+        return Err(VxlanError::Group(host()));
+    }
+    let family = remote.family().map_or(libc::AF_UNSPEC, |family| family as libc::c_int);
+    let wanted = Wanted { family, passive: true, ..wanted };
+    let local = resolve(options.local.as_deref(), Some(&port), wanted).map_err(|why| {
+        let host = options.local.clone().unwrap_or_default();
+        VxlanError::Local { host, why }
+    })?;
+    let fd = socket(&local, wanted).map_err(VxlanError::Socket)?;
+    if local.as_sockaddr_in6().is_some() {
+        // The same port of IPv4 is another tunnel's.
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true).map_err(VxlanError::Socket)?;
+    }
+    bind(fd.as_raw_fd(), &local).map_err(|errno| VxlanError::Bind { address: local, errno })?;
+    let header = Header::new(options.vni, inner_mtu(&remote));
+    Ok(pair(fd, Some(Address::new(&remote)), &header, arena)?)
+}
+
+/// The longest IP packet inside of the tunnel that leaves it whole: what remains of the path's MTU behind the outer headers and the inner
+/// Ethernet header, as the kernel's device counts (`VXLAN_HEADROOM`).
+fn inner_mtu(remote: &SockaddrStorage) -> usize {
+    let outer = if remote.as_sockaddr_in6().is_some() { 40 } else { 20 } + 8 + 8 + 14;
+    path_mtu(remote).unwrap_or(ETHERNET_MTU).saturating_sub(outer).max(LEAST_MTU)
+}
+
+fn is_group(address: &SockaddrStorage) -> bool {
+    let four = address.as_sockaddr_in().is_some_and(|address| address.ip().is_multicast());
+    four || address.as_sockaddr_in6().is_some_and(|address| address.ip().is_multicast())
+}
