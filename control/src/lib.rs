@@ -7,6 +7,7 @@
 
 pub mod af_xdp;
 pub mod apply;
+pub mod bridge_helper;
 pub mod chardev;
 pub mod commands;
 pub mod ctl;

@@ -151,14 +151,17 @@ pub struct FakeBackends(pub Arc<Log>);
 
 impl Backends for FakeBackends {
     fn open_tap(&self, options: TapOptions) -> Result<Opened, QmpError> {
-        let by_name = options.fds.is_empty();
+        let by_name = options.fds.is_empty() && options.helper.is_none();
+        if let Some(helper) = &options.helper {
+            self.0.call(format!("helper {} br {}", helper.program, helper.bridge));
+        }
         let script = options.script_path().filter(|_| by_name).unwrap_or("-");
         self.0.call(format!("open script {script} fds {}", options.fds.len()));
         if options.ifname.as_deref() == Some("busy") {
             let desc = "could not configure /dev/net/tun (busy): Device or resource busy";
             return Err(QmpError::generic(desc));
         }
-        let queues = if by_name { options.queues as usize } else { options.fds.len() };
+        let queues = if by_name { options.queues as usize } else { options.fds.len().max(1) };
         let pair = |_| {
             let (queue, _) = port(QueueId(0), 8, Caps::NONE);
             Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: None }

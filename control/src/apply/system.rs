@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How long a script may run before it is killed; shorter than the limit of the command that waits for it.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(25);
 
+/// How long a bridge helper may run before it is killed: it makes one tap.
+const HELPER_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long a down script may run.
 const DOWN_SCRIPT_LIMIT: Duration = Duration::from_secs(8);
 
@@ -32,8 +35,11 @@ impl SystemBackends {
 }
 
 impl Backends for SystemBackends {
-    fn open_tap(&self, options: TapOptions) -> Result<Opened, QmpError> {
+    fn open_tap(&self, mut options: TapOptions) -> Result<Opened, QmpError> {
         let generic = |error: tap::TapError| QmpError::generic(error.to_string());
+        if let Some(helper) = options.helper.take() {
+            options.fds = vec![tap::run_helper(&helper, HELPER_LIMIT).map_err(generic)?];
+        }
         let by_name = options.fds.is_empty();
         let script = options.script_path().filter(|_| by_name).map(str::to_owned);
         let opened = tap::open(options, &self.arena).map_err(generic)?;

@@ -1,6 +1,7 @@
 //! `netdev_add` and `netdev_del` (QEMU `net/net.c`).
 
 pub(super) mod af_xdp;
+mod bridge;
 mod opening;
 mod switchport;
 pub(super) mod tap;
@@ -34,7 +35,7 @@ impl State {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(driver, "af-xdp" | "hubport" | "nic" | "switchport" | "tap" | "vhost-user") {
+        if !matches!(driver, "af-xdp" | "bridge" | "hubport" | "nic" | "switchport" | "tap" | "vhost-user") {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -47,6 +48,7 @@ impl State {
             "switchport" => self.add_switchport(args).into(),
             "vhost-user" => self.add_vhost_user(args, events).into(),
             "af-xdp" => self.add_af_xdp(monitor, args),
+            "bridge" => self.add_bridge(args),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -85,6 +87,14 @@ impl State {
         self.open(opening, move || {
             Product::Opened(backends.open_tap(options).map(|opened| opened.owing(down)))
         })
+    }
+
+    /// A tap by way of its helper.
+    fn add_bridge(&mut self, args: Map<String, Value>) -> Outcome {
+        let options = bridge::options(&args);
+        let opening = bridge::opening(args, &options);
+        let backends = Arc::clone(&self.binding.backends);
+        self.open(opening, move || Product::Opened(backends.open_tap(options)))
     }
 
     /// Its workers are chosen first: frame memory belongs to a worker.
