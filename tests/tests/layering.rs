@@ -40,6 +40,7 @@ const UNSAFE: &[&str] = &[
     "engine/src/virtq/",
     "engine/src/backend/copy.rs",
     "engine/src/backend/af_xdp/",
+    "engine/src/backend/datagram/",
     "engine/src/backend/nic/",
     "engine/src/backend/tap/",
     "engine/src/backend/vhost_user/",

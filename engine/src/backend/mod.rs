@@ -2,9 +2,12 @@
 //! ioctls, memory), `rx.rs` and `tx.rs` (the two halves that a worker drives). What
 //! several of them have in common lies beside the folders.
 
+mod account;
 pub mod af_xdp;
 mod copy;
+pub mod datagram;
 pub mod nic;
+mod pair;
 mod report;
 mod signal;
 mod tally;

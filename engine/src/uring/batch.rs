@@ -71,7 +71,7 @@ impl Batch {
     pub(super) fn want_writable(&mut self, files: &mut Files, id: FileId) {
         let data = u64::from(files.generation(id)) << 32 | u64::from(id.0);
         let Some(file) = files.get_mut(id).filter(|f| !f.polling_out && !f.closing) else { return };
-        let mut event = EpollEvent::new(interest(file.buffers.is_some(), true), data);
+        let mut event = EpollEvent::new(interest(reads(file), true), data);
         file.polling_out = self.epoll.modify(borrow(file.fd), &mut event).is_ok();
     }
 
@@ -111,7 +111,7 @@ impl Batch {
             let (watched, room) = (file.watched, file.polling_out);
             if room && flags.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLERR) {
                 file.polling_out = false;
-                let mut calm = EpollEvent::new(interest(file.buffers.is_some(), false), event.data());
+                let mut calm = EpollEvent::new(interest(reads(file), false), event.data());
                 let _ = self.epoll.modify(borrow(file.fd), &mut calm);
                 files.mark(id);
             }
@@ -158,6 +158,11 @@ fn read_listed(files: &mut Files) {
             files.mark(id);
         }
     }
+}
+
+/// Whether what arrives in a file is of interest: it has buffers for it, or somebody else reads it.
+const fn reads(file: &File) -> bool {
+    file.buffers.is_some() || file.watched
 }
 
 const fn interest(reads: bool, writes: bool) -> EpollFlags {

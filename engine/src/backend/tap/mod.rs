@@ -12,8 +12,9 @@ mod rx;
 mod script;
 mod tx;
 
+pub use super::pair::QueuePair;
 pub use helper::{Helper, run_helper};
-pub use open::{Opened, QueuePair, TapError, create, open};
+pub use open::{Opened, TapError, create, open};
 pub use options::{GivenFd, TapOptions};
 pub use script::run_script;
 

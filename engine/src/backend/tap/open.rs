@@ -4,9 +4,10 @@ use super::options::TapOptions;
 use super::rx::TapRx;
 use super::tx::TapTx;
 use super::{Shared, ioctl};
+use crate::backend::pair::QueuePair;
 use crate::mem::arena::{Arena, ArenaError};
 use crate::mem::pool::LARGE;
-use crate::port::{Caps, RxQueue, TxQueue};
+use crate::port::Caps;
 use crate::uring::Buffers;
 use crate::wire::vnet_hdr::VnetHdr;
 use nix::errno::Errno;
@@ -96,16 +97,6 @@ fn text(errno: Errno) -> String {
 
 fn in_brackets(ifname: &str) -> String {
     if ifname.is_empty() { String::new() } else { format!(" ({ifname})") }
-}
-
-/// One queue pair, ready for a worker.
-pub struct QueuePair {
-    /// Receiving half.
-    pub rx: Box<dyn RxQueue>,
-    /// Transmitting half.
-    pub tx: Box<dyn TxQueue>,
-    /// The descriptor, for messages; the two halves own it.
-    pub fd: RawFd,
 }
 
 /// An open tap.

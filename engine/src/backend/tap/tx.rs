@@ -1,6 +1,7 @@
 //! Transmitting to a tap: one write a frame, all of a turn in one submission.
 
 use super::Shared;
+use crate::backend::account::Account;
 use crate::burst::{Burst, Frame, Mask, Seg};
 use crate::mem::pool::PoolFrame;
 use crate::port::backlog::Backlog;
@@ -61,46 +62,7 @@ pub(super) struct TapTx {
     /// Tickets of this turn: first and number.
     runs: Vec<(u32, u32)>,
     backlog: Backlog,
-    tally: Tally,
-}
-
-/// What is not yet in the counters.
-#[derive(Debug, Default)]
-struct Tally {
-    frames: u64,
-    bytes: u64,
-    drops: [u64; DropReason::ALL.len()],
-    dropped: bool,
-}
-
-impl Tally {
-    fn sent(&mut self, weight: u32, len: usize) {
-        self.frames += u64::from(weight);
-        self.bytes += len as u64;
-    }
-
-    fn drop(&mut self, reason: DropReason, weight: u32) {
-        if let Some(count) = self.drops.get_mut(reason as usize) {
-            *count += u64::from(weight);
-            self.dropped = true;
-        }
-    }
-
-    fn settle(&mut self, counters: &PortCounters) {
-        if self.frames > 0 {
-            counters.tx.frames.add(self.frames);
-            counters.tx.bytes.add(self.bytes);
-            (self.frames, self.bytes) = (0, 0);
-        }
-        if self.dropped {
-            for (reason, count) in DropReason::ALL.into_iter().zip(&mut self.drops) {
-                if *count > 0 {
-                    counters.count_drop(reason, std::mem::take(count));
-                }
-            }
-            self.dropped = false;
-        }
-    }
+    account: Account,
 }
 
 /// What accounting needs of a frame.
@@ -133,7 +95,7 @@ impl TapTx {
             since: 0,
             runs: Vec::with_capacity(RUNS),
             backlog: Backlog::new(KEPT_FRAMES, KEPT_BYTES),
-            tally: Tally::default(),
+            account: Account::default(),
         }
     }
 
@@ -178,7 +140,7 @@ impl TapTx {
     fn write_one(&mut self, turn: &mut Turn<'_>, id: FileId, head: Head, segs: &[Seg]) -> bool {
         let hdr = self.shared.vnet_hdr.then_some(&head.hdr);
         match turn.io.write_now(id, hdr, segs) {
-            Ok(_) => self.tally.sent(head.weight, head.len),
+            Ok(_) => self.account.sent(u64::from(head.weight), head.len as u64),
             Err(errno) => match verdict(errno, head.len) {
                 Verdict::Wait => {
                     self.waits = true;
@@ -186,7 +148,7 @@ impl TapTx {
                     turn.io.want_writable(id);
                     return false;
                 }
-                Verdict::Drop(reason) => self.tally.drop(reason, head.weight),
+                Verdict::Drop(reason) => self.account.drop(reason, u64::from(head.weight)),
             },
         }
         true
@@ -196,19 +158,19 @@ impl TapTx {
     fn account(&mut self, turn: &mut Turn<'_>, ticket: Ticket) {
         let Some(sent) = turn.io.sent(ticket) else { return };
         match sent.result {
-            Some(Ok(_)) => self.tally.sent(sent.weight, sent.len),
+            Some(Ok(_)) => self.account.sent(u64::from(sent.weight), sent.len as u64),
             Some(Err(errno)) => match verdict(errno, sent.len) {
                 Verdict::Wait => self.keep(turn, ticket, &sent),
-                Verdict::Drop(reason) => self.tally.drop(reason, sent.weight),
+                Verdict::Drop(reason) => self.account.drop(reason, u64::from(sent.weight)),
             },
-            None => self.tally.drop(DropReason::TxError, sent.weight), // settled before it was submitted: a fault of the caller
+            None => self.account.drop(DropReason::TxError, u64::from(sent.weight)), // settled before it was submitted: a fault of the caller
         }
     }
 
     /// Copies a refused frame to the backlog.
     fn keep(&mut self, turn: &mut Turn<'_>, ticket: Ticket, sent: &Sent) {
         if !self.backlog.has_room(sent.len) {
-            return self.tally.drop(DropReason::TxFull, sent.weight);
+            return self.account.drop(DropReason::TxFull, u64::from(sent.weight));
         }
         let mut segs = [const { None }; SEGS];
         let mut n = 0;
@@ -220,11 +182,13 @@ impl TapTx {
         });
         let copy =
             if n > SEGS { None } else { turn.pool.gather_from(sent.hdr, sent.len, segs.iter().flatten()) };
-        let Some(mut copy) = copy else { return self.tally.drop(DropReason::NoBuffer, sent.weight) };
+        let Some(mut copy) = copy else {
+            return self.account.drop(DropReason::NoBuffer, u64::from(sent.weight));
+        };
         copy.set_weight(sent.weight);
         if let Err((copy, reason)) = self.backlog.push_owned(copy) {
             turn.pool.give(copy);
-            self.tally.drop(reason, sent.weight);
+            self.account.drop(reason, u64::from(sent.weight));
         }
     }
 
@@ -283,7 +247,7 @@ impl TxQueue for TapTx {
         if let Some(id) = self.shared.file() {
             self.is_blocked(turn, id);
         }
-        self.tally.settle(counters);
+        self.account.settle(counters);
     }
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {

@@ -1,0 +1,48 @@
+//! What stands before each frame in its datagram.
+
+use crate::port::counters::DropReason;
+
+/// Bytes of a datagram that [`Framing::strip`] is shown at most.
+pub(in crate::backend) const SEEN: usize = 64;
+
+/// What stands before each frame in its datagram. Each half of a queue pair has one of its own.
+pub(in crate::backend) trait Framing: Send + 'static {
+    /// Nothing stands there: nobody asks [`Framing::strip`].
+    const BARE: bool = false;
+
+    /// Bytes that [`Framing::head`] writes, the same for every frame.
+    fn len(&self) -> usize;
+
+    /// Writes what stands before the next frame; `to` has [`Framing::len`] bytes. Counters advance here.
+    fn head(&mut self, to: &mut [u8]);
+
+    /// The last `frames` frames of [`Framing::head`] did not go; they, or others in their place, are asked for again. Counters go back.
+    fn undo(&mut self, frames: usize) {
+        let _ = frames;
+    }
+
+    /// How many bytes of this datagram stand before its frame, or why it is none of ours. `front` has its first bytes, copied: [`SEEN`] of them
+    /// or all; `total` is its length.
+    ///
+    /// # Errors
+    /// The reason by which it is dropped.
+    fn strip(&mut self, front: &[u8], total: usize) -> Result<usize, DropReason>;
+}
+
+/// A datagram is a frame.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::backend) struct Plain;
+
+impl Framing for Plain {
+    const BARE: bool = true;
+
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn head(&mut self, _to: &mut [u8]) {}
+
+    fn strip(&mut self, _front: &[u8], _total: usize) -> Result<usize, DropReason> {
+        Ok(0)
+    }
+}

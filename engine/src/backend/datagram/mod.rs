@@ -1,0 +1,55 @@
+//! Frames in datagrams: a queue pair over any socket that keeps the bounds of messages (UDP, unix, raw IP), for all netdevs that have one.
+//!
+//! ```text
+//!  kernel --recvmmsg--> buffers, one or many datagrams each --> lent        frame's segments --sendmmsg--> kernel
+//!                            (UDP_GRO: many)                      a run of equally long ones is one message (UDP_SEGMENT)
+//! ```
+//!
+//! Both calls are made at once and not by the worker's io_uring: one of them takes a burst, which a ring's requests do not (there is no
+//! `recvmmsg` there), and nothing lent outlives it. The ring only tells when the socket has something.
+//!
+//! The options here are those of the netdevs `dgram` and `socket`, where a datagram is a frame and nothing else (QEMU net/dgram.c, net/socket.c).
+
+mod buffers;
+pub(super) mod framing;
+mod inlet;
+pub(super) mod open;
+mod options;
+mod outlet;
+mod rx;
+mod tx;
+
+pub use open::{DatagramError, Opened, open};
+pub use options::DatagramOptions;
+
+use crate::uring::FileId;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What the two halves share: the socket, and its name on the worker that owns it.
+#[derive(Debug)]
+struct Shared {
+    fd: OwnedFd,
+    file: AtomicU32,
+}
+
+impl Shared {
+    const NONE: u32 = u32::MAX;
+
+    const fn new(fd: OwnedFd) -> Self {
+        Self { fd, file: AtomicU32::new(Self::NONE) }
+    }
+
+    /// The file, between `start` and `stop`. Both halves live on one worker: the order of memory is a message's.
+    fn file(&self) -> Option<FileId> {
+        let id = self.file.load(Ordering::Relaxed);
+        (id != Self::NONE).then_some(FileId(id))
+    }
+
+    fn set_file(&self, id: Option<FileId>) {
+        self.file.store(id.map_or(Self::NONE, |id| id.0), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;
