@@ -21,4 +21,5 @@ pub mod qmp;
 pub mod reactor;
 pub mod schema;
 pub mod server;
+pub mod vde;
 pub mod vhost_user;

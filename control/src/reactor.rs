@@ -47,6 +47,8 @@ pub enum Part {
     VhostUser,
     /// The kernel's word of network interfaces, and when to look at them without it.
     Links,
+    /// Streams to VDE switches, and when to look for those that went.
+    Vde,
 }
 
 impl Token {
@@ -70,6 +72,7 @@ impl Token {
             5 => Part::Nic,
             6 => Part::VhostUser,
             7 => Part::Links,
+            8 => Part::Vde,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -296,6 +299,7 @@ mod tests {
             Part::Metrics,
             Part::Nic,
             Part::VhostUser,
+            Part::Vde,
         ] {
             let token = Token::new(part, u32::MAX - 1, 200);
             assert_eq!(Token::unpack(token.pack()), Some(token));

@@ -3,10 +3,11 @@
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{AfXdpOptions, Port};
 use engine::backend::tap::TapOptions;
+use engine::backend::vde::VdeOptions;
 use engine::filter::Filter;
 use engine::filter::dump::DumpFile;
 use engine::port::{RxQueue, TxQueue};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 /// A queue's two halves and the file behind them (-1 for none).
 pub struct Pair {
@@ -52,6 +53,16 @@ pub struct DownScript {
     pub ifname: String,
 }
 
+/// A port of a VDE switch.
+pub struct Plugged {
+    /// The netdev's queue.
+    pub opened: Opened,
+    /// The stream whose end is that of the port.
+    pub plug: OwnedFd,
+    /// What was asked for.
+    pub options: VdeOptions,
+}
+
 /// The backends. Any thread may call them, several at once.
 pub trait Backends: Send + Sync {
     /// Opens a tap and runs its script.
@@ -65,6 +76,12 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// In QEMU's words; nothing stays open.
     fn open_af_xdp(&self, options: AfXdpOptions) -> Result<Opened, QmpError>;
+
+    /// Joins a VDE switch.
+    ///
+    /// # Errors
+    /// In QEMU's words; nothing stays open.
+    fn open_vde(&self, options: VdeOptions) -> Result<Plugged, QmpError>;
 
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);

@@ -1,15 +1,17 @@
 //! An engine and backends in memory, which remember what was asked of them.
 
-use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair};
+use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair, Plugged};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
 use engine::backend::tap::TapOptions;
+use engine::backend::vde::VdeOptions;
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
 use engine::topology::model::{ClientKind, Topology};
 use engine::topology::switch::Switch;
 use engine::uring::IoMode;
 use engine::{Attachments, ClientStats, QueueStats, Retired, Stats, SwitchStats, WorkerStats};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +22,8 @@ pub struct Log {
     pub commits: Mutex<Vec<Topology>>,
     /// What was opened and run, in words.
     pub calls: Mutex<Vec<String>>,
+    /// The other ends of the streams to switches that were joined, oldest first.
+    pub switches: Mutex<Vec<UnixStream>>,
     /// Commits fail.
     pub refuse: AtomicBool,
     /// Counters grow by this with every look.
@@ -184,6 +188,19 @@ impl Backends for FakeBackends {
         };
         let queues = options.workers.iter().copied().map(pair).collect();
         Ok(Opened { queues, ifname: Some(options.ifname), connected: true, down: None, port: None })
+    }
+
+    fn open_vde(&self, options: VdeOptions) -> Result<Plugged, QmpError> {
+        self.0.call(format!("plug {} port {} mode {:o}", options.sock, options.port, options.mode));
+        if options.sock.starts_with("/nodir") {
+            return Err(QmpError::generic("Could not open vde: No such file or directory"));
+        }
+        let (plug, switch) = UnixStream::pair().map_err(|e| QmpError::generic(e.to_string()))?;
+        lock(&self.0.switches).push(switch);
+        let (queue, _) = port(QueueId(0), 8, Caps::NONE);
+        let pair = Pair { rx: queue.rx, tx: queue.tx, fd: 7, worker: None };
+        let opened = Opened { queues: vec![pair], ifname: None, connected: true, down: None, port: None };
+        Ok(Plugged { opened, plug: plug.into(), options })
     }
 
     fn run_down_script(&self, script: &DownScript) {

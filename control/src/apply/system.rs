@@ -1,10 +1,11 @@
 //! The backends as they are: kernel devices, scripts, files.
 
 use super::backends::strerror;
-use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair};
+use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair, Plugged};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
 use engine::backend::tap::{self, QueuePair, TapOptions};
+use engine::backend::vde::{self, VdeOptions};
 use engine::filter::dump::DumpFile;
 use engine::mem::arena::Arena;
 use std::path::Path;
@@ -70,6 +71,14 @@ impl Backends for SystemBackends {
             down: None,
             port: Some(opened.port),
         })
+    }
+
+    fn open_vde(&self, options: VdeOptions) -> Result<Plugged, QmpError> {
+        let vde::Opened { queue, plug } =
+            vde::open(&options, &self.arena).map_err(|error| QmpError::generic(error.to_string()))?;
+        let pair = Pair { rx: queue.rx, tx: queue.tx, fd: queue.fd, worker: None };
+        let opened = Opened { queues: vec![pair], ifname: None, connected: true, down: None, port: None };
+        Ok(Plugged { opened, plug, options })
     }
 
     fn run_down_script(&self, script: &DownScript) {

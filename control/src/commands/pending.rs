@@ -20,6 +20,8 @@ pub(super) enum Pending {
     Chardev(String),
     /// No command: an interface came back, and the netdev of that client is opened again on these workers.
     Reopen(ClientId, Vec<usize>),
+    /// No command: the switch of that client's `vde` netdev is joined again.
+    Replug(ClientId),
     /// `netdev_del`, `object-del`.
     Close,
 }
@@ -56,6 +58,15 @@ impl State {
                 self.net.unreserve(&opening.name);
                 self.unplace(&opening.workers);
                 Err(error)
+            }
+            (Pending::Netdev(opening), Product::Vde(Ok(plugged))) => self.vde_opened(opening, plugged),
+            (Pending::Netdev(opening), Product::Vde(Err(error))) => {
+                self.net.unreserve(&opening.name);
+                Err(error)
+            }
+            (Pending::Replug(client), Product::Vde(result)) => {
+                self.replugged(client, result.map_err(|error| error.desc));
+                Ok(empty())
             }
             (Pending::Filter(filter), Product::Dump(Ok(dump))) => self.filter_opened(filter, dump),
             (Pending::Filter(filter), Product::Dump(Err(error))) => {
@@ -94,6 +105,10 @@ impl State {
             }
             Pending::Reopen(client, workers) => {
                 self.opened_again(client, &workers, None);
+                Ok(empty())
+            }
+            Pending::Replug(client) => {
+                self.replugged(client, Err("joining the switch took too long".into()));
                 Ok(empty())
             }
             // It is out of force already; its thread goes on closing.

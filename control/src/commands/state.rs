@@ -12,6 +12,7 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::events::Event;
 use crate::reactor::Reactor;
 use crate::schema::Schema;
+use crate::vde::Vdes;
 use crate::vhost_user::VhostUsers;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value, json};
@@ -60,6 +61,7 @@ pub struct State {
     pub(super) nics: Nics,
     pub(super) vhost_users: VhostUsers,
     pub(super) af_xdps: AfXdps,
+    pub(super) vdes: Vdes,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
     /// Ids of objects that are being made.
@@ -95,6 +97,7 @@ impl State {
             chardevs,
             nics: Nics::new(reactor.clone())?,
             af_xdps: AfXdps::new(&reactor)?,
+            vdes: Vdes::new(reactor.clone())?,
             vhost_users: VhostUsers::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),

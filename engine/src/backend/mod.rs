@@ -12,6 +12,7 @@ mod report;
 mod signal;
 mod tally;
 pub mod tap;
+pub mod vde;
 pub mod vhost_user;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod bridge;
 mod opening;
 mod switchport;
 pub(super) mod tap;
+mod vde;
 
 pub(super) use opening::Opening;
 
@@ -35,7 +36,10 @@ impl State {
             return Err(QmpError::generic("Parameter 'id' expects an identifier")).into();
         }
         let driver = args.text("type");
-        if !matches!(driver, "af-xdp" | "bridge" | "hubport" | "nic" | "switchport" | "tap" | "vhost-user") {
+        if !matches!(
+            driver,
+            "af-xdp" | "bridge" | "hubport" | "nic" | "switchport" | "tap" | "vde" | "vhost-user"
+        ) {
             let desc = format!("network backend '{driver}' is not compiled into this binary");
             return Err(QmpError::generic(desc)).into();
         }
@@ -49,6 +53,7 @@ impl State {
             "vhost-user" => self.add_vhost_user(args, events).into(),
             "af-xdp" => self.add_af_xdp(monitor, args),
             "bridge" => self.add_bridge(args),
+            "vde" => self.add_vde(args),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -123,6 +128,7 @@ impl State {
         };
         self.forget_vhost_user(removed.client.id);
         self.af_xdps.remove(removed.client.id);
+        self.vdes.remove(removed.client.id);
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }
