@@ -10,8 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-use plugs::switch::{Plug, Switch};
+use plugs::switch::{Plug, Slow, Switch};
 use serde_json::{Value, json};
 use tests::daemon::{Daemon, Program, netdevd, oracle};
 use tests::lab::{Lab, Leg};
@@ -261,22 +260,30 @@ fn frames_wait_for_a_switch_that_is_slow_and_none_is_lost() {
     if !ready(test, &[SWITCHES, &[Need::Namespaces]].concat()) {
         return;
     }
-    let (one, other) = (Switch::start(), Switch::start());
-    let mut lab = between(&one, &other);
-    let (near, far) = (Plug::join(&one), Plug::join(&other));
-    // The far switch stands still. The near one drops what the daemon does not read any more.
-    other.signal(Signal::SIGSTOP);
+    let (one, other) = (Switch::start(), Slow::new());
+    let home = NetNs::new();
+    let (daemon, qmp) = Daemon::netdevd_within(&home, &[]);
+    let mut lab = Lab { qmp, daemon, home };
+    join(&mut lab, "a", &one.path());
+    let far = std::thread::scope(|scope| {
+        let port = scope.spawn(|| other.take());
+        join(&mut lab, "b", &other.path());
+        port.join().expect("the port is taken")
+    });
+    lab.hub(1, &["a", "b"]);
+    let near = Plug::join(&one);
+    // The far switch reads nothing. The near one drops what the daemon does not read any more.
     for number in 0..3000_u64 {
         near.send(&frame(BROADCAST, SOURCE, &[&number.to_be_bytes()[..], &[0; 1400]].concat()));
     }
     let mut last = (0, 0, 0);
     let still = wait::until(wait::PATIENCE, || {
+        // That nothing happens is no event.
         std::thread::sleep(Duration::from_millis(200));
         let now = lab.port("b");
         (std::mem::replace(&mut last, now) == now && now.1 > 0).then_some(now.1)
     });
-    let still = still.expect("nothing moves while the switch stands still");
-    other.signal(Signal::SIGCONT);
+    let still = still.expect("nothing moves while the switch reads nothing");
     let (mut count, mut before) = (0, None);
     while let Some(came) = far.receive(Duration::from_secs(1)) {
         let number = u64::from_be_bytes(came[14..22].try_into().expect("eight bytes"));

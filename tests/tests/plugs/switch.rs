@@ -3,14 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tempfile::TempDir;
 use tests::wait;
 
@@ -31,12 +29,6 @@ impl Switch {
     /// The directory of its sockets.
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("sw")
-    }
-
-    /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
-        kill(pid, signal).expect("the switch is there");
     }
 
     /// Kills it without warning.
@@ -74,6 +66,47 @@ impl Drop for Switch {
     }
 }
 
+/// A switch with one port, whose frames wait until the test reads them: `vde_switch` loses what it cannot hand on.
+pub(crate) struct Slow {
+    directory: TempDir,
+    listener: UnixListener,
+}
+
+impl Slow {
+    /// One that listens.
+    pub(crate) fn new() -> Self {
+        let directory = tests::daemon::directory();
+        let listener = UnixListener::bind(directory.path().join("ctl")).expect("a control socket");
+        Self { directory, listener }
+    }
+
+    /// The directory of its sockets.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().into()
+    }
+
+    /// Takes whoever asks for the port; the switch's end of it.
+    pub(crate) fn take(&self) -> Plug {
+        let (mut control, _) = self.listener.accept().expect("somebody connects");
+        let mut request = [0; 256];
+        let length = control.read(&mut request).expect("a request");
+        assert!(length > 122, "{length} bytes are no request");
+        let data = UnixDatagram::bind(self.path().join("001")).expect("a socket of its own");
+        data.connect(path_in(&request[12..122])).expect("the socket that the request names");
+        let mut answer = 1_u16.to_ne_bytes().to_vec();
+        answer.extend_from_slice(self.path().join("001").as_os_str().as_bytes());
+        answer.resize(110, 0);
+        control.write_all(&answer).expect("the answer is sent");
+        Plug { _control: control, data }
+    }
+}
+
+/// The path in a `struct sockaddr_un`.
+fn path_in(address: &[u8]) -> PathBuf {
+    let path = address[2..].split(|byte| *byte == 0).next().unwrap_or_default();
+    std::ffi::OsStr::from_bytes(path).into()
+}
+
 /// A port of a switch.
 pub(crate) struct Plug {
     _control: UnixStream,
@@ -99,8 +132,7 @@ impl Plug {
         control.write_all(&request).expect("the request is sent");
         let mut answer = [0; 110];
         control.read_exact(&mut answer).expect("the switch answers");
-        let theirs: Vec<u8> = answer[2..].iter().copied().take_while(|byte| *byte != 0).collect();
-        data.connect(std::ffi::OsStr::from_bytes(&theirs)).expect("the switch's socket is there");
+        data.connect(path_in(&answer)).expect("the switch's socket is there");
         fs::remove_file(path).expect("the socket's file is there");
         Self { _control: control, data }
     }
