@@ -7,6 +7,7 @@
 
 pub mod af_xdp;
 pub mod apply;
+pub mod bridge_helper;
 pub mod chardev;
 pub mod commands;
 pub mod ctl;
@@ -21,4 +22,5 @@ pub mod reactor;
 pub mod schema;
 pub mod server;
 pub mod stream;
+pub mod vde;
 pub mod vhost_user;

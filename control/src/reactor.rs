@@ -49,6 +49,8 @@ pub enum Part {
     Links,
     /// Listeners and timers of `stream` and `socket` netdevs, and the ends of their connections.
     Streams,
+    /// Streams to VDE switches, and when to look for those that went.
+    Vde,
 }
 
 impl Token {
@@ -73,6 +75,7 @@ impl Token {
             6 => Part::VhostUser,
             7 => Part::Links,
             8 => Part::Streams,
+            9 => Part::Vde,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -301,6 +304,7 @@ mod tests {
             Part::VhostUser,
             Part::Links,
             Part::Streams,
+            Part::Vde,
         ] {
             let token = Token::new(part, u32::MAX - 1, 200);
             assert_eq!(Token::unpack(token.pack()), Some(token));

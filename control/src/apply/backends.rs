@@ -6,6 +6,7 @@ use engine::backend::datagram::DatagramOptions;
 use engine::backend::l2tpv3::L2tpv3Options;
 use engine::backend::stream::Report;
 use engine::backend::tap::TapOptions;
+use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
 use engine::filter::Filter;
 use engine::filter::dump::DumpFile;
@@ -57,6 +58,16 @@ pub struct DownScript {
     pub ifname: String,
 }
 
+/// A port of a VDE switch.
+pub struct Plugged {
+    /// The netdev's queue.
+    pub opened: Opened,
+    /// The stream whose end is that of the port.
+    pub plug: OwnedFd,
+    /// What was asked for.
+    pub options: VdeOptions,
+}
+
 /// The backends. Any thread may call them, several at once.
 pub trait Backends: Send + Sync {
     /// Opens a tap and runs its script.
@@ -94,6 +105,12 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// What failed, and why; nothing stays open.
     fn open_vxlan(&self, options: VxlanOptions) -> Result<Opened, QmpError>;
+
+    /// Joins a VDE switch.
+    ///
+    /// # Errors
+    /// In QEMU's words; nothing stays open.
+    fn open_vde(&self, options: VdeOptions) -> Result<Plugged, QmpError>;
 
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);

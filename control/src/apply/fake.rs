@@ -1,12 +1,13 @@
 //! An engine and backends in memory, which remember what was asked of them.
 
-use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair};
+use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair, Plugged};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
 use engine::backend::datagram::DatagramOptions;
 use engine::backend::l2tpv3::L2tpv3Options;
 use engine::backend::stream::{self, Report};
 use engine::backend::tap::TapOptions;
+use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
 use engine::mem::arena::{Arena, ArenaConfig};
 use engine::port::testing::port;
@@ -16,6 +17,7 @@ use engine::topology::switch::Switch;
 use engine::uring::IoMode;
 use engine::{Attachments, ClientStats, QueueStats, Retired, Stats, SwitchStats, WorkerStats};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +28,8 @@ pub struct Log {
     pub commits: Mutex<Vec<Topology>>,
     /// What was opened and run, in words.
     pub calls: Mutex<Vec<String>>,
+    /// The other ends of the streams to switches that were joined, oldest first.
+    pub switches: Mutex<Vec<UnixStream>>,
     /// Commits fail.
     pub refuse: AtomicBool,
     /// Counters grow by this with every look.
@@ -157,14 +161,17 @@ pub struct FakeBackends(pub Arc<Log>);
 
 impl Backends for FakeBackends {
     fn open_tap(&self, options: TapOptions) -> Result<Opened, QmpError> {
-        let by_name = options.fds.is_empty();
+        let by_name = options.fds.is_empty() && options.helper.is_none();
+        if let Some(helper) = &options.helper {
+            self.0.call(format!("helper {} br {}", helper.program, helper.bridge));
+        }
         let script = options.script_path().filter(|_| by_name).unwrap_or("-");
         self.0.call(format!("open script {script} fds {}", options.fds.len()));
         if options.ifname.as_deref() == Some("busy") {
             let desc = "could not configure /dev/net/tun (busy): Device or resource busy";
             return Err(QmpError::generic(desc));
         }
-        let queues = if by_name { options.queues as usize } else { options.fds.len() };
+        let queues = if by_name { options.queues as usize } else { options.fds.len().max(1) };
         let pair = |_| {
             let (queue, _) = port(QueueId(0), 8, Caps::NONE);
             Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: None }
@@ -213,6 +220,19 @@ impl Backends for FakeBackends {
     fn open_vxlan(&self, options: VxlanOptions) -> Result<Opened, QmpError> {
         self.0.call(format!("open vxlan {options:?}"));
         Ok(one())
+    }
+
+    fn open_vde(&self, options: VdeOptions) -> Result<Plugged, QmpError> {
+        self.0.call(format!("plug {} port {} mode {:o}", options.sock, options.port, options.mode));
+        if options.sock.starts_with("/nodir") {
+            return Err(QmpError::generic("Could not open vde: No such file or directory"));
+        }
+        let (plug, switch) = UnixStream::pair().map_err(|e| QmpError::generic(e.to_string()))?;
+        lock(&self.0.switches).push(switch);
+        let (queue, _) = port(QueueId(0), 8, Caps::NONE);
+        let pair = Pair { rx: queue.rx, tx: queue.tx, fd: 7, worker: None };
+        let opened = Opened { queues: vec![pair], ifname: None, connected: true, down: None, port: None };
+        Ok(Plugged { opened, plug: plug.into(), options })
     }
 
     fn run_down_script(&self, script: &DownScript) {

@@ -3,7 +3,7 @@
 //! One file descriptor says that something ended or ran out of time: an epoll of an eventfd and a timerfd, so that
 //! whoever waits needs to know of one only.
 
-use super::{Dump, Opened};
+use super::{Dump, Opened, Plugged};
 use crate::qmp::error::QmpError;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -25,6 +25,8 @@ pub struct Ticket(pub u64);
 pub enum Product {
     /// A backend.
     Opened(Result<Opened, QmpError>),
+    /// A port of a VDE switch.
+    Vde(Result<Plugged, QmpError>),
     /// A capture file.
     Dump(Result<Dump, QmpError>),
     /// A chardev, in the form that only its maker knows.

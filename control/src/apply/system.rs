@@ -1,13 +1,14 @@
 //! The backends as they are: kernel devices, scripts, files.
 
 use super::backends::strerror;
-use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair};
+use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair, Plugged};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
 use engine::backend::datagram::{self, DatagramOptions};
 use engine::backend::l2tpv3::{self, L2tpv3Options};
 use engine::backend::stream::{self, Report};
 use engine::backend::tap::{self, QueuePair, TapOptions};
+use engine::backend::vde::{self, VdeOptions};
 use engine::backend::vxlan::{self, VxlanOptions};
 use engine::filter::dump::DumpFile;
 use engine::mem::arena::Arena;
@@ -18,6 +19,9 @@ use std::time::Duration;
 
 /// How long a script may run before it is killed; shorter than the limit of the command that waits for it.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(25);
+
+/// How long a bridge helper may run before it is killed: it makes one tap.
+const HELPER_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a down script may run.
 const DOWN_SCRIPT_LIMIT: Duration = Duration::from_secs(8);
@@ -37,8 +41,11 @@ impl SystemBackends {
 }
 
 impl Backends for SystemBackends {
-    fn open_tap(&self, options: TapOptions) -> Result<Opened, QmpError> {
+    fn open_tap(&self, mut options: TapOptions) -> Result<Opened, QmpError> {
         let generic = |error: tap::TapError| QmpError::generic(error.to_string());
+        if let Some(helper) = options.helper.take() {
+            options.fds = vec![tap::run_helper(&helper, HELPER_LIMIT).map_err(generic)?];
+        }
         let by_name = options.fds.is_empty();
         let script = options.script_path().filter(|_| by_name).map(str::to_owned);
         let opened = tap::open(options, &self.arena).map_err(generic)?;
@@ -100,6 +107,14 @@ impl Backends for SystemBackends {
         let pair =
             vxlan::open(&options, &self.arena).map_err(|error| QmpError::generic(error.to_string()))?;
         Ok(one(pair))
+    }
+
+    fn open_vde(&self, options: VdeOptions) -> Result<Plugged, QmpError> {
+        let vde::Opened { queue, plug } =
+            vde::open(&options, &self.arena).map_err(|error| QmpError::generic(error.to_string()))?;
+        let pair = Pair { rx: queue.rx, tx: queue.tx, fd: queue.fd, worker: None };
+        let opened = Opened { queues: vec![pair], ifname: None, connected: true, down: None, port: None };
+        Ok(Plugged { opened, plug, options })
     }
 
     fn run_down_script(&self, script: &DownScript) {

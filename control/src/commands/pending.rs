@@ -23,6 +23,8 @@ pub(super) enum Pending {
     Chardev(String),
     /// No command: an interface came back, and the netdev of that client is opened again on these workers.
     Reopen(ClientId, Vec<usize>),
+    /// No command: the switch of that client's `vde` netdev is joined again.
+    Replug(ClientId),
     /// `netdev_del`, `object-del`.
     Close,
 }
@@ -63,6 +65,15 @@ impl State {
             (Pending::Connections(args, way), Product::Address(found)) => {
                 self.connections_found(args, way, found)
             }
+            (Pending::Netdev(opening), Product::Vde(Ok(plugged))) => self.vde_opened(opening, plugged),
+            (Pending::Netdev(opening), Product::Vde(Err(error))) => {
+                self.net.unreserve(&opening.name);
+                Err(error)
+            }
+            (Pending::Replug(client), Product::Vde(result)) => {
+                self.replugged(client, result.map_err(|error| error.desc));
+                Ok(empty())
+            }
             (Pending::Filter(filter), Product::Dump(Ok(dump))) => self.filter_opened(filter, dump),
             (Pending::Filter(filter), Product::Dump(Err(error))) => {
                 self.new_objects.remove(&filter.name);
@@ -101,6 +112,10 @@ impl State {
             }
             Pending::Reopen(client, workers) => {
                 self.opened_again(client, &workers, None);
+                Ok(empty())
+            }
+            Pending::Replug(client) => {
+                self.replugged(client, Err("joining the switch took too long".into()));
                 Ok(empty())
             }
             // It is out of force already; its thread goes on closing.

@@ -63,7 +63,8 @@ impl State {
                 self.transport(dev, state, trouble)
             }
             Kind::Netdev(dev) => {
-                let trouble = self.af_xdps.trouble(client.id).or_else(|| troubles.get(&client.id).cloned());
+                let trouble = self.af_xdps.trouble(client.id).or_else(|| self.vdes.trouble(client.id));
+                let trouble = trouble.or_else(|| troubles.get(&client.id).cloned());
                 let state = match (&trouble, dev.connected) {
                     (Some(_), _) => "failed",
                     (None, true) => "ready",

@@ -13,6 +13,7 @@ use crate::qmp::events::Event;
 use crate::reactor::Reactor;
 use crate::schema::Schema;
 use crate::stream::Streams;
+use crate::vde::Vdes;
 use crate::vhost_user::VhostUsers;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value, json};
@@ -62,6 +63,7 @@ pub struct State {
     pub(super) vhost_users: VhostUsers,
     pub(super) af_xdps: AfXdps,
     pub(super) streams: Streams,
+    pub(super) vdes: Vdes,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
     /// Ids of objects that are being made.
@@ -98,6 +100,7 @@ impl State {
             nics: Nics::new(reactor.clone())?,
             af_xdps: AfXdps::new(&reactor)?,
             streams: Streams::new(reactor.clone())?,
+            vdes: Vdes::new(reactor.clone())?,
             vhost_users: VhostUsers::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),

@@ -7,6 +7,7 @@ mod filters;
 mod netdevs;
 mod real;
 mod switch;
+mod vde;
 mod vhost_user;
 
 use super::chardev::{Added, ChardevInfo, Chardevs, FdSource};

@@ -150,6 +150,11 @@ impl Daemon {
                 self.commands.0.stream_ready(event, &mut events);
                 self.server.tell(&events);
             }
+            Part::Vde => {
+                let mut events = Vec::new();
+                self.commands.0.vde_ready(event, &mut events);
+                self.server.tell(&events);
+            }
             Part::Signals | Part::Metrics => {}
         }
     }

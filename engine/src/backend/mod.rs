@@ -15,6 +15,7 @@ mod signal;
 pub mod stream;
 mod tally;
 pub mod tap;
+pub mod vde;
 pub mod vhost_user;
 pub mod vxlan;
 

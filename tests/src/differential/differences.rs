@@ -51,6 +51,18 @@ pub const TABLE: &[Difference] = &[
         ours: Ours::Refuses("no fds passed"),
     },
     Difference {
+        name: "helper-sends-nothing",
+        reason: "QEMU 10.0 takes its standard input for the tap that the helper did not send, and closes it",
+        reference_survives: false,
+        ours: Ours::Refuses("the bridge helper sent none"),
+    },
+    Difference {
+        name: "vde-schemes",
+        reason: "libvdeplug loads a module for each kind of network; here only switches are joined",
+        reference_survives: true,
+        ours: Ours::Refuses("'null' is not a switch"),
+    },
+    Difference {
         name: "position-of-no-filter",
         reason: "QEMU aborts when position=id= names an object that is no filter",
         reference_survives: false,
@@ -187,8 +199,6 @@ pub const TABLE: &[Difference] = &[
 /// Types and options that are not built yet; their cases count as pending.
 pub const PENDING: &[&str] = &[
     "user",
-    "vde",
-    "bridge",
     "vhost-vdpa",
     "filter-mirror",
     "filter-redirector",
@@ -196,8 +206,6 @@ pub const PENDING: &[&str] = &[
     "filter-rewriter",
     "filter-replay",
     "colo-compare",
-    "tap,br=",
-    "tap,helper=",
     "tap,poll-us=",
     "tap,vhost=",
     "tap,vhostfd=",

@@ -99,7 +99,9 @@ impl State {
         };
         // QEMU numbers the queues of a nic and its peer only.
         let index = if client.is_nic() || self.is_behind_nic(client) { queue } else { 0 };
-        let _ = writeln!(out, "{}: index={index},type={},{info}", client.name, client.driver());
+        // To QEMU a bridge netdev is the tap that its helper made.
+        let kind = if client.driver() == "bridge" { "tap" } else { client.driver() };
+        let _ = writeln!(out, "{}: index={index},type={kind},{info}", client.name);
         let mut filters = client.filters.iter().filter_map(|id| self.net.filter(*id)).peekable();
         if filters.peek().is_some() {
             out.push_str("filters:\n");

@@ -1,6 +1,7 @@
 //! `netdev_add` and `netdev_del` (QEMU `net/net.c`).
 
 pub(super) mod af_xdp;
+mod bridge;
 mod dgram;
 mod host;
 mod l2tpv3;
@@ -8,6 +9,7 @@ mod opening;
 mod socket;
 mod switchport;
 pub(super) mod tap;
+mod vde;
 mod vxlan;
 
 pub(super) use opening::Opening;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 /// The types that there are.
 const BUILT: &[&str] = &[
     "af-xdp",
+    "bridge",
     "dgram",
     "hubport",
     "l2tpv3",
@@ -38,6 +41,7 @@ const BUILT: &[&str] = &[
     "stream",
     "switchport",
     "tap",
+    "vde",
     "vhost-user",
     "vxlan",
 ];
@@ -73,6 +77,8 @@ impl State {
             "stream" => self.add_stream(monitor, args).into(),
             "l2tpv3" => self.add_l2tpv3(args),
             "vxlan" => self.add_vxlan(args),
+            "bridge" => self.add_bridge(args),
+            "vde" => self.add_vde(args),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -111,6 +117,14 @@ impl State {
         self.open(opening, move || {
             Product::Opened(backends.open_tap(options).map(|opened| opened.owing(down)))
         })
+    }
+
+    /// A tap by way of its helper.
+    fn add_bridge(&mut self, args: Map<String, Value>) -> Outcome {
+        let options = bridge::options(&args);
+        let opening = bridge::opening(args, &options);
+        let backends = Arc::clone(&self.binding.backends);
+        self.open(opening, move || Product::Opened(backends.open_tap(options)))
     }
 
     /// Its workers are chosen first: frame memory belongs to a worker.
@@ -158,6 +172,7 @@ impl State {
         self.forget_vhost_user(removed.client.id);
         self.af_xdps.remove(removed.client.id);
         self.streams.remove(removed.client.id);
+        self.vdes.remove(removed.client.id);
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }

@@ -10,7 +10,9 @@ use crate::commands::{Outcome, State};
 use crate::model::{ClientId, Netdev};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
+use engine::port::counters::PortCounters;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// A netdev that is being opened.
 #[derive(Debug)]
@@ -65,11 +67,20 @@ impl State {
         opening: Opening,
         opened: Opened,
     ) -> Result<Value, QmpError> {
+        self.enter(opening, opened).map(|_| empty())
+    }
+
+    /// As [`State::netdev_opened`]: its client, and the counters of its queues.
+    pub(super) fn enter(
+        &mut self,
+        opening: Opening,
+        opened: Opened,
+    ) -> Result<(ClientId, Vec<Arc<PortCounters>>), QmpError> {
         let Opening { name, driver, link_up, info, again, options, .. } = opening;
         let info = info.lines(&opened);
         let (connected, script, port) = (opened.connected, opened.down, opened.port);
         let (queues, attach) = self.binding.place(opened.queues);
-        let counters = attach.queues.iter().map(|(_, queue)| queue.counters.clone()).collect();
+        let counters: Vec<_> = attach.queues.iter().map(|(_, queue)| queue.counters.clone()).collect();
         let dev = Netdev { driver, queues, info, connected };
         let added = self.net.add_netdev(&name, dev, link_up, options);
         let id: ClientId = match added {
@@ -86,10 +97,10 @@ impl State {
                     self.binding.owe(id, script);
                 }
                 if let Some(port) = port {
-                    self.af_xdps.add(id, port, again, link_up, counters);
+                    self.af_xdps.add(id, port, again, link_up, counters.clone());
                     self.look_at_link(id);
                 }
-                Ok(empty())
+                Ok((id, counters))
             }
             Err(error) => {
                 let gone = self.net.remove_client(id);

@@ -1,11 +1,12 @@
 //! What the options of `tap` mean together (QEMU 10.0 `net_init_tap`).
 
 use super::Opening;
+use super::bridge::bridge;
 use crate::apply::Opened;
 use crate::commands::args::Args;
 use crate::commands::fd::Fds;
 use crate::qmp::error::QmpError;
-use engine::backend::tap::{GivenFd, TapOptions};
+use engine::backend::tap::{GivenFd, Helper, TapOptions};
 use serde_json::{Map, Value};
 use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
@@ -76,8 +77,6 @@ fn check_built(args: &Map<String, Value>) -> Result<(), QmpError> {
     }
     let vhostforce = on("vhostforce") && !has("vhost");
     let missing = [
-        ("helper", has("helper")),
-        ("br", has("br")),
         ("vhost", on("vhost")),
         ("vhostfd", has("vhostfd")),
         ("vhostfds", has("vhostfds")),
@@ -117,6 +116,8 @@ pub(super) fn options(
     Ok(TapOptions {
         ifname: text("ifname"),
         fds: given,
+        // Without a helper, `br` is taken and not used, as in QEMU.
+        helper: text("helper").map(|program| Helper { program, bridge: bridge(args) }),
         vnet_hdr: args.flag("vnet_hdr"),
         sndbuf: args.uint("sndbuf"),
         queues: args.uint("queues").map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX)),
@@ -127,7 +128,9 @@ pub(super) fn options(
 
 /// What to remember while it opens.
 pub(super) fn opening(args: Map<String, Value>, options: &TapOptions) -> Opening {
-    let info = if options.fds.is_empty() {
+    let info = if let Some(helper) = &options.helper {
+        Info::Lines(vec![cut(format!("helper={}", helper.program))])
+    } else if options.fds.is_empty() {
         Info::Named {
             script: options.script.as_deref().unwrap_or("/etc/qemu-ifup").to_owned(),
             down: options.downscript.as_deref().unwrap_or("/etc/qemu-ifdown").to_owned(),
@@ -139,7 +142,8 @@ pub(super) fn opening(args: Map<String, Value>, options: &TapOptions) -> Opening
         name: args.text("id").to_owned(),
         driver: "tap",
         link_up: args.flag("link").unwrap_or(true),
-        down: options.downscript_path().filter(|_| options.fds.is_empty()).map(str::to_owned),
+        // Of those that are opened by name only.
+        down: options.downscript_path().filter(|_| matches!(info, Info::Named { .. })).map(str::to_owned),
         info,
         workers: Vec::new(),
         again: None,
@@ -168,7 +172,7 @@ impl Info {
 }
 
 /// Cuts a description where QEMU does, but never inside a character.
-fn cut(mut text: String) -> String {
+pub(super) fn cut(mut text: String) -> String {
     let mut end = text.len().min(INFO_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -73,7 +73,6 @@ fn tap_options_exclude_each_other_in_qemus_words() {
         (json!({"fds": ""}), "no fds passed"),
         // Ours, until they are built.
         (json!({"vhost": true}), "option 'vhost' of network backend 'tap' is not compiled into this binary"),
-        (json!({"br": "b"}), "option 'br' of network backend 'tap' is not compiled into this binary"),
         (json!({"poll-us": 9}), "option 'poll-us' of network backend 'tap' is not compiled into this binary"),
     ] {
         let mut args = json!({"type": "tap", "id": "t0"});
@@ -81,6 +80,27 @@ fn tap_options_exclude_each_other_in_qemus_words() {
         c.refused("netdev_add", args, desc);
     }
     assert_eq!(c.log.calls(), Vec::<String>::new());
+}
+
+#[test]
+fn helpers_open_a_tap_that_is_told_as_qemu_tells_it() {
+    let mut c = Client::new();
+    for (options, call, info, kind) in [
+        (json!({"type": "tap", "helper": "/x"}), "helper /x br br0", "helper=/x", "tap"),
+        (json!({"type": "tap", "helper": "/x y", "br": "b"}), "helper /x y br b", "helper=/x y", "tap"),
+        (json!({"type": "bridge", "helper": "/x"}), "helper /x br br0", "helper=/x,br=br0", "bridge"),
+        (json!({"type": "bridge", "helper": "/x", "br": "b"}), "helper /x br b", "helper=/x,br=b", "bridge"),
+    ] {
+        let mut args = json!({"id": "t0"});
+        args.as_object_mut().unwrap().append(&mut options.as_object().cloned().unwrap());
+        c.ok("netdev_add", args);
+        assert_eq!(c.log.calls()[0], call);
+        let text = c.ok("human-monitor-command", json!({"command-line": "info network"}));
+        assert_eq!(text.as_str().unwrap().trim_end(), format!("t0: index=0,type=tap,{info}"));
+        assert_eq!(c.ok("query-netdev", json!({}))[0]["type"], kind);
+        c.ok("netdev_del", json!({"id": "t0"}));
+        assert_eq!(c.log.calls(), Vec::<String>::new(), "no down script");
+    }
 }
 
 #[test]

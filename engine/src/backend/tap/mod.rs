@@ -3,6 +3,8 @@
 //! A tap is its file descriptor. Once open, nothing here looks the interface up by name again: it may be renamed or move to
 //! another network namespace. The offload state of each frame travels in the ten-byte virtio-net header (`IFF_VNET_HDR`).
 
+mod child;
+mod helper;
 mod ioctl;
 mod open;
 mod options;
@@ -11,7 +13,8 @@ mod script;
 mod tx;
 
 pub use super::pair::QueuePair;
-pub use open::{Opened, TapError, open};
+pub use helper::{Helper, run_helper};
+pub use open::{Opened, TapError, create, open};
 pub use options::{GivenFd, TapOptions};
 pub use script::run_script;
 

@@ -69,6 +69,18 @@ pub enum TapError {
         /// As `wait` gave it: exit code times 256, or the signal.
         status: i32,
     },
+    /// The bridge helper cannot be run, or ended with another status than 0.
+    #[error("bridge helper failed")]
+    HelperFailed,
+    /// The bridge helper ended well and passed no descriptor.
+    #[error("failed to recv file descriptor: the bridge helper sent none")]
+    HelperSentNothing,
+    /// The bridge helper did not end.
+    #[error("bridge helper did not end within {seconds} s and was killed")]
+    HelperHangs {
+        /// How long it had.
+        seconds: u64,
+    },
     /// No memory for receive buffers.
     #[error(transparent)]
     Memory(#[from] ArenaError),
@@ -115,6 +127,18 @@ pub fn open(options: TapOptions, arena: &Arc<Arena>) -> Result<Opened, TapError>
         }
     }
     Ok(Opened { queues, ifname: files.ifname, vnet_hdr: files.vnet_hdr, caps })
+}
+
+/// Makes a tap that the kernel names, for somebody else: no queue of ours. Its descriptor, and its name.
+///
+/// # Errors
+/// [`TapError::Open`], [`TapError::Configure`].
+pub fn create(vnet_hdr: bool) -> Result<(OwnedFd, String), TapError> {
+    let fd = device(b"")?;
+    let flags = if vnet_hdr { ioctl::features(fd.as_fd()) & ioctl::IFF_VNET_HDR } else { 0 };
+    let configure = |errno| TapError::Configure { ifname: String::new(), errno };
+    let ifname = attach(fd.as_fd(), b"", flags).map_err(configure)?;
+    Ok((fd, ifname))
 }
 
 struct Files {

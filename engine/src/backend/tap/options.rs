@@ -1,5 +1,6 @@
 //! What the user may say of a tap, as plain values with QEMU's defaults (qapi/net.json `NetdevTapOptions`).
 
+use super::helper::Helper;
 use std::os::fd::{OwnedFd, RawFd};
 
 /// Bytes of an interface name at most (IFNAMSIZ without the final zero); QEMU cuts longer ones.
@@ -21,6 +22,8 @@ pub struct TapOptions {
     pub ifname: Option<String>,
     /// Open tap descriptors, one a queue (`fd=`, `fds=`). Empty: open by name.
     pub fds: Vec<GivenFd>,
+    /// Who opens it and passes it over, before it can be opened by [`super::open`] as a given one (`helper=`).
+    pub helper: Option<Helper>,
     /// Whether frames carry a virtio-net header: `None` tries, true insists, false does without.
     pub vnet_hdr: Option<bool>,
     /// Bytes that may wait in the receiver before writes are refused. `None` and 0: no limit (INT_MAX).

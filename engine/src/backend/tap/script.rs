@@ -1,12 +1,9 @@
 //! The network scripts of a tap: `script` after opening, `downscript` before closing.
 
-#![allow(unsafe_code)] // marks descriptors in the child, waits by a pidfd
-
 use super::TapError;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use super::child::{inherit_only, pidfd, readable};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -24,14 +21,7 @@ pub fn run_script(path: &str, ifname: &str, limit: Duration) -> Result<(), TapEr
     let failed = |status| TapError::Script { path: path.into(), status };
     let mut command = Command::new(path);
     command.arg(ifname);
-    // SAFETY: one system call between fork and exec; it allocates nothing and takes no lock.
-    unsafe {
-        command.pre_exec(|| {
-            // At exec, not now: the report of a failed exec needs a descriptor of its own.
-            libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            Ok(())
-        });
-    }
+    inherit_only(&mut command, None);
     let child = command.spawn().map_err(|_| failed(CANNOT_RUN))?;
     let status = wait(child, limit).map_err(|_| failed(CANNOT_RUN))?;
     if status.success() { Ok(()) } else { Err(failed(status.into_raw())) }
@@ -44,27 +34,12 @@ fn wait(mut child: Child, limit: Duration) -> std::io::Result<ExitStatus> {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if Instant::now() >= end {
             child.kill()?;
             return child.wait();
         }
-        let mut fds = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        readable([ended.as_fd()], end)?;
     }
-}
-
-/// A descriptor that becomes readable when the child ends.
-fn pidfd(child: &Child) -> std::io::Result<OwnedFd> {
-    // SAFETY: a system call on values; the child is not reaped yet, so its id is still its own.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
-    let fd = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0).ok_or_else(std::io::Error::last_os_error)?;
-    // SAFETY: the kernel has just opened it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]
