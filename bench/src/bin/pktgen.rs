@@ -10,10 +10,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const HELP: &str = "\
-pktgen SOCKET... [--tap NAME]... [--packet NAME]... [--xdp NAME]... [--datagrams FROM,TO[,SESSION]]... [--stream ADDR:PORT]... [--cpu N]
+pktgen SOCKET... [--tap NAME]... [--packet NAME]... [--xdp NAME]... [--datagrams FROM,TO[,SESSION]]... [--vde DIR]... [--stream ADDR:PORT]... [--cpu N]
     An end on each tap, packet socket (which only sends), AF_XDP interface, UDP socket (which only sends, with a SESSION
-    the header of L2TPv3 before each frame), TCP connection (QEMU's framing) and vhost-user socket (a guest), in this order.
-    All ends send and take what comes: two that are joined by a switch load it both ways.
+    the header of L2TPv3 before each frame), plug of a vde_switch (which only sends), TCP connection (QEMU's framing) and
+    vhost-user socket (a guest), in this order. All ends send and take what comes: two that are joined by a switch load it both ways.
 What they do:  [--role both|forward|sink|reflect] [--secs 1] [--warm 0.5] [--rate FRAMES/S] [--stamps] [--verify]
     forward: only the first sends. Without --rate as fast as frames are taken. --stamps counts latencies, --verify compares
     every byte and number. --serve reads slices from standard input instead, a line of JSON each:
@@ -59,6 +59,9 @@ fn start() -> Result<()> {
     }
     while let Some(path) = args.value("--datagrams")? {
         places.push(Place::Datagrams(path));
+    }
+    while let Some(at) = args.value("--vde")? {
+        places.push(Place::Vde(at));
     }
     while let Some(to) = args.value("--stream")? {
         places.push(Place::Stream(to));

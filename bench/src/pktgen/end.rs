@@ -25,6 +25,8 @@ pub enum Place {
     Packet(String),
     /// A UDP socket, a frame a datagram, which only sends.
     Datagrams(Path),
+    /// A plug of the `vde_switch` with this control directory, which only sends.
+    Vde(PathBuf),
     /// A TCP connection to this address, each frame behind its length.
     Stream(SocketAddrV4),
 }
@@ -54,6 +56,7 @@ impl End {
             Place::Xdp(name) => Kind::Xdp(Xdp::open(name, shape)?),
             Place::Packet(name) => Kind::Packet(Packet::open(name, shape)?),
             Place::Datagrams(path) => Kind::Packet(Packet::datagrams(path, shape)?),
+            Place::Vde(at) => Kind::Packet(Packet::vde(at, shape)?),
             Place::Stream(to) => Kind::Stream(Stream::connect(*to, shape)?),
         }))
     }

@@ -17,6 +17,7 @@ mod slice;
 mod stations;
 mod stream;
 mod tap;
+mod vde;
 mod xdp;
 
 pub use end::{End, Place};

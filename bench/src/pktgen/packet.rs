@@ -1,9 +1,10 @@
 //! A socket as an end that only sends, a burst a system call: a packet socket past the queueing discipline of its interface, or a UDP socket
-//! with single datagrams, of which each is a frame behind a head that is always the same.
+//! with single datagrams, of which each is a frame behind a head that is always the same, or a plug of a `vde_switch`.
 
 use super::BURST;
 use super::frame::{HEADER, Shape};
 use super::payload::Payload;
+use super::vde::{self, Plug};
 use crate::failure::{Context, Failure, Result};
 use crate::load::wire;
 use nix::errno::Errno;
@@ -42,7 +43,7 @@ impl FromStr for Path {
     }
 }
 
-/// A packet socket that is bound to an interface, or a UDP socket that is connected.
+/// A packet socket that is bound to an interface, or a socket for datagrams that is connected.
 pub(super) struct Packet {
     socket: OwnedFd,
     /// Bytes before each frame.
@@ -54,6 +55,7 @@ pub(super) struct Packet {
     /// The kernel is done with a frame when the call returns.
     gone: usize,
     headers: MultiHeaders<SockaddrIn>,
+    _plug: Option<Plug>,
 }
 
 impl Packet {
@@ -75,13 +77,22 @@ impl Packet {
         Ok(Self::on(socket.into(), &path.head, shape))
     }
 
+    /// Plugs into the `vde_switch` whose control directory is `at`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn vde(at: &std::path::Path, shape: &Shape) -> Result<Self> {
+        let (socket, plug) = vde::plug(at)?;
+        Ok(Self { _plug: Some(plug), ..Self::on(socket.into(), &[], shape) })
+    }
+
     fn on(socket: OwnedFd, head: &[u8], shape: &Shape) -> Self {
         let variants = shape.variants();
         let count = variants * BURST.div_ceil(variants);
         let frame = |n: usize| shape.build(n % variants, false).split_off(HEADER);
         let frames = (0..count).map(|n| [head, &frame(n)].concat()).collect();
         let headers = MultiHeaders::preallocate(BURST, None);
-        Self { socket, head: head.len(), frames, variants, next: 0, gone: 0, headers }
+        Self { socket, head: head.len(), frames, variants, next: 0, gone: 0, headers, _plug: None }
     }
 
     pub(super) fn reclaim(&mut self) -> usize {

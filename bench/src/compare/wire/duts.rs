@@ -1,4 +1,4 @@
-//! What carries frames: netdevd and QEMU without a guest, started with the same netdevs; and the programs of VDE.
+//! What carries frames: netdevd and QEMU without a guest, started with the same netdevs.
 
 use crate::compare::account::Engine;
 use crate::compare::lab::Lab;
@@ -6,13 +6,11 @@ use crate::compare::netns::{Namespace, preferred_in};
 use crate::compare::peer::{Daemon, Peer};
 use crate::compare::process::Process;
 use crate::compare::vhost::duts::{Account, Dut, Home};
-use crate::compare::vhost::quads::priority;
 use crate::failure::{Failure, Result};
+use crate::proc;
 use crate::qmp::Qmp;
-use crate::{proc, sched};
 use engine::worker::clock::Clock;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// Which program.
@@ -154,91 +152,6 @@ impl Dut for Carrier {
     /// Without frames: what arrived counts, not what it says.
     fn end(&mut self) -> Result<Account> {
         self.check()?;
-        Ok(Account { busy: self.busy()? - self.before, ..Account::default() })
-    }
-}
-
-/// A `vde_switch` on the load's CPU, which runs before the load.
-///
-/// # Errors
-/// When it is not there.
-pub fn vde_switch(lab: &Lab, home: &Home, inside: &Namespace) -> Result<(Process, PathBuf)> {
-    let directory = home.path().join("switch");
-    let mut command = on(inside, lab.load_cpu, "vde_switch");
-    command.arg("-s").arg(&directory);
-    let mut process = Process::spawn(command, "vde_switch", home.path())?;
-    let control = directory.join("ctl");
-    for _ in 0..1000 {
-        process.check()?;
-        if control.exists() {
-            let _ = sched::real_time_threads(process.pid(), priority);
-            return Ok((process, directory));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Err(Failure::new("vde_switch does not come up"))
-}
-
-fn on(inside: &Namespace, cpu: usize, program: &str) -> Command {
-    let mut command = preferred_in(Some(inside), "taskset");
-    command.args(["-c", &cpu.to_string(), program]);
-    command
-}
-
-/// Two `vde_plug2tap` on one switch.
-#[derive(Debug)]
-pub struct Plugs {
-    plugs: [Process; 2],
-    hz: f64,
-    before: f64,
-}
-
-impl Plugs {
-    /// Starts them; each makes its tap.
-    ///
-    /// # Errors
-    /// When they are not there.
-    pub fn start(lab: &Lab, inside: &Namespace, home: &Home, switch: &Path, taps: [&str; 2]) -> Result<Self> {
-        let plug = |tap: &str| {
-            let mut command = on(inside, lab.dut_cpu, "vde_plug2tap");
-            command.arg("-s").arg(switch).arg(tap);
-            Process::spawn(command, &format!("vde_plug2tap-{tap}"), home.path())
-        };
-        let [a, b] = taps;
-        let plugs = [plug(a)?, plug(b)?];
-        plugs.iter().for_each(|plug| drop(sched::real_time_threads(plug.pid(), priority)));
-        Ok(Self { plugs, hz: Clock::calibrate().hz() as f64, before: 0.0 })
-    }
-
-    fn busy(&mut self) -> Result<f64> {
-        let mut sum = 0;
-        for plug in &mut self.plugs {
-            plug.check()?;
-            sum += proc::cpu_ns(plug.pid())?;
-        }
-        Ok(sum as f64 / 1e9 * self.hz)
-    }
-}
-
-impl Dut for Plugs {
-    fn name(&self) -> &'static str {
-        "vde_plug2tap"
-    }
-
-    fn pid(&self) -> u32 {
-        self.plugs[0].pid()
-    }
-
-    fn sockets(&self) -> &[PathBuf] {
-        &[]
-    }
-
-    fn begin(&mut self) -> Result<()> {
-        self.before = self.busy()?;
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<Account> {
         Ok(Account { busy: self.busy()? - self.before, ..Account::default() })
     }
 }

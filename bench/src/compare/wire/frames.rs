@@ -104,14 +104,14 @@ pub fn rows(
     let busy = [0, 1].map(|side| median(side, |sample| sample.busy));
     let offered = [0, 1].map(|side| median(side, |sample| sample.offered));
     let saturated = busy.iter().all(|busy| *busy >= SATURATED);
-    let note = format!(
-        "busy {:.0}/{:.0} %, offered {:.0}/{:.0}{}",
-        100.0 * busy[0],
-        100.0 * busy[1],
-        offered[0],
-        offered[1],
-        if saturated { "" } else { ": the load was a limit" }
-    );
+    let percent = busy.map(|busy| format!("{:.0}", 100.0 * busy)).join("/");
+    let sent = offered.map(|sent| format!("{sent:.0}")).join("/");
+    let limit = if saturated { "" } else { ": the load was a limit" };
+    let note = if quads.near.is_empty() {
+        "all quads disturbed".into()
+    } else {
+        format!("busy {percent} %, sent {sent}{limit}")
+    };
     Ok(vec![
         Row {
             want: saturated.then_some(want),

@@ -1,10 +1,10 @@
 //! Source and sink around one daemon, in its own network namespace: nobody else's traffic is in its counts.
 
 use super::cases::SINK;
+use super::vde::{Console, Switch};
 use crate::compare::lab::Lab;
 use crate::compare::netns::{Counters, Namespace, ip, preferred_in};
 use crate::compare::process::Process;
-use crate::compare::vhost::duts::Home;
 use crate::compare::vhost::load::{Got, Load, Pktgen, Want};
 use crate::failure::{Failure, Result};
 use crate::proc;
@@ -17,6 +17,8 @@ pub enum Sink {
     Unread(Process),
     /// A tap: the kernel counts what comes in, and has no use for it.
     Tap(Counters, &'static str),
+    /// A `vde_switch` with no other port: it counts what it takes, and has nowhere to put it.
+    Switch(Console),
     /// The source's own process, which discards it.
     Source,
 }
@@ -46,6 +48,7 @@ impl Sink {
         match self {
             Self::Unread(sink) => proc::socket_drops(sink.pid(), SINK).map(Some),
             Self::Tap(counters, name) => counters.read(name).map(|counters| Some(counters.rx_frames)),
+            Self::Switch(console) => console.taken().map(Some),
             Self::Source => Ok(None),
         }
     }
@@ -56,8 +59,7 @@ impl Sink {
 pub struct Wire {
     pktgen: Pktgen,
     sink: Sink,
-    /// What else has to run on the load's CPU, and its files.
-    _helper: Option<(Process, Home)>,
+    _switch: Option<Switch>,
     _inside: Namespace,
 }
 
@@ -103,10 +105,10 @@ impl Wire {
         inside: Namespace,
         words: &[String],
         sink: Sink,
-        helper: Option<(Process, Home)>,
+        switch: Option<Switch>,
     ) -> Result<Self> {
         let pktgen = Pktgen::inside(lab, &inside, words, &[])?;
-        Ok(Self { pktgen, sink, _helper: helper, _inside: inside })
+        Ok(Self { pktgen, sink, _switch: switch, _inside: inside })
     }
 
     /// Sends all the time while `look` is asked to begin and to end its account, `length` apart.

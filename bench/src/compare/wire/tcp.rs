@@ -37,6 +37,10 @@ pub fn rows(
     let quads = take(lab, turns, &format!("{part} {id}"), &mut sides, |side| side.flow(SECS))?;
     let cpu =
         |side| quads.side(side, |flow: &Flow| flow.cpu).map_or(f64::NAN, |spread| 100.0 * spread.median);
-    let note = format!("daemons' CPU {:.0}/{:.0} %", cpu(0), cpu(1));
+    let note = if quads.near.is_empty() {
+        "all quads disturbed".into()
+    } else {
+        format!("daemons' CPU {:.0}/{:.0} %", cpu(0), cpu(1))
+    };
     Ok(vec![Row { want: Some(want), note, ..row(part, &name, "Gbit/s", &quads, |flow| flow.gbits) }])
 }
