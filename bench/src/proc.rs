@@ -109,6 +109,24 @@ fn parse_udp(text: &str) -> Option<Udp> {
     Some(Udp { delivered: field("InDatagrams")?, rcvbuf_errors: field("RcvbufErrors")? })
 }
 
+/// Datagrams for which the UDP socket on local port `port`, in the namespace in which `pid` runs, had no room.
+///
+/// # Errors
+/// When the process is gone or there is no such socket.
+pub fn socket_drops(pid: u32, port: u16) -> Result<u64> {
+    let drops = parse_drops(&read(pid, "net/udp")?, port);
+    drops.ok_or_else(|| Failure::new(format!("no UDP socket on port {port}")))
+}
+
+fn parse_drops(text: &str, port: u16) -> Option<u64> {
+    let local = format!(":{port:04X}");
+    text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        words.nth(1).filter(|address| address.ends_with(&local))?;
+        words.next_back()?.parse().ok()
+    })
+}
+
 /// Counters of one interface (`/proc/net/dev`), from the kernel's side: what a tap's user reads is its `tx`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Interface {
@@ -147,6 +165,14 @@ mod tests {
     fn udp_counters_are_found_by_name() {
         let text = "Ip: a\nUdp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors\nUdp: 7 1 5 9 4\nUdpLite: x\n";
         assert_eq!(parse_udp(text), Some(Udp { delivered: 7, rcvbuf_errors: 4 }));
+    }
+
+    #[test]
+    fn drops_of_a_socket_are_found_by_its_port() {
+        let text = "   sl  local_address rem_address   st ... drops\n   \
+                    9: 0100007F:5209 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 7 2 0000 3\n  \
+                    11: 0100007F:520B 0100007F:5209 07 00000000:00000900 00:00000000 00000000     0        0 8 2 0000 42\n";
+        assert_eq!([0x520b, 0x5209, 1].map(|port| parse_drops(text, port)), [Some(42), Some(3), None]);
     }
 
     #[test]

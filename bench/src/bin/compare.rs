@@ -2,7 +2,7 @@
 
 use bench::args::Args;
 use bench::compare::lab::{Lab, catch_signals};
-use bench::compare::{af_xdp, churn, coalesce, idle, link, qmp, soak, switch, tap, vhost};
+use bench::compare::{af_xdp, churn, coalesce, idle, link, qmp, soak, switch, tap, vhost, wire};
 use bench::failure::{Failure, Result, exit};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,11 +20,13 @@ scripts/compare af-xdp af-xdp netdevs on veth pairs beside testpmd with net_af_x
                        --part churn: two interfaces at full rate for --secs (600), while netdevs come and go beside them
 scripts/compare switch three nics on a learning switch beside OVS-DPDK, and beside a hub of two ports;
                        [--part unicast|static|flood|hub]... [--only split-64]... [--flooding] [--quick] [--check]
+scripts/compare wire   socket, dgram, stream and l2tpv3 netdevs beside QEMU's, vde beside vde_plug2tap, vxlan beside the kernel's device;
+                       [--part frames|tcp|vde|vxlan]... [--only dgram|tap-dgram|...]... [--spread] [--quick] [--check] [--same]
 scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
 scripts/compare soak   DPDK's guests and back-ends, and pktgen, for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]
 scripts/compare idle   100 idle taps: CPU share, and the first frame after a rest; [--taps 100]
-vhost, af-xdp, switch and coalesce count only what was measured while both CPUs shared a cache; --any-placement counts all.
+vhost, af-xdp, switch, wire and coalesce count only what was measured while both CPUs shared a cache; --any-placement counts all.
 All: --json prints the report instead of the table; --lock FILE keeps measurements apart.
 Reports go to target/compare. $QEMU names another QEMU.";
 
@@ -83,6 +85,12 @@ fn run() -> Result<()> {
             args.finish()?;
             switch::run(&lab, &switch::Options { quick, json, check, flooding, parts, only })
         }
+        Some("wire") => {
+            let (parts, only) = (all(&mut args, "--part")?, all(&mut args, "--only")?);
+            let (same, spread) = (args.flag("--same"), args.flag("--spread"));
+            args.finish()?;
+            wire::run(&lab, &wire::Options { quick, json, check, parts, only, same, spread })
+        }
         Some("coalesce") => {
             args.finish()?;
             coalesce::run(&lab, quick, json, check)
@@ -105,7 +113,7 @@ fn run() -> Result<()> {
             idle::run(&lab, taps, if quick { 2.0 } else { 10.0 }, json, check)
         }
         _ => Err(Failure::new(
-            "tap, qmp, link, vhost, af-xdp, switch, coalesce, soak, churn or idle? (--help)",
+            "tap, qmp, link, vhost, af-xdp, switch, wire, coalesce, soak, churn or idle? (--help)",
         )),
     }
 }

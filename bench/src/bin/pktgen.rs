@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const HELP: &str = "\
-pktgen SOCKET... [--tap NAME]... [--packet NAME]... [--xdp NAME]... [--cpu N]
-    An end on each tap, packet socket (which only sends), AF_XDP interface and vhost-user socket (a guest), in this
-    order. All ends send and take what comes: two that are joined by a switch load it both ways.
+pktgen SOCKET... [--tap NAME]... [--packet NAME]... [--xdp NAME]... [--datagrams FROM,TO[,SESSION]]... [--vde DIR]... [--stream ADDR:PORT]... [--cpu N]
+    An end on each tap, packet socket (which only sends), AF_XDP interface, UDP socket (which only sends, with a SESSION
+    the header of L2TPv3 before each frame), plug of a vde_switch (which only sends), TCP connection (QEMU's framing) and
+    vhost-user socket (a guest), in this order. All ends send and take what comes: two that are joined by a switch load it both ways.
 What they do:  [--role both|forward|sink|reflect] [--secs 1] [--warm 0.5] [--rate FRAMES/S] [--stamps] [--verify]
     forward: only the first sends. Without --rate as fast as frames are taken. --stamps counts latencies, --verify compares
     every byte and number. --serve reads slices from standard input instead, a line of JSON each:
@@ -56,12 +57,24 @@ fn start() -> Result<()> {
     while let Some(name) = args.value("--xdp")? {
         places.push(Place::Xdp(name));
     }
+    while let Some(path) = args.value("--datagrams")? {
+        places.push(Place::Datagrams(path));
+    }
+    while let Some(at) = args.value("--vde")? {
+        places.push(Place::Vde(at));
+    }
+    while let Some(to) = args.value("--stream")? {
+        places.push(Place::Stream(to));
+    }
     while let Some(word) = args.word() {
         places.push(Place::Socket(PathBuf::from(word)));
     }
     args.finish()?;
     if places.is_empty() {
         return Err(Failure::new("no socket or interface (--help)"));
+    }
+    if places.iter().any(|place| matches!(place, Place::Stream(_))) && (slice.verify || slice.stamps) {
+        return Err(Failure::new("--stream with --verify or --stamps: what it takes is not looked at"));
     }
     let (ends, to) = (places.len() as u32, to.unwrap_or_default());
     shape.stations = macs.map(|each| Stations { each: each.max(1), ends, here: 0, to });

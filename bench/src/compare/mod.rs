@@ -23,4 +23,5 @@ pub mod switch;
 pub mod table;
 pub mod tap;
 pub mod vhost;
+pub mod wire;
 pub mod workload;

@@ -108,6 +108,14 @@ impl Namespace {
     /// When there is no such interface outside.
     pub fn adopt(&self, interface: &str, number: u8) -> Result<()> {
         ip(&format!("link set {interface} netns {}", self.name))?;
+        self.name_host(interface, number)
+    }
+
+    /// Makes `interface`, which is inside, host `number` of 10.77.0.0/24 with a MAC address made of it.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn name_host(&self, interface: &str, number: u8) -> Result<()> {
         ip(&format!("-n {} link set {interface} address {}", self.name, mac(number)))?;
         ip(&format!("-n {} addr add {}/24 dev {interface}", self.name, address(number)))?;
         ip(&format!("-n {} link set {interface} up", self.name))?;

@@ -2,12 +2,14 @@
 
 use super::frame::Shape;
 use super::guest::Guest;
-use super::packet::Packet;
+use super::packet::{Packet, Path};
 use super::payload::Payload;
 use super::ring::{Packed, Split};
+use super::stream::Stream;
 use super::tap::Tap;
 use super::xdp::Xdp;
 use crate::failure::Result;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 /// How an end is named.
@@ -21,6 +23,12 @@ pub enum Place {
     Xdp(String),
     /// A packet socket on an interface, which only sends.
     Packet(String),
+    /// A UDP socket, a frame a datagram, which only sends.
+    Datagrams(Path),
+    /// A plug of the `vde_switch` with this control directory, which only sends.
+    Vde(PathBuf),
+    /// A TCP connection to this address, each frame behind its length.
+    Stream(SocketAddrV4),
 }
 
 /// An open end. Calls choose the kind once a burst.
@@ -32,6 +40,7 @@ enum Kind {
     Tap(Tap),
     Xdp(Xdp),
     Packet(Packet),
+    Stream(Stream),
 }
 
 impl End {
@@ -46,12 +55,15 @@ impl End {
             Place::Tap(name) => Kind::Tap(Tap::attach(name, shape)?),
             Place::Xdp(name) => Kind::Xdp(Xdp::open(name, shape)?),
             Place::Packet(name) => Kind::Packet(Packet::open(name, shape)?),
+            Place::Datagrams(path) => Kind::Packet(Packet::datagrams(path, shape)?),
+            Place::Vde(at) => Kind::Packet(Packet::vde(at, shape)?),
+            Place::Stream(to) => Kind::Stream(Stream::connect(*to, shape)?),
         }))
     }
 
     /// Whether checksums are left to the receiver in what this end sends.
     pub(super) fn partial(&self) -> bool {
-        !matches!(self.0, Kind::Tap(_) | Kind::Xdp(_) | Kind::Packet(_))
+        matches!(self.0, Kind::Split(_) | Kind::Packed(_))
     }
 
     /// Whether anything can arrive here.
@@ -64,7 +76,7 @@ impl End {
         match &mut self.0 {
             Kind::Split(guest) => guest.nudge(),
             Kind::Packed(guest) => guest.nudge(),
-            Kind::Tap(_) | Kind::Xdp(_) | Kind::Packet(_) => {}
+            Kind::Tap(_) | Kind::Xdp(_) | Kind::Packet(_) | Kind::Stream(_) => {}
         }
     }
 
@@ -77,6 +89,7 @@ impl End {
             Kind::Tap(tap) => tap.receive(payload),
             Kind::Xdp(xdp) => xdp.receive(payload),
             Kind::Packet(_) => Ok(0),
+            Kind::Stream(stream) => stream.receive(),
         }
     }
 
@@ -89,6 +102,7 @@ impl End {
             Kind::Tap(tap) => Ok(tap.reclaim()),
             Kind::Xdp(xdp) => Ok(xdp.reclaim()),
             Kind::Packet(packet) => Ok(packet.reclaim()),
+            Kind::Stream(stream) => Ok(stream.reclaim()),
         }
     }
 
@@ -101,6 +115,7 @@ impl End {
             Kind::Tap(tap) => tap.send(n, payload),
             Kind::Xdp(xdp) => xdp.send(n, payload),
             Kind::Packet(packet) => packet.send(n, payload),
+            Kind::Stream(stream) => stream.send(n),
         }
     }
 
@@ -112,7 +127,7 @@ impl End {
             Kind::Packed(guest) => guest.receive.reflect(&mut guest.transmit),
             Kind::Tap(tap) => tap.reflect(),
             Kind::Xdp(xdp) => xdp.reflect(),
-            Kind::Packet(_) => Ok((0, 0)),
+            Kind::Packet(_) | Kind::Stream(_) => Ok((0, 0)),
         }
     }
 }

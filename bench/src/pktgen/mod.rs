@@ -1,4 +1,4 @@
-//! A light guest and traffic generator: the driver's side of vhost-user sockets, taps and packet sockets, with as little work a frame as
+//! A light guest and traffic generator: the driver's side of vhost-user sockets, taps, packet sockets, datagrams and streams, with as little work a frame as
 //! possible, so that what is measured is the other side. It is the load of `scripts/compare`, for us and for the peers alike.
 //!
 //! An [`End`] is where frames go in and come out. A [`slice::Slice`] is one measurement over all ends: as fast as the rings take
@@ -15,11 +15,14 @@ mod ring;
 mod serve;
 mod slice;
 mod stations;
+mod stream;
 mod tap;
+mod vde;
 mod xdp;
 
 pub use end::{End, Place};
 pub use frame::{Kind, Shape};
+pub use packet::Path;
 pub use serve::serve;
 pub use slice::{Report, Role, Slice, run};
 pub use stations::{Stations, To};

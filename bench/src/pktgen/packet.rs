@@ -1,18 +1,53 @@
-//! A packet socket as an end that only sends: a burst a system call, past the queueing discipline.
+//! A socket as an end that only sends, a burst a system call: a packet socket past the queueing discipline of its interface, or a UDP socket
+//! with single datagrams, of which each is a frame behind a head that is always the same, or a plug of a `vde_switch`.
 
 use super::BURST;
 use super::frame::{HEADER, Shape};
 use super::payload::Payload;
-use crate::failure::{Context, Result};
+use super::vde::{self, Plug};
+use crate::failure::{Context, Failure, Result};
 use crate::load::wire;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use std::io::IoSlice;
+use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::str::FromStr;
 
-/// A packet socket that is bound to an interface.
+/// A path of datagrams: `127.0.0.1:21001,127.0.0.1:21000` from and to, and behind another comma the session of L2TPv3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// The socket's own address.
+    pub from: SocketAddrV4,
+    /// Where to.
+    pub to: SocketAddrV4,
+    /// What stands before each frame.
+    pub head: Vec<u8>,
+}
+
+impl FromStr for Path {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let words: Vec<&str> = text.split(',').collect();
+        let (&[from, to] | &[from, to, _]) = words.as_slice() else {
+            return Err(Failure::new(format!("{text}: FROM,TO[,SESSION]")));
+        };
+        let mut head = Vec::new();
+        if let Some(session) = words.get(2) {
+            // RFC 3931 §4.1.2.1: a data message of version 3 over UDP.
+            head.extend([0, 3, 0, 0]);
+            head.extend(session.parse::<u32>().context(text)?.to_be_bytes());
+        }
+        Ok(Self { from: from.parse().context(text)?, to: to.parse().context(text)?, head })
+    }
+}
+
+/// A packet socket that is bound to an interface, or a socket for datagrams that is connected.
 pub(super) struct Packet {
     socket: OwnedFd,
+    /// Bytes before each frame.
+    head: usize,
     /// At least a burst, so that no frame stands twice in one.
     frames: Vec<Vec<u8>>,
     variants: usize,
@@ -20,6 +55,7 @@ pub(super) struct Packet {
     /// The kernel is done with a frame when the call returns.
     gone: usize,
     headers: MultiHeaders<SockaddrIn>,
+    _plug: Option<Plug>,
 }
 
 impl Packet {
@@ -28,11 +64,35 @@ impl Packet {
     /// # Errors
     /// No such interface, or no CAP_NET_RAW.
     pub(super) fn open(name: &str, shape: &Shape) -> Result<Self> {
+        Ok(Self::on(wire::packet(name)?, &[], shape))
+    }
+
+    /// Opens a UDP socket on a path.
+    ///
+    /// # Errors
+    /// The address is taken, or there is no way.
+    pub(super) fn datagrams(path: &Path, shape: &Shape) -> Result<Self> {
+        let socket = UdpSocket::bind(path.from).context(path.from)?;
+        socket.connect(path.to).context(path.to)?;
+        Ok(Self::on(socket.into(), &path.head, shape))
+    }
+
+    /// Plugs into the `vde_switch` whose control directory is `at`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn vde(at: &std::path::Path, shape: &Shape) -> Result<Self> {
+        let (socket, plug) = vde::plug(at)?;
+        Ok(Self { _plug: Some(plug), ..Self::on(socket.into(), &[], shape) })
+    }
+
+    fn on(socket: OwnedFd, head: &[u8], shape: &Shape) -> Self {
         let variants = shape.variants();
         let count = variants * BURST.div_ceil(variants);
-        let frames = (0..count).map(|n| shape.build(n % variants, false).split_off(HEADER)).collect();
+        let frame = |n: usize| shape.build(n % variants, false).split_off(HEADER);
+        let frames = (0..count).map(|n| [head, &frame(n)].concat()).collect();
         let headers = MultiHeaders::preallocate(BURST, None);
-        Ok(Self { socket: wire::packet(name)?, frames, variants, next: 0, gone: 0, headers })
+        Self { socket, head: head.len(), frames, variants, next: 0, gone: 0, headers, _plug: None }
     }
 
     pub(super) fn reclaim(&mut self) -> usize {
@@ -47,7 +107,8 @@ impl Packet {
             payload.burst();
             for (at, frame) in frames.iter_mut().enumerate() {
                 let variant = ((self.next + at) % self.variants) as u32;
-                // SAFETY: a whole vector.
+                let frame = frame.get_mut(self.head..).unwrap_or_default();
+                // SAFETY: all that stands behind the head.
                 #[allow(unsafe_code)]
                 unsafe {
                     payload.mark(frame.as_mut_ptr(), frame.len(), variant);
@@ -66,11 +127,48 @@ impl Packet {
         );
         let sent = match sent {
             Ok(results) => results.count(),
-            Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => 0,
-            Err(errno) => return Err(errno).context("packet socket"),
+            // A UDP socket is told so that nobody listened when it sent before.
+            Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => 0,
+            Err(errno) => return Err(errno).context("socket"),
         };
         self.next = (self.next + sent) % self.frames.len();
         self.gone += sent;
         Ok(sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::payload::Plain;
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_path_names_both_ends_and_perhaps_a_session() {
+        let path: Path = "127.0.0.1:21001,127.0.0.1:21000,7".parse().unwrap();
+        assert_eq!((path.from.port(), path.to.port()), (21001, 21000));
+        assert_eq!(path.head, [0, 3, 0, 0, 0, 0, 0, 7]);
+        assert!("127.0.0.1:1,127.0.0.1:2".parse::<Path>().unwrap().head.is_empty());
+        for text in ["127.0.0.1:1", "a,b", "127.0.0.1:1,127.0.0.1:2,x", "1,2,3,4"] {
+            assert!(text.parse::<Path>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_datagram_is_a_frame_behind_its_head() {
+        let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sink.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let to = sink.local_addr().unwrap();
+        let path = format!("127.0.0.1:0,{to},7").parse().unwrap();
+        let shape = Shape::default();
+        let mut end = Packet::datagrams(&path, &shape).unwrap();
+        let sent = end.send(3, &mut Plain).unwrap();
+        assert_eq!((sent, end.reclaim(), end.reclaim()), (3, 3, 0));
+        let mut buffer = [0; 2048];
+        for _ in 0..sent {
+            let len = sink.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..8], [0, 3, 0, 0, 0, 0, 0, 7]);
+            assert_eq!(buffer[8..len], shape.build(0, false)[HEADER..]);
+        }
     }
 }

@@ -153,12 +153,32 @@ impl Pktgen {
     }
 
     fn ask(&mut self, want: &Want, role: &str) -> Result<Got> {
+        self.begin(want, role)?;
+        self.end(want)
+    }
+
+    /// Begins a slice in which only the first end sends; [`Pktgen::end`] gives what came of it.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn begin_forward(&mut self, want: &Want) -> Result<()> {
+        self.begin(want, "forward")
+    }
+
+    fn begin(&mut self, want: &Want, role: &str) -> Result<()> {
         let request = json!({
             "role": role, "rate": want.rate, "warm": WARM.as_secs_f64(), "secs": want.length.as_secs_f64(),
             "stamps": want.stamps, "verify": want.verify,
         });
         let input = self.child.stdin.as_mut().ok_or_else(|| Failure::new("pktgen takes no slices"))?;
-        writeln!(input, "{request}").context("pktgen")?;
+        writeln!(input, "{request}").context("pktgen")
+    }
+
+    /// Waits for the end of a slice that has begun.
+    ///
+    /// # Errors
+    /// When it ends.
+    pub fn end(&mut self, want: &Want) -> Result<Got> {
         let report = self.answer(want.length + PATIENCE)?;
         let number = |name: &str| report[name].as_f64().unwrap_or(0.0);
         let latency = |name: &str| report["latency-ns"][name].as_f64().map_or(f64::NAN, |ns| ns / 1e3);

@@ -100,6 +100,9 @@ fn sides(part: &str) -> [&'static str; 2] {
         "unicast" | "flood" => ["netdevd", "OVS-DPDK"],
         "static" => ["netdevd", "OVS flows"],
         "hub" => ["switch", "2-port hub"],
+        "frames" | "tcp" => ["netdevd", "qemu"],
+        "vde" => ["netdevd", "vde_plug2tap"],
+        "vxlan" => ["netdevd", "kernel"],
         "rx" | "tx" | "forward" | "guest" | "full-forward" | "full-guest" => ["netdevd", "peer"],
         _ => ["netdevd", "testpmd"],
     }
