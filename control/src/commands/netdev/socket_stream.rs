@@ -4,23 +4,30 @@ use crate::commands::State;
 use crate::commands::args::Args;
 use crate::commands::stream::Legacy;
 use crate::qmp::error::QmpError;
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 use serde_json::{Map, Value};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 impl State {
     pub(super) fn add_socket(&mut self, monitor: u64, args: Map<String, Value>) -> Result<Value, QmpError> {
-        let what = match (args.maybe("fd"), args.maybe("listen"), args.maybe("connect")) {
-            (Some(name), None, None) => {
-                let (fd, number) = self.fds.named_or_numbered(monitor, args.text("id"), name)?;
-                Legacy::Fd(fd, number)
+        let has = |name: &&&str| args.contains_key(**name);
+        let modes = ["fd", "listen", "connect"].iter().filter(has).count();
+        let other = ["mcast", "udp", "localaddr"].iter().any(|name| has(&name));
+        let not_built = || QmpError::generic("network backend 'socket' is not compiled into this binary");
+        if modes != 1 || other {
+            return Err(not_built());
+        }
+        let what = if let Some(name) = args.maybe("fd") {
+            let (fd, number) = self.fds.named_or_numbered(monitor, args.text("id"), name)?;
+            match getsockopt(&fd, sockopt::SockType) {
+                Ok(SockType::Stream) => Legacy::Fd(fd, number),
+                Ok(_) => return Err(not_built()),
+                Err(_) => return Err(QmpError::generic("can't get socket option SO_TYPE")),
             }
-            (None, Some(address), None) => Legacy::Listen(host_and_port(address)?),
-            (None, None, Some(address)) => Legacy::Connect(host_and_port(address)?),
-            _ => {
-                return Err(QmpError::generic(
-                    "exactly one of listen=, connect=, mcast= or udp= is required",
-                ));
-            }
+        } else if let Some(address) = args.maybe("listen") {
+            Legacy::Listen(host_and_port(address)?)
+        } else {
+            Legacy::Connect(host_and_port(args.text("connect"))?)
         };
         self.add_socket_stream(args, what)
     }
