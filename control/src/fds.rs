@@ -13,6 +13,13 @@ pub(crate) fn from_message(numbers: &[RawFd]) -> Vec<OwnedFd> {
     numbers.iter().map(|&number| unsafe { OwnedFd::from_raw_fd(number) }).collect()
 }
 
+/// Takes the descriptor that `accept` returned.
+#[must_use]
+pub(crate) fn accepted(number: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just made it for us, and nobody else has been told the number.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
 /// Takes the file of that number if whoever started the daemon left it open for us.
 ///
 /// Standard input, output and error are duplicated. All files that the daemon opens are close-on-exec, and a file is

@@ -4,10 +4,12 @@ use super::address::{Address, Inet, Unix};
 use super::opening::connected;
 use super::spec::SocketSpec;
 use super::stream::Stream;
+use crate::fds;
 use crate::reactor::Wake;
+use nix::sys::socket::{SockFlag, accept4};
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -28,6 +30,8 @@ pub(crate) struct Listener {
 enum Socket {
     Unix(UnixListener),
     Tcp(TcpListener),
+    /// Of a family that the standard library has no type for.
+    Other(OwnedFd),
 }
 
 /// A client that was taken from a backlog.
@@ -37,6 +41,8 @@ pub(crate) enum Client {
     Unix(UnixStream),
     /// Over TCP.
     Tcp(TcpStream),
+    /// Of another family.
+    Other(OwnedFd),
 }
 
 impl Listener {
@@ -62,6 +68,11 @@ impl Listener {
         Ok(Self { address, socket: Socket::Tcp(listener), file: None })
     }
 
+    /// A socket of another family that listens and is non-blocking.
+    pub(crate) const fn other(socket: OwnedFd, address: Address) -> Self {
+        Self { socket: Socket::Other(socket), address, file: None }
+    }
+
     /// Takes a client from the backlog; `None` when there is none.
     pub(super) fn accept(&self, nodelay: bool, keep_alive: bool) -> io::Result<Option<Stream>> {
         let stream = match self.client()? {
@@ -71,6 +82,7 @@ impl Listener {
                 Stream::unix(stream, true, Some(local))?
             }
             Some(Client::Tcp(stream)) => Stream::tcp(stream, true, nodelay, keep_alive)?,
+            Some(Client::Other(_)) => return Err(io::ErrorKind::Unsupported.into()),
         };
         Ok(Some(stream))
     }
@@ -80,6 +92,9 @@ impl Listener {
         let client = match &self.socket {
             Socket::Unix(listener) => listener.accept().map(|(stream, _)| Client::Unix(stream)),
             Socket::Tcp(listener) => listener.accept().map(|(stream, _)| Client::Tcp(stream)),
+            Socket::Other(listener) => accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)
+                .map_err(io::Error::from)
+                .map(|number| Client::Other(fds::accepted(number))),
         };
         match client {
             Ok(client) => Ok(Some(client)),
@@ -102,6 +117,7 @@ impl AsFd for Listener {
         match &self.socket {
             Socket::Unix(listener) => listener.as_fd(),
             Socket::Tcp(listener) => listener.as_fd(),
+            Socket::Other(listener) => listener.as_fd(),
         }
     }
 }

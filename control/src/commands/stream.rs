@@ -155,3 +155,26 @@ fn listen(address: SocketAddrV4) -> Result<TcpListener, QmpError> {
         QmpError::generic(format!("can't bind ip={} to socket: {why}", address.ip()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_have_the_reference_s_width_and_exclude_each_other() {
+        let args = |value: Value| value.as_object().cloned().unwrap_or_default();
+        let of = |value: Value| reconnect(&args(value), false).map_err(|error| error.desc);
+        let millis = |n| Ok(Some(Duration::from_millis(n)));
+        assert_eq!(of(json!({})), Ok(None));
+        assert_eq!(of(json!({"reconnect-ms": 0})), Ok(None));
+        assert_eq!(of(json!({"reconnect-ms": 250})), millis(250));
+        assert_eq!(of(json!({"reconnect": 2})), millis(2000));
+        assert_eq!(
+            of(json!({"reconnect": 4_294_968})),
+            millis(704),
+            "seconds wrap in 32 bits of milliseconds"
+        );
+        assert!(of(json!({"reconnect": 1, "reconnect-ms": 1})).is_err());
+        assert!(reconnect(&args(json!({"reconnect-ms": 0})), true).is_err());
+    }
+}

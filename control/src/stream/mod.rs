@@ -10,6 +10,7 @@
 //! resolver. One peer at a time; a server takes the next when it has gone, a client tries again where it was told to.
 
 mod ends;
+mod netdev;
 mod netdevs;
 mod place;
 mod view;

@@ -5,10 +5,11 @@ use crate::chardev::address::{Address, Inet, Unix};
 use crate::chardev::{Listener, dial_inet, dial_unix, is_numeric, listen_fd, listen_inet, listen_unix};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, VsockAddr, connect, getsockopt, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, VsockAddr, bind, connect, getsockopt, listen, setsockopt,
+    socket, sockopt,
 };
 use serde_json::Value;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Where a stream leads (QAPI `SocketAddress`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +78,7 @@ impl Place {
                 listen_inet(inet)
             }
             Self::Unix(unix) => Ok(vec![listen_unix(unix)?]),
-            Self::Vsock { .. } => {
-                Err("netdevd does not listen on vsock addresses: use inet or unix".to_owned())
-            }
+            Self::Vsock { cid, port } => Ok(vec![listen_vsock(cid, port)?]),
             Self::Fd(name) => Ok(vec![listen_fd(taken(given, name)?, name)?]),
         }
     }
@@ -123,14 +122,26 @@ fn taken(given: Option<Given>, name: &str) -> Given {
 }
 
 fn dial_vsock(cid: &str, port: &str) -> Result<OwnedFd, String> {
-    let number =
-        |what: &str, text: &str| text.parse::<u32>().map_err(|_| format!("Failed to parse {what} '{text}'"));
-    let address = VsockAddr::new(number("cid", cid)?, number("port", port)?);
-    let fd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(|errno| format!("Failed to create socket: {}", text(errno)))?;
-    connect(fd.as_fd().as_raw_fd(), &address)
+    let (address, fd) = vsock(cid, port, SockFlag::empty())?;
+    connect(fd.as_raw_fd(), &address)
         .map_err(|errno| format!("Failed to connect to '{cid}:{port}': {}", text(errno)))?;
     Ok(fd)
+}
+
+fn listen_vsock(cid: &str, port: &str) -> Result<Listener, String> {
+    let (address, fd) = vsock(cid, port, SockFlag::SOCK_NONBLOCK)?;
+    bind(fd.as_raw_fd(), &address).map_err(|errno| format!("Failed to bind socket: {}", text(errno)))?;
+    listen(&fd, Backlog::MAXCONN).map_err(|errno| format!("Failed to listen on socket: {}", text(errno)))?;
+    Ok(Listener::other(fd, Address::Other("vsock".to_owned())))
+}
+
+fn vsock(cid: &str, port: &str, flags: SockFlag) -> Result<(VsockAddr, OwnedFd), String> {
+    let number =
+        |what: &str, text: &str| text.parse().map_err(|_| format!("Failed to parse {what} '{text}'"));
+    let address = VsockAddr::new(number("cid", cid)?, number("port", port)?);
+    let fd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC | flags, None)
+        .map_err(|errno| format!("Failed to create socket: {}", text(errno)))?;
+    Ok((address, fd))
 }
 
 fn text(errno: Errno) -> String {

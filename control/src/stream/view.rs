@@ -1,6 +1,7 @@
 //! A netdev as queries show it.
 
-use super::netdevs::{Standing, Streams};
+use super::netdev::Standing;
+use super::netdevs::Streams;
 use crate::model::ClientId;
 use engine::port::counters::PortCounters;
 

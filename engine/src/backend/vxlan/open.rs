@@ -45,7 +45,7 @@ pub enum VxlanError {
     #[error("could not bind {address}: {}", .errno.desc())]
     Bind {
         /// Address and port.
-        address: SockaddrStorage,
+        address: String,
         /// The kernel's answer.
         errno: Errno,
     },
