@@ -52,7 +52,8 @@ mod tests {
     use serde_json::json;
 
     fn args(value: Value) -> Map<String, Value> {
-        value.as_object().cloned().unwrap()
+        let Value::Object(map) = value else { panic!("an object") };
+        map
     }
 
     #[test]
