@@ -4,6 +4,7 @@ pub(super) mod af_xdp;
 mod bridge;
 mod dgram;
 mod host;
+mod hubport;
 mod l2tpv3;
 mod opening;
 mod socket;
@@ -24,7 +25,6 @@ use crate::model::{Change, ClientId, FilterId};
 use crate::options::id::well_formed;
 use crate::qmp::error::QmpError;
 use crate::qmp::events::Event;
-use engine::topology::model::HUB_BACKLOG_MOST;
 use engine::{Attachments, Retired};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -81,26 +81,6 @@ impl State {
             "vde" => self.add_vde(args),
             _ => self.add_tap(monitor, args),
         }
-    }
-
-    fn add_hubport(&mut self, args: Map<String, Value>) -> Result<Value, QmpError> {
-        let name = args.text("id").to_owned();
-        let hub = args.int("hubid").and_then(|id| i32::try_from(id).ok());
-        let hub = hub.ok_or_else(|| QmpError::generic("Parameter 'hubid' expects int32_t"))?;
-        if args.uint("hub-backlog").is_some_and(|frames| frames > u64::from(HUB_BACKLOG_MOST)) {
-            let most = format!("Parameter 'hub-backlog' expects a value of at most {HUB_BACKLOG_MOST}");
-            return Err(QmpError::generic(most));
-        }
-        let netdev = args.maybe("netdev").map(str::to_owned);
-        let link_up = args.flag("link").unwrap_or(true);
-        let (id, change) = self.net.add_hubport(&name, hub, netdev.as_deref(), link_up, args)?;
-        if change == Change::Plan
-            && let Err(error) = self.binding.commit(&self.net, Attachments::default())
-        {
-            self.net.remove_client(id);
-            return Err(error);
-        }
-        Ok(empty())
     }
 
     fn add_tap(&mut self, monitor: u64, args: Map<String, Value>) -> Outcome {
