@@ -45,7 +45,7 @@ pub enum VxlanError {
     #[error("could not bind {address}: {}", .errno.desc())]
     Bind {
         /// Address and port.
-        address: SockaddrStorage,
+        address: String,
         /// The kernel's answer.
         errno: Errno,
     },
@@ -78,7 +78,7 @@ pub fn open(options: &VxlanOptions, arena: &Arc<Arena>) -> Result<QueuePair, Vxl
         // The same port of IPv4 is another tunnel's.
         setsockopt(&fd, sockopt::Ipv6V6Only, &true).map_err(VxlanError::Socket)?;
     }
-    bind(fd.as_raw_fd(), &local).map_err(|errno| VxlanError::Bind { address: local, errno })?;
+    bind(fd.as_raw_fd(), &local).map_err(|errno| VxlanError::Bind { address: local.to_string(), errno })?;
     let header = Header::new(options.vni, inner_mtu(&remote));
     Ok(pair(fd, Some(Address::new(&remote)), &header, arena)?)
 }
