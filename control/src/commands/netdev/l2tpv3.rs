@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn with(more: Value) -> Result<L2tpv3Options, String> {
+    fn with(more: &Value) -> Result<L2tpv3Options, String> {
         let mut args = json!({"src": "a", "dst": "b", "txsession": 7}).as_object().cloned().unwrap();
         let Value::Object(more) = more else { panic!("an object") };
         args.extend(more);
@@ -87,31 +87,31 @@ mod tests {
             (json!({"udp": true, "srcport": "1"}), ports),
             (json!({"udp": true, "dstport": "1"}), ports),
         ] {
-            assert_eq!(with(more.clone()).unwrap_err(), expected, "{more}");
+            assert_eq!(with(&more).unwrap_err(), expected, "{more}");
         }
-        assert_eq!(with(json!({"offset": 256})).unwrap().offset, 256);
+        assert_eq!(with(&json!({"offset": 256})).unwrap().offset, 256);
     }
 
     #[test]
     fn what_is_left_out_has_qemus_meaning() {
-        let plain = with(json!({"srcport": "1", "dstport": "2"})).unwrap();
+        let plain = with(&json!({"srcport": "1", "dstport": "2"})).unwrap();
         assert_eq!(plain.ports, None, "ports without udp count for nothing");
         assert_eq!((plain.tx_session, plain.rx_session), (7, 7));
         assert_eq!((plain.cookies, plain.counter, plain.offset, plain.ipv6), (None, Counter::None, 0, false));
-        assert_eq!(with(json!({"rxsession": 0})).unwrap().rx_session, 0);
-        assert_eq!(with(json!({"pincounter": true})).unwrap().counter, Counter::None);
-        assert_eq!(with(json!({"counter": true})).unwrap().counter, Counter::Counting);
-        assert_eq!(with(json!({"counter": true, "pincounter": true})).unwrap().counter, Counter::Pinned);
+        assert_eq!(with(&json!({"rxsession": 0})).unwrap().rx_session, 0);
+        assert_eq!(with(&json!({"pincounter": true})).unwrap().counter, Counter::None);
+        assert_eq!(with(&json!({"counter": true})).unwrap().counter, Counter::Counting);
+        assert_eq!(with(&json!({"counter": true, "pincounter": true})).unwrap().counter, Counter::Pinned);
     }
 
     #[test]
     fn cookies_are_long_when_cookie64_is_given_at_all() {
         let both = json!({"txcookie": 0x1_0000_0002_u64, "rxcookie": 3});
-        assert_eq!(with(both.clone()).unwrap().cookies, Some(Cookies::Short { tx: 2, rx: 3 }));
+        assert_eq!(with(&both).unwrap().cookies, Some(Cookies::Short { tx: 2, rx: 3 }));
         for given in [true, false] {
             let mut more = both.clone();
             more["cookie64"] = given.into();
-            assert_eq!(with(more).unwrap().cookies, Some(Cookies::Long { tx: 0x1_0000_0002, rx: 3 }));
+            assert_eq!(with(&more).unwrap().cookies, Some(Cookies::Long { tx: 0x1_0000_0002, rx: 3 }));
         }
     }
 }

@@ -51,30 +51,29 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn args(value: Value) -> Map<String, Value> {
-        let Value::Object(map) = value else { panic!("an object") };
-        map
+    fn args(value: &Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
     }
 
     #[test]
     fn numbers_have_their_bounds() {
-        let most = options(&args(json!({"remote": "a", "vni": 16_777_215}))).unwrap();
+        let most = options(&args(&json!({"remote": "a", "vni": 16_777_215}))).unwrap();
         assert_eq!((most.vni, most.port, most.local), (VNI_MOST, 4789, None));
-        let beyond = options(&args(json!({"remote": "a", "vni": 16_777_216}))).unwrap_err();
+        let beyond = options(&args(&json!({"remote": "a", "vni": 16_777_216}))).unwrap_err();
         assert_eq!(beyond.desc, "Parameter 'vni' expects a value of at most 16777215");
-        let none = options(&args(json!({"remote": "a", "vni": 1, "port": 0}))).unwrap_err();
+        let none = options(&args(&json!({"remote": "a", "vni": 1, "port": 0}))).unwrap_err();
         assert_eq!(none.desc, "Parameter 'port' expects a value of at least 1");
     }
 
     #[test]
     fn it_is_described_by_its_other_end() {
-        let line = |value| match opening(args(value)).info {
+        let line = |value: &Value| match opening(args(value)).info {
             Info::Lines(lines) => lines.concat(),
             _ => String::new(),
         };
-        assert_eq!(line(json!({"remote": "192.0.2.1", "vni": 7})), "vxlan: vni=7,remote=192.0.2.1:4789");
+        assert_eq!(line(&json!({"remote": "192.0.2.1", "vni": 7})), "vxlan: vni=7,remote=192.0.2.1:4789");
         assert_eq!(
-            line(json!({"remote": "2001:db8::1", "vni": 0, "port": 9})),
+            line(&json!({"remote": "2001:db8::1", "vni": 0, "port": 9})),
             "vxlan: vni=0,remote=[2001:db8::1]:9"
         );
     }
