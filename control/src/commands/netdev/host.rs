@@ -27,8 +27,9 @@ pub(super) fn resolve((host, port): (&str, &str)) -> Result<SocketAddrV4, QmpErr
             look_up(host).ok_or_else(|| QmpError::generic(format!("can't resolve host address '{host}'")))?
         }
     };
-    let port = number(port).ok_or_else(|| QmpError::generic(format!("port number '{port}' is invalid")))?;
-    // A port has the number's last 16 bits, as in QEMU.
+    let (port, _) =
+        number(port).ok_or_else(|| QmpError::generic(format!("port number '{port}' is invalid")))?;
+    // What follows the number counts for nothing, and a port has its last 16 bits, as in QEMU.
     Ok(SocketAddrV4::new(ip, port as u16))
 }
 
@@ -52,7 +53,12 @@ pub(super) fn inet_aton(text: &str) -> Option<Ipv4Addr> {
     let parts: Vec<&str> = text.split('.').collect();
     let mut ip: u32 = 0;
     for (place, part) in parts.iter().enumerate() {
-        let value = part.bytes().next().filter(u8::is_ascii_digit).and_then(|_| number(part))?;
+        let (value, _) = part
+            .bytes()
+            .next()
+            .filter(u8::is_ascii_digit)
+            .and_then(|_| number(part))
+            .filter(|(_, rest)| rest.is_empty())?;
         let last = place + 1 == parts.len();
         let left = 4u32.checked_sub(place as u32).filter(|left| *left > 0)?;
         let most = if last { u32::MAX >> (32 - 8 * left) } else { 0xff };
@@ -62,25 +68,24 @@ pub(super) fn inet_aton(text: &str) -> Option<Ipv4Addr> {
     Some(ip.into())
 }
 
-/// A whole number in the forms of strtol(3) with base 0: decimal, octal or hexadecimal.
-fn number(text: &str) -> Option<i64> {
+/// The number that a text begins with, in the forms of strtol(3) with base 0 (decimal, octal or hexadecimal), and what follows it. `None` where there is
+/// none, or one beyond 64 bits.
+fn number(text: &str) -> Option<(i64, &str)> {
     let text = text.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b');
-    let (negative, digits) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
+    let (sign, digits) = match text.as_bytes().first()? {
+        b'-' => (-1, &text[1..]),
+        b'+' => (1, &text[1..]),
+        _ => (1, text),
     };
     let hexadecimal = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));
     let (digits, radix) = match hexadecimal {
-        Some(digits) => (digits, 16),
-        None if digits.starts_with('0') => (digits, 8),
-        None => (digits, 10),
+        Some(digits) if digits.starts_with(|c: char| c.is_ascii_hexdigit()) => (digits, 16),
+        _ if digits.starts_with('0') => (digits, 8),
+        _ => (digits, 10),
     };
-    if !digits.bytes().next()?.is_ascii_hexdigit() {
-        return None;
-    }
-    let value = i64::from_str_radix(digits, radix).ok()?;
-    Some(if negative { -value } else { value })
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let (digits, rest) = digits.split_at(end);
+    Some((sign * i64::from_str_radix(digits, radix).ok()?, rest))
 }
 
 #[cfg(test)]
@@ -119,10 +124,13 @@ mod tests {
             ("65537", 1),
             ("-1", 65535),
             ("0", 0),
+            ("5 x", 5),
+            ("0x", 0),
+            ("08", 0),
         ] {
             assert_eq!(port(text), Ok(expected), "{text}");
         }
-        for text in ["", "x", "5 ", "0x", "08", "--1", "99999999999999999999"] {
+        for text in ["", " ", "x", "+", "- 5", "--1", "99999999999999999999"] {
             assert_eq!(port(text), Err(format!("port number '{text}' is invalid")));
         }
     }
