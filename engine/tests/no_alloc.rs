@@ -1,8 +1,10 @@
 //! A worker's turn allocates nothing: counted by the global allocator, on the worker's own thread, under traffic over
-//! pairs, floods, switches, links between workers, and rings in shared memory with a driver's side and a device's side of ours.
+//! pairs, floods, switches, links between workers, rings in shared memory with a driver's side and a device's side of ours, and
+//! datagrams.
 
 use af_xdp::testing::Kernel;
 use engine::backend::af_xdp::testing::{TestQueue, queue, umem};
+use engine::backend::datagram::{self, DatagramOptions};
 use engine::backend::nic::{self, Mode, Published, RxFilter};
 use engine::backend::vhost_user::{self, WANTED};
 use engine::port::testing::{Outside, port};
@@ -14,6 +16,7 @@ use engine::wire::vnet_hdr::VnetHdr;
 use engine::{Attachments, Config, Engine};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -206,6 +209,34 @@ fn line(
     (queues, outsides.try_into().ok().unwrap())
 }
 
+/// Two ports, each beside one end of a wire of datagrams, which are connected UDP sockets.
+fn tunnel(engine: &mut Engine, topology: &mut Topology, hub: i32) -> (Vec<(usize, Queue)>, [Outside; 2]) {
+    let sockets = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+    let mut queues = Vec::new();
+    let mut hubs = hub..;
+    let outsides = [0, 1].map(|end: usize| {
+        sockets[end].connect(addresses[1 - end]).unwrap();
+        let options = DatagramOptions::Given(sockets[end].try_clone().unwrap().into());
+        let wire = datagram::open(options, &engine.arena()).unwrap().queue;
+        let wire =
+            Queue { id: engine.queue_id(), rx: wire.rx, tx: wire.tx, counters: Arc::default(), fd: wire.fd };
+        let (queue, outside) = port(engine.queue_id(), 64, Caps::NONE);
+        for i in 0..32 {
+            // Runs of one length, and others.
+            outside.used.push(vec![7; if i % 8 == 0 { 1500 } else { 60 }]).unwrap();
+        }
+        while outside.spare.push(Vec::with_capacity(2048)).is_ok() {}
+        let hub = hubs.next().unwrap();
+        for queue in [queue, wire] {
+            join(topology, &queue, 0, hub);
+            queues.push((0, queue));
+        }
+        outside
+    });
+    (queues, outsides)
+}
+
 #[test]
 fn a_turn_allocates_and_frees_nothing() {
     let cores: Vec<usize> = engine::worker::place::allowed().into_iter().take(2).collect();
@@ -234,6 +265,8 @@ fn a_turn_allocates_and_frees_nothing() {
         queues.extend(more);
         lines.push(outsides);
     }
+    let (more, tunnel) = tunnel(&mut engine, &mut topology, 40);
+    queues.extend(more);
     let (more, mut kernels, beside) = wire(&mut engine, &mut topology, 30);
     queues.extend(more);
     // A switch on both workers, whose last port is a trunk: tags are put on and taken off.
@@ -273,6 +306,8 @@ fn a_turn_allocates_and_frees_nothing() {
         pump(far, &[near], 1_000);
     }
     carry(&mut kernels, &beside, 3_000);
+    pump(&tunnel[0], &[&tunnel[1]], 3_000);
+    pump(&tunnel[1], &[&tunnel[0]], 3_000);
     ARMED.store(false, Ordering::Relaxed);
     assert_eq!(COUNT.load(Ordering::Relaxed), 0, "allocations and releases on worker threads");
 }
