@@ -48,8 +48,9 @@ pub(super) struct Packet {
     socket: OwnedFd,
     /// Bytes before each frame.
     head: usize,
-    /// At least a burst, so that no frame stands twice in one.
+    /// So many that differ or stand in one burst, and the first ones of them once more, so that a burst can begin at each.
     frames: Vec<Vec<u8>>,
+    count: usize,
     variants: usize,
     next: usize,
     /// The kernel is done with a frame when the call returns.
@@ -90,9 +91,9 @@ impl Packet {
         let variants = shape.variants();
         let count = variants * BURST.div_ceil(variants);
         let frame = |n: usize| shape.build(n % variants, false).split_off(HEADER);
-        let frames = (0..count).map(|n| [head, &frame(n)].concat()).collect();
+        let frames = (0..count + BURST).map(|n| [head, &frame(n)].concat()).collect();
         let headers = MultiHeaders::preallocate(BURST, None);
-        Self { socket, head: head.len(), frames, variants, next: 0, gone: 0, headers, _plug: None }
+        Self { socket, head: head.len(), frames, count, variants, next: 0, gone: 0, headers, _plug: None }
     }
 
     pub(super) fn reclaim(&mut self) -> usize {
@@ -101,7 +102,7 @@ impl Packet {
 
     /// Sends up to `n` frames: how many the kernel took. What the other side has no room for counts as taken, as on a wire.
     pub(super) fn send<P: Payload>(&mut self, n: usize, payload: &mut P) -> Result<usize> {
-        let n = n.min(BURST).min(self.frames.len() - self.next);
+        let n = n.min(BURST);
         let Some(frames) = self.frames.get_mut(self.next..self.next + n) else { return Ok(0) };
         if P::TOUCH {
             payload.burst();
@@ -131,7 +132,7 @@ impl Packet {
             Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => 0,
             Err(errno) => return Err(errno).context("socket"),
         };
-        self.next = (self.next + sent) % self.frames.len();
+        self.next = (self.next + sent) % self.count;
         self.gone += sent;
         Ok(sent)
     }

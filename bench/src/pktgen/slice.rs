@@ -60,6 +60,8 @@ pub struct Report {
     pub refused: u64,
     /// Due, but this generator was too slow; not offered.
     pub slow: u64,
+    /// Times that it sent, and of these those that found no room for all it had.
+    pub sends: [u64; 2],
     /// Seconds in which this generator did not run (its CPU was taken away); nothing was due then.
     pub stalled: f64,
     /// Longest time, in seconds, in which nothing came back from the other side while this generator ran.
@@ -84,6 +86,7 @@ impl Report {
             "secs": self.secs, "received": self.received, "mpps": self.received as f64 / self.secs.max(1e-9) / 1e6,
             "busy": self.busy, "cycles": self.cycles, "all-sent": self.all_sent, "all-received": self.all_received,
             "refused": self.refused, "slow": self.slow, "stalled": self.stalled, "silent": self.silent, "lost": self.lost(),
+            "full": self.sends[1] as f64 / self.sends[0].max(1) as f64,
         });
         if let Some([p50, p99, p999, max]) = self.latency_ns {
             value["latency-ns"] = json!({"p50": p50, "p99": p99, "p999": p999, "max": max});
@@ -169,6 +172,8 @@ impl Pace {
     #[inline]
     fn book(&mut self, want: u64, sent: u64, report: &mut Report) {
         report.all_sent += sent;
+        report.sends[0] += 1;
+        report.sends[1] += u64::from(sent < want.min(BURST as u64));
         if self.per_tick.is_none() {
             return;
         }
@@ -318,6 +323,7 @@ mod tests {
         assert_eq!(pace.want(160), 0, "a frame that found no room is gone");
         report.all_received = 24;
         assert_eq!((report.refused, report.slow, report.lost()), (6, 0, 6));
+        assert_eq!(report.sends, [2, 1]);
     }
 
     #[test]

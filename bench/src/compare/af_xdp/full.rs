@@ -143,7 +143,7 @@ fn now() -> Duration {
 }
 
 /// A thread that takes a part of a CPU away until it is dropped.
-struct Taking {
+pub(in crate::compare) struct Taking {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -152,7 +152,8 @@ struct Taking {
 const TAKES: i32 = 45;
 
 impl Taking {
-    fn start(cpu: usize, [period, taken]: [Duration; 2]) -> Self {
+    /// Takes it away for `taken` of each `period`.
+    pub(in crate::compare) fn start(cpu: usize, [period, taken]: [Duration; 2]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {

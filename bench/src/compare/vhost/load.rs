@@ -59,6 +59,8 @@ pub struct Got {
     pub silent: f64,
     /// Busy share of pktgen.
     pub busy: f64,
+    /// Share of its sends that found no room for all.
+    pub full: f64,
     /// p50, p99, p99.9 in microseconds; NaN without stamps.
     pub latency_us: [f64; 3],
     /// Numbers that never came, and frames that came changed; 0 without verification.
@@ -193,6 +195,7 @@ impl Pktgen {
             stalled: number("stalled"),
             silent: number("silent"),
             busy: number("busy"),
+            full: number("full"),
             latency_us: [latency("p50"), latency("p99"), latency("p999")],
             damage: [number("missing"), number("changed")],
         })

@@ -310,6 +310,7 @@ mod tests {
             slow: 0.0,
             stalled: 0.0,
             silent,
+            full: 0.0,
             busy: 0.5,
             latency_us: [0.0; 3],
             damage: [0.0; 2],

@@ -4,10 +4,11 @@ use super::cases::{Case, Way};
 use super::duts::{Carrier, Program, Start, on_hub};
 use super::load::{Look, Sink, Wire, raise};
 use super::row;
+use crate::compare::af_xdp::full::Taking;
 use crate::compare::lab::{Lab, progress};
 use crate::compare::netns::Namespace;
 use crate::compare::vhost::duts::{Account, Dut};
-use crate::compare::vhost::quads::{Plan, Side, interleave};
+use crate::compare::vhost::quads::{Plan, Quads, Side, interleave};
 use crate::compare::vhost::report::Row;
 use crate::failure::Result;
 use engine::worker::clock::Clock;
@@ -21,6 +22,9 @@ pub const QUAD: Duration = Duration::from_millis(2200);
 pub const TICK: Duration = Duration::from_millis(5);
 /// A device that is busy for less than this share of the time does not limit what arrives.
 const SATURATED: f64 = 0.9;
+/// How often the device's CPU is taken away, and for how long, where the load is too slow for all of it: so short that queues of sockets and taps
+/// hold what comes meanwhile.
+const TAKEN: [Duration; 2] = [Duration::from_micros(1000), Duration::from_micros(500)];
 
 /// What a leg gave.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +37,8 @@ pub struct Sample {
     ns: f64,
     /// The share of the time that it was busy.
     busy: f64,
+    /// Whether more was there than it took.
+    more: bool,
 }
 
 /// The daemon of one side of a case, with its load, standing still.
@@ -82,11 +88,48 @@ fn leg(side: &mut Side<Wire>, hz: f64) -> Result<Sample> {
     })?;
     let busy = account.busy / hz / secs;
     let ns = busy * 1e6 / arrived.kfps;
-    Ok(Sample { kfps: arrived.kfps, offered: arrived.offered, ns, busy })
+    Ok(Sample { kfps: arrived.kfps, offered: arrived.offered, ns, busy, more: arrived.more })
 }
 
-/// Lets two sides take turns: a row of frames a second and one of CPU time a frame. The target is one of the first where both are busy
-/// all the time; where one waits for the load, it is one of the second.
+/// What most legs of a side were like.
+fn mostly(quads: &Quads<Sample>, side: usize, is: fn(&Sample) -> bool) -> bool {
+    quads.side(side, |sample| f64::from(u8::from(is(sample)))).is_some_and(|share| share.median > 0.5)
+}
+
+fn note(quads: &Quads<Sample>) -> String {
+    if quads.near.is_empty() {
+        return "all quads disturbed".into();
+    }
+    let both = |times: f64, pick: fn(&Sample) -> f64| {
+        let median = |side| quads.side(side, pick).map_or(f64::NAN, |spread| times * spread.median);
+        format!("{:.0}/{:.0}", median(0), median(1))
+    };
+    let limit = match [0, 1].map(|side| mostly(quads, side, |sample| sample.more)) {
+        [true, true] => "",
+        [false, true] => ": the load was our limit",
+        [true, false] => ": the load was the peer's limit",
+        [false, false] => ": the load was the limit",
+    };
+    format!(
+        "sent {}, busy {} %{limit}",
+        both(1.0, |sample| sample.offered),
+        both(100.0, |sample| sample.busy)
+    )
+}
+
+/// Whether frames a second say what was asked: the peer had more than it could do, and so had we, or we are good enough without it.
+fn tells(quads: &Quads<Sample>, want: f64, busy: f64) -> bool {
+    let full = |side| {
+        let more = mostly(quads, side, |sample| sample.more);
+        more && quads.side(side, |sample| sample.busy).is_some_and(|share| share.median >= busy)
+    };
+    let enough = || quads.ratio(|sample| sample.kfps).is_some_and(|better| better.median >= want);
+    full(1) && (full(0) || enough())
+}
+
+/// Lets two sides take turns: a row of frames a second and one of CPU time a frame. The target is one of the first where that
+/// [`tells`]. Where the load was too slow, the device gets a half of its CPU, and the target is one of what arrives then; where even that is
+/// too much, it is one of CPU time.
 ///
 /// # Errors
 /// When a side fails.
@@ -99,28 +142,56 @@ pub fn rows(
     sides: &mut [Side<Wire>; 2],
 ) -> Result<Vec<Row>> {
     let hz = Clock::calibrate().hz() as f64;
-    let quads = interleave(lab, plan, &format!("{part} {id}"), sides, |side| leg(side, hz))?;
-    let median = |side, pick: fn(&Sample) -> f64| quads.side(side, pick).map_or(f64::NAN, |s| s.median);
-    let busy = [0, 1].map(|side| median(side, |sample| sample.busy));
-    let offered = [0, 1].map(|side| median(side, |sample| sample.offered));
-    let saturated = busy.iter().all(|busy| *busy >= SATURATED);
-    let percent = busy.map(|busy| format!("{:.0}", 100.0 * busy)).join("/");
-    let sent = offered.map(|sent| format!("{sent:.0}")).join("/");
-    let limit = if saturated { "" } else { ": the load was a limit" };
-    let note = if quads.near.is_empty() {
-        "all quads disturbed".into()
-    } else {
-        format!("busy {percent} %, sent {sent}{limit}")
-    };
-    Ok(vec![
-        Row {
-            want: saturated.then_some(want),
-            note,
-            ..row(part, &name, "k frames/s", &quads, |sample| sample.kfps)
-        },
-        Row {
-            want: (!saturated).then_some(want),
-            ..row(part, &name, "ns of CPU/frame", &quads, |sample| sample.ns)
-        },
-    ])
+    let label = format!("{part} {id}");
+    let quads = interleave(lab, plan, &label, sides, |side| leg(side, hz))?;
+    let told = quads.near.is_empty() || tells(&quads, want, SATURATED);
+    let frames = row(part, &name, "k frames/s", &quads, |sample| sample.kfps);
+    let frames = Row { want: told.then_some(want), note: note(&quads), ..frames };
+    let cost = row(part, &name, "ns of CPU/frame", &quads, |sample| sample.ns);
+    if told {
+        return Ok(vec![frames, cost]);
+    }
+    // The device waits for its CPU, which is what this is about.
+    let plan = Plan { watched: 0, ..*plan };
+    let halves = interleave(lab, &plan, &format!("{label}, half a CPU"), sides, |side| {
+        let _taking = Taking::start(lab.dut_cpu, TAKEN);
+        leg(side, hz)
+    })?;
+    let told = halves.near.is_empty() || tells(&halves, want, 0.0);
+    let half = row(part, &name, "k frames/s, half a CPU", &halves, |sample| sample.kfps);
+    let half = Row { want: told.then_some(want), note: note(&halves), ..half };
+    Ok(vec![frames, Row { want: (!told).then_some(want), ..cost }, half])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(kfps: f64, busy: f64, more: bool) -> Sample {
+        Sample { kfps, offered: kfps, ns: 1.0, busy, more }
+    }
+
+    fn quads(ours: Sample, theirs: Sample) -> Quads<Sample> {
+        Quads {
+            near: vec![[[ours; 2], [theirs; 2]]; 3],
+            far: Vec::new(),
+            repeated: 0,
+            took: [0.0; 2],
+            least: 1,
+        }
+    }
+
+    #[test]
+    fn a_rate_tells_when_the_load_did_not_limit_it() {
+        let full = |kfps| sample(kfps, 1.0, true);
+        assert!(tells(&quads(full(2.0), full(2.0)), 3.0, 0.9));
+        // We could do more, but that is good enough.
+        assert!(tells(&quads(sample(7.0, 1.0, false), full(2.0)), 3.0, 0.9));
+        assert!(!tells(&quads(sample(5.0, 1.0, false), full(2.0)), 3.0, 0.9));
+        assert!(!tells(&quads(full(5.0), sample(5.0, 1.0, false)), 3.0, 0.9), "the peer could do more");
+        assert!(
+            !tells(&quads(full(5.0), sample(5.0, 0.5, true)), 3.0, 0.9),
+            "the peer waited for something else"
+        );
+    }
 }

@@ -90,7 +90,14 @@ pub struct Arrived {
     pub kfps: f64,
     /// The same of what was sent.
     pub offered: f64,
+    /// Whether more was there than the device took: it was lost, or there was no room for it.
+    pub more: bool,
 }
+
+/// As much as this, of frames or of the times that one sends, has to find no room where a device is said to be the limit.
+const LOST: f64 = 0.03;
+/// See above.
+const FULL: f64 = 0.25;
 
 /// Before it counts: until queues are as full as they get.
 const LEAD: Duration = Duration::from_millis(30);
@@ -124,12 +131,13 @@ impl Wire {
         std::thread::sleep(length);
         let (after, secs) = (self.sink.arrived()?, start.elapsed().as_secs_f64());
         look(Look::End)?;
-        let Got { all_secs, mpps, sent, .. } = self.pktgen.end(&want)?;
+        let Got { all_secs, mpps, sent, full, .. } = self.pktgen.end(&want)?;
         let kfps = match before.zip(after) {
             Some((before, after)) => after.saturating_sub(before) as f64 / secs / 1e3,
             None => mpps * 1e3,
         };
-        Ok(Arrived { kfps, offered: sent / all_secs / 1e3 })
+        let offered = sent / all_secs / 1e3;
+        Ok(Arrived { kfps, offered, more: full >= FULL || kfps <= offered * (1.0 - LOST) })
     }
 
     /// Sends until something arrives.
