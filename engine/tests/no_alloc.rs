@@ -1,11 +1,12 @@
 //! A worker's turn allocates nothing: counted by the global allocator, on the worker's own thread, under traffic over
-//! pairs, floods, switches, links between workers, rings in shared memory with a driver's side and a device's side of ours, and
-//! datagrams.
+//! pairs, floods, switches, links between workers, rings in shared memory with a driver's side and a device's side of ours, a
+//! stream connection, and datagrams.
 
 use af_xdp::testing::Kernel;
 use engine::backend::af_xdp::testing::{TestQueue, queue, umem};
 use engine::backend::datagram::{self, DatagramOptions};
 use engine::backend::nic::{self, Mode, Published, RxFilter};
+use engine::backend::stream;
 use engine::backend::vhost_user::{self, WANTED};
 use engine::port::testing::{Outside, port};
 use engine::port::{Caps, Queue};
@@ -18,6 +19,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -237,6 +239,37 @@ fn tunnel(engine: &mut Engine, topology: &mut Topology, hub: i32) -> (Vec<(usize
     (queues, outsides)
 }
 
+/// Two ports with a stream connection between them, each end on a worker: queues with their workers.
+fn stretch(
+    engine: &mut Engine,
+    topology: &mut Topology,
+    hub: i32,
+    workers: usize,
+) -> (Vec<(usize, Queue)>, [Outside; 2]) {
+    let wake: Arc<OwnedFd> = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap().into());
+    let (near, far) = UnixStream::pair().unwrap();
+    let mut queues = Vec::new();
+    let mut outsides = Vec::new();
+    for (n, socket) in [near, far].into_iter().enumerate() {
+        let stream = stream::open(socket.into(), &wake, &engine.arena()).unwrap();
+        let (queue, outside) = port(engine.queue_id(), 64, Caps::NONE);
+        let stream =
+            Queue { id: engine.queue_id(), rx: stream.rx, tx: stream.tx, counters: Arc::default(), fd: -1 };
+        for i in 0..32 {
+            // Some are copied, some are named.
+            outside.used.push(vec![n as u8; if i % 4 == 0 { 5000 } else { 60 }]).unwrap();
+        }
+        while outside.spare.push(Vec::with_capacity(8192)).is_ok() {}
+        let worker = n % workers;
+        for queue in [queue, stream] {
+            join(topology, &queue, worker, hub + n as i32);
+            queues.push((worker, queue));
+        }
+        outsides.push(outside);
+    }
+    (queues, outsides.try_into().ok().unwrap())
+}
+
 #[test]
 fn a_turn_allocates_and_frees_nothing() {
     let cores: Vec<usize> = engine::worker::place::allowed().into_iter().take(2).collect();
@@ -268,6 +301,8 @@ fn a_turn_allocates_and_frees_nothing() {
     let (more, tunnel) = tunnel(&mut engine, &mut topology, 40);
     queues.extend(more);
     let (more, mut kernels, beside) = wire(&mut engine, &mut topology, 30);
+    queues.extend(more);
+    let (more, streams) = stretch(&mut engine, &mut topology, 50, workers);
     queues.extend(more);
     // A switch on both workers, whose last port is a trunk: tags are put on and taken off.
     let mut switch = Vec::new();
@@ -301,7 +336,7 @@ fn a_turn_allocates_and_frees_nothing() {
     pump(s[0], &[s[1], s[2]], 500);
     pump(s[1], &[s[0]], 1_000);
     pump(s[2], &[s[0]], 1_000);
-    for [near, far] in &lines {
+    for [near, far] in lines.iter().chain([&streams]) {
         pump(near, &[far], 1_000);
         pump(far, &[near], 1_000);
     }

@@ -69,8 +69,7 @@ mod tests {
 
     fn with(more: &Value) -> Result<L2tpv3Options, String> {
         let mut args = json!({"src": "a", "dst": "b", "txsession": 7}).as_object().cloned().unwrap();
-        let Value::Object(more) = more else { panic!("an object") };
-        args.extend(more);
+        args.extend(more.as_object().cloned().unwrap());
         options(&args).map_err(|error| error.desc)
     }
 
