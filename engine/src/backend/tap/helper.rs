@@ -240,7 +240,14 @@ mod tests {
         );
         assert!(start.elapsed() < Duration::from_secs(10));
         let child = std::fs::read_to_string(&out).unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim()));
-        assert!(state.is_err() || state.unwrap().contains(") Z "), "its child {child} still runs");
+        let runs = || {
+            let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim()));
+            state.is_ok_and(|state| !state.contains(") Z "))
+        };
+        // It was killed; that it has ended is a moment later.
+        while runs() {
+            assert!(start.elapsed() < Duration::from_secs(10), "its child {child} still runs");
+            std::thread::yield_now();
+        }
     }
 }
