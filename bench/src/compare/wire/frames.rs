@@ -128,7 +128,7 @@ fn tells(quads: &Quads<Sample>, want: f64, busy: f64) -> bool {
 }
 
 /// Lets two sides take turns: a row of frames a second and one of CPU time a frame. The target is one of the first where that
-/// [`tells`]. Where the load was too slow, the device gets a half of its CPU, and the target is one of what arrives then; where even that is
+/// `tells`. Where the load was too slow, the device gets a half of its CPU, and the target is one of what arrives then; where even that is
 /// too much, it is one of CPU time.
 ///
 /// # Errors

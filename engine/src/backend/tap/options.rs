@@ -22,7 +22,7 @@ pub struct TapOptions {
     pub ifname: Option<String>,
     /// Open tap descriptors, one a queue (`fd=`, `fds=`). Empty: open by name.
     pub fds: Vec<GivenFd>,
-    /// Who opens it and passes it over, before it can be opened by [`super::open`] as a given one (`helper=`).
+    /// Who opens it and passes it over, before it can be opened by [`super::open()`] as a given one (`helper=`).
     pub helper: Option<Helper>,
     /// Whether frames carry a virtio-net header: `None` tries, true insists, false does without.
     pub vnet_hdr: Option<bool>,
