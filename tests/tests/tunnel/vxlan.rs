@@ -6,8 +6,9 @@
 
 use super::NEEDS;
 use super::ends::{BROADCAST, SOURCE};
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Stdio;
 use std::time::Duration;
 use tests::lab::Lab;
@@ -142,6 +143,36 @@ fn another_port_and_no_checksum_are_taken() {
         device,
         &json!({"port": 8472, "local": "10.1.0.1"}),
     );
+}
+
+/// `UDP_SEGMENT`: the kernel leaves a large UDP frame whole as far as we are, and tells a socket the length of its segments as if they were datagrams of
+/// the tunnel.
+#[test]
+fn large_udp_frames_of_the_kernel_arrive_as_what_they_were_to_be() {
+    let test = "large_udp_frames_of_the_kernel_arrive_as_what_they_were_to_be";
+    if !ready(test, NEEDS) {
+        return;
+    }
+    let Some(mut tunnel) = Tunnel::new(test, "10.1.0.1", "10.1.0.2", "dstport 4789", &json!({})) else {
+        return;
+    };
+    let open = |address: &str| UdpSocket::bind(address).expect("a socket");
+    let (to, from) =
+        (tunnel.guest.inside(|| open("10.77.0.1:9000")), tunnel.far.inside(|| open("10.77.0.2:9000")));
+    to.set_read_timeout(Some(wait::PATIENCE)).expect("a time limit");
+    let payload: Vec<u8> = (0..10_300).map(|at: usize| (at / 100).to_le_bytes()[0]).collect();
+    setsockopt(&from, sockopt::UdpGsoSegment, &1000).expect("UDP_SEGMENT");
+    for _ in 0..3 {
+        from.send_to(&payload, "10.77.0.1:9000").expect("it is sent");
+        for datagram in payload.chunks(1000) {
+            let mut bytes = [0; 2048];
+            let len = to.recv(&mut bytes).expect("each of its datagrams arrives");
+            assert_eq!(&bytes[..len], datagram);
+        }
+    }
+    let stats = tunnel.lab.qmp.ok("query-net-stats", json!({}));
+    let ports = stats["ports"].as_array().expect("ports");
+    assert!(ports.iter().all(|port| port["drops"] == json!({})), "{stats}");
 }
 
 #[test]

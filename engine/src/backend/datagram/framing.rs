@@ -32,9 +32,17 @@ pub(in crate::backend) trait Framing: Send + 'static {
     /// The reason by which it is dropped.
     fn strip(&mut self, front: &[u8], total: usize) -> Result<usize, DropReason>;
 
+    /// Whether a message of `total` bytes, of which the kernel says that it holds datagrams of `each`, is one by what stands in it: `each` is then that of
+    /// the segments of a large frame inside. `front` as for [`Framing::strip`].
+    fn is_one(&self, front: &[u8], each: usize, total: usize) -> bool {
+        let _ = (front, each, total);
+        false
+    }
+
     /// What is left to do to a frame of `len` bytes; `front` has its first bytes, copied: what [`Framing::strip`] was shown, behind the header.
-    fn offload(&self, front: &[u8], len: usize) -> VnetHdr {
-        let _ = (front, len);
+    /// `segment` is the payload of its segments, where the kernel tells that, else 0.
+    fn offload(&self, front: &[u8], len: usize, segment: usize) -> VnetHdr {
+        let _ = (front, len, segment);
         VnetHdr::NONE
     }
 }

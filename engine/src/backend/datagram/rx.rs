@@ -24,6 +24,8 @@ struct Message {
     at: u32,
     len: u32,
     each: u32,
+    /// Payload of the segments of the large frame that it holds, as far as that was told.
+    segment: u32,
     /// It is none, or did not fit.
     bad: Option<DropReason>,
 }
@@ -124,7 +126,9 @@ impl<F: Framing> DatagramRx<F> {
             } else {
                 None
             };
-            self.messages.push_back(Message { buffer, at: 0, len, each, bad });
+            let one = F::OFFLOADS && each < len && bad.is_none() && self.is_one(buffer, each, len);
+            let (each, segment) = if one { (len, each) } else { (each, 0) };
+            self.messages.push_back(Message { buffer, at: 0, len, each, segment, bad });
         }
         self.usual = (datagrams / n.max(1)).max(1);
     }
@@ -134,7 +138,7 @@ impl<F: Framing> DatagramRx<F> {
     fn part(&mut self, want: usize) {
         while self.frames.len() < want {
             let Some(message) = self.messages.front_mut() else { return };
-            let Message { buffer, at, len, each, bad } = *message;
+            let Message { buffer, at, len, each, segment, bad } = *message;
             if let Some(reason) = bad {
                 self.messages.pop_front();
                 self.buffers.release(buffer);
@@ -144,7 +148,7 @@ impl<F: Framing> DatagramRx<F> {
             let total = each.min(len - at);
             message.at += total;
             let last = message.at >= len;
-            match self.strip(buffer, at, total) {
+            match self.strip(buffer, at, total, segment) {
                 Ok((skip, hdr)) => {
                     self.buffers.hold(buffer);
                     self.frames.push_back(Waiting { hdr, buffer, at: at + skip, len: total - skip });
@@ -158,9 +162,23 @@ impl<F: Framing> DatagramRx<F> {
         }
     }
 
+    /// As [`Framing::is_one`], of what lies in a buffer.
+    #[inline]
+    fn is_one(&self, buffer: u16, each: u32, total: u32) -> bool {
+        let mut front = [0; SEEN];
+        let n = self.buffers.seg(buffer, 0, total).copy_to(0, &mut front);
+        self.framing.is_one(front.get(..n).unwrap_or_default(), each as usize, total as usize)
+    }
+
     /// Bytes in front of the frame of a datagram, and what is left to do to the frame.
     #[inline]
-    fn strip(&mut self, buffer: u16, at: u32, total: u32) -> Result<(u32, VnetHdr), DropReason> {
+    fn strip(
+        &mut self,
+        buffer: u16,
+        at: u32,
+        total: u32,
+        segment: u32,
+    ) -> Result<(u32, VnetHdr), DropReason> {
         if F::BARE {
             return Ok((0, VnetHdr::NONE));
         }
@@ -172,7 +190,7 @@ impl<F: Framing> DatagramRx<F> {
             return Err(DropReason::Malformed);
         }
         let hdr = match front.get(skip..) {
-            Some(front) if F::OFFLOADS => self.framing.offload(front, total - skip),
+            Some(front) if F::OFFLOADS => self.framing.offload(front, total - skip, segment as usize),
             _ => VnetHdr::NONE,
         };
         Ok((skip as u32, hdr))

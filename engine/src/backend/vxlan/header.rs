@@ -49,8 +49,12 @@ impl Framing for Header {
         }
     }
 
-    fn offload(&self, front: &[u8], len: usize) -> VnetHdr {
-        inner::offload(front, len, self.mtu)
+    fn is_one(&self, front: &[u8], each: usize, total: usize) -> bool {
+        front.get(LEN..).is_some_and(|front| inner::is_longer(front, each.saturating_sub(LEN), total - LEN))
+    }
+
+    fn offload(&self, front: &[u8], len: usize, segment: usize) -> VnetHdr {
+        inner::offload(front, len, self.mtu, segment)
     }
 }
 

@@ -1,19 +1,26 @@
 //! What a vxlan device of the kernel's leaves undone where no wire lies between it and us.
 //!
 //! Over a veth or another virtual link, the kernel hands on an inner frame as it came from its own stack: the checksum field holds the
-//! pseudo header's sum only, and TCP comes as one large frame, up to 64 KiB (`SKB_GSO_UDP_TUNNEL`). A socket is told neither. Both show in the frame.
+//! pseudo header's sum only, and TCP and UDP (`UDP_SEGMENT`) come as one large frame, up to 64 KiB (`SKB_GSO_UDP_TUNNEL`). A socket is not told. It shows in
+//! the frame. Of UDP's segments it is told the length, but as that of datagrams of ours (net/ipv4/udp.c `udp_cmsg_recv`).
 
 use crate::wire::bytes::get16;
 use crate::wire::headers::{Headers, Net, Transport};
 use crate::wire::l4::{CWR, TCP_FLAGS};
-use crate::wire::vnet_hdr::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, VnetHdr};
+use crate::wire::vnet_hdr::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHdr};
 
-/// The offload state of a frame of `len` bytes that begins with `front`; IP packets longer than `mtu` are large ones.
+/// Whether a frame of at most `total` bytes that begins with `front` is longer than `len`, by what its IP header says.
+pub(super) fn is_longer(front: &[u8], len: usize, total: usize) -> bool {
+    Headers::parse(front, total).is_ok_and(|at| at.net != Net::Other && at.end > len)
+}
+
+/// The offload state of a frame of `len` bytes that begins with `front`; IP packets longer than `mtu` are large ones. The payload of its segments is
+/// `segment`, where that was told (UDP), else 0.
 ///
 /// A checksum that is whole and by chance the same as the pseudo header's sum is taken for a partial one. That is harmless: completed, it is
 /// what it was.
 #[inline]
-pub(super) fn offload(front: &[u8], len: usize, mtu: usize) -> VnetHdr {
+pub(super) fn offload(front: &[u8], len: usize, mtu: usize, segment: usize) -> VnetHdr {
     let Ok(at) = Headers::parse(front, len) else { return VnetHdr::NONE };
     let Some(offset) = at.transport.check_offset() else { return VnetHdr::NONE };
     let pseudo = at.pseudo(front, at.end - at.l4).fold();
@@ -21,6 +28,9 @@ pub(super) fn offload(front: &[u8], len: usize, mtu: usize) -> VnetHdr {
         return VnetHdr::NONE;
     }
     let hdr = at.partial();
+    if at.transport == Transport::Udp && segment != 0 && at.end == len {
+        return VnetHdr { gso_type: GSO_UDP_L4, gso_size: segment as u16, hdr_len: at.payload as u16, ..hdr };
+    }
     if at.transport != Transport::Tcp || at.end - at.l3 <= mtu || at.end != len {
         return hdr;
     }
@@ -51,7 +61,7 @@ mod tests {
     }
 
     fn of(bytes: &[u8]) -> VnetHdr {
-        offload(&bytes[..bytes.len().min(120)], bytes.len(), 1450)
+        offload(&bytes[..bytes.len().min(120)], bytes.len(), 1450, 0)
     }
 
     #[test]
@@ -81,6 +91,28 @@ mod tests {
         bytes = tcp(64_000);
         bytes[47] |= 0x80;
         assert_eq!(of(&bytes).gso_type, GSO_TCPV4 | GSO_ECN, "a CWR flag is the first segment's alone");
+    }
+
+    #[test]
+    fn a_large_udp_frame_has_the_segments_that_were_told() {
+        let mut bytes = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 8, 0];
+        let total = 28 + 3000u16;
+        let [high, low] = total.to_be_bytes();
+        bytes.extend_from_slice(&[0x45, 0, high, low, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        let [high, low] = (total - 20).to_be_bytes();
+        bytes.extend_from_slice(&[0, 1, 0, 2, high, low, 0, 0]);
+        bytes.resize(14 + usize::from(total), 0x5a);
+        let at = Headers::parse(&bytes, bytes.len()).unwrap();
+        let sum = at.pseudo(&bytes, usize::from(total) - 20).fold();
+        bytes[40..42].copy_from_slice(&sum.to_be_bytes());
+        let front = &bytes[..120];
+        let hdr = offload(front, bytes.len(), 1450, 1000);
+        assert_eq!((hdr.gso_type, hdr.gso_size, hdr.hdr_len), (GSO_UDP_L4, 1000, 42));
+        assert!(is_longer(front, 1000, bytes.len()));
+        // Datagrams of the tunnel that came as one message: the first says itself that it is no longer.
+        assert!(!is_longer(front, bytes.len(), 3 * bytes.len()));
+        assert!(!is_longer(front, 1000, 2000), "longer than the message: no frame at all");
+        assert!(!is_longer(&[0xff; 60], 1000, 2000));
     }
 
     #[test]
