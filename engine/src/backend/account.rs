@@ -1,5 +1,6 @@
 //! What a transmitting half did since its counters were written, by every reason.
 
+use crate::burst::{Burst, Mask};
 use crate::port::counters::{DropReason, PortCounters};
 
 /// Frames that went, and frames that cannot go.
@@ -26,6 +27,13 @@ impl Account {
             *count += weight;
             self.dropped = true;
         }
+    }
+
+    /// All of them are for a file that takes nothing; how many they are.
+    pub(super) fn refuse(&mut self, burst: &Burst, mask: Mask) -> usize {
+        let frames = mask.iter().filter_map(|i| burst.frames().get(i));
+        self.drop(DropReason::NotConnected, frames.map(|frame| u64::from(frame.weight)).sum());
+        mask.count()
     }
 
     /// Writes it to the counters and begins anew.

@@ -92,7 +92,9 @@ fn a_tunnel_that_cannot_be_opened_says_why_and_leaves_its_name_free() {
     number["vni"] = json!(1 << 24);
     assert_eq!(add(number), "Parameter 'vni' expects a value of at most 16777215");
     drop(busy);
-    ours.lab.qmp.ok("netdev_add", vxlan("127.0.0.1"));
+    // Programs that other tests start have a copy of the socket for a moment.
+    let added = || ours.lab.qmp.execute("netdev_add", vxlan("127.0.0.1")).ok();
+    wait::until(wait::PATIENCE, added).expect("the port is free again, and so is the name");
     ours.lab.qmp.ok("netdev_del", json!({"id": "t"}));
     ours.lab.qmp.ok("netdev_add", vxlan("::1"));
     let state = ours.lab.qmp.ok("query-netdev", json!({"name": "t"}));

@@ -7,6 +7,7 @@ use super::rx::AfXdpRx;
 use super::tx::AfXdpTx;
 use super::umems::{Room, UmemSets};
 use super::{Bound, Lingering, RING};
+use crate::backend::errno::{self, text};
 use crate::backend::signal::Signal;
 use crate::mem::arena::{Arena, ArenaError};
 use crate::mem::chunks::{Lent, SharedUmem};
@@ -82,21 +83,8 @@ pub enum OpenError {
     Memory(#[from] ArenaError),
 }
 
-/// The C library's text of an errno, which is what QEMU shows.
-fn text(errno: Errno) -> String {
-    strip(&std::io::Error::from(errno))
-}
-
-fn strip(error: &std::io::Error) -> String {
-    let mut text = error.to_string();
-    if let Some(at) = text.find(" (os error") {
-        text.truncate(at);
-    }
-    text
-}
-
 fn words(error: &Error) -> String {
-    strip(&error.error) + &error.advice()
+    errno::words(&error.error) + &error.advice()
 }
 
 /// One queue pair, ready for the worker that was chosen for it.

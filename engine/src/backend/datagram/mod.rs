@@ -22,32 +22,19 @@ mod tx;
 pub use open::{DatagramError, Opened, open};
 pub use options::DatagramOptions;
 
-use crate::uring::FileId;
+use crate::backend::registered::Registered;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What the two halves share: the socket, and its name on the worker that owns it.
 #[derive(Debug)]
 struct Shared {
     fd: OwnedFd,
-    file: AtomicU32,
+    file: Registered,
 }
 
 impl Shared {
-    const NONE: u32 = u32::MAX;
-
     const fn new(fd: OwnedFd) -> Self {
-        Self { fd, file: AtomicU32::new(Self::NONE) }
-    }
-
-    /// The file, between `start` and `stop`. Both halves live on one worker: the order of memory is a message's.
-    fn file(&self) -> Option<FileId> {
-        let id = self.file.load(Ordering::Relaxed);
-        (id != Self::NONE).then_some(FileId(id))
-    }
-
-    fn set_file(&self, id: Option<FileId>) {
-        self.file.store(id.map_or(Self::NONE, |id| id.0), Ordering::Relaxed);
+        Self { fd, file: Registered::new() }
     }
 }
 

@@ -9,6 +9,7 @@ use super::options::DatagramOptions;
 use super::outlet::Outlet;
 use super::rx::DatagramRx;
 use super::tx::DatagramTx;
+use crate::backend::errno::text;
 use crate::backend::pair::QueuePair;
 use crate::mem::arena::{Arena, ArenaError};
 use nix::errno::Errno;
@@ -87,15 +88,6 @@ pub enum DatagramError {
     /// No memory for receive buffers.
     #[error(transparent)]
     Memory(#[from] ArenaError),
-}
-
-/// The C library's text of an errno, which is what QEMU shows.
-fn text(errno: Errno) -> String {
-    let mut text = std::io::Error::from(errno).to_string();
-    if let Some(at) = text.find(" (os error") {
-        text.truncate(at);
-    }
-    text
 }
 
 /// An open netdev.
@@ -246,6 +238,14 @@ fn set_interface(socket: &OwnedFd, interface: Ipv4Addr) -> Result<(), Errno> {
 
 /// QEMU removes whatever is at the local path; ours removes sockets only.
 fn unix(local: &str, remote: &str) -> Result<(OwnedFd, UnixAddr), DatagramError> {
+    let address = |path: &str| match path.len() {
+        ..PATH => {
+            UnixAddr::new(path).map_err(|errno| DatagramError::BindPath { path: path.to_owned(), errno })
+        }
+        _ => Err(DatagramError::TooLong(path.to_owned())),
+    };
+    // Before anything is removed.
+    let (from, to) = (address(local)?, address(remote)?);
     let unlink = |errno| DatagramError::Unlink { path: local.to_owned(), errno };
     let refused = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     match std::fs::symlink_metadata(local).map_err(refused) {
@@ -255,13 +255,6 @@ fn unix(local: &str, remote: &str) -> Result<(OwnedFd, UnixAddr), DatagramError>
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(unlink(errno)),
     }
-    let address = |path: &str| match path.len() {
-        ..PATH => {
-            UnixAddr::new(path).map_err(|errno| DatagramError::BindPath { path: path.to_owned(), errno })
-        }
-        _ => Err(DatagramError::TooLong(path.to_owned())),
-    };
-    let (from, to) = (address(local)?, address(remote)?);
     let socket = datagram(AddressFamily::Unix)?;
     socket::bind(socket.as_raw_fd(), &from)
         .map_err(|errno| DatagramError::BindPath { path: local.to_owned(), errno })?;

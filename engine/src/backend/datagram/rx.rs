@@ -7,7 +7,6 @@ use super::inlet::{Arrived, Inlet, MESSAGES};
 use crate::burst::{BURST, Burst};
 use crate::port::counters::DropReason;
 use crate::port::{RxQueue, Source, Turn};
-use crate::uring::FileId;
 use crate::wire::vnet_hdr::VnetHdr;
 use nix::errno::Errno;
 use std::collections::VecDeque;
@@ -217,14 +216,14 @@ pub(super) const fn is_answer(errno: Errno) -> bool {
 impl<F: Framing> RxQueue for DatagramRx<F> {
     fn start(&mut self, turn: &mut Turn<'_>) {
         match turn.io.watch(self.shared.fd.as_fd()) {
-            Ok(id) => self.shared.set_file(Some(id)),
+            Ok(id) => self.shared.file.set(Some(id)),
             Err(error) => self.trouble = error.errno() as i32,
         }
     }
 
     fn rx(&mut self, _turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
         self.lent = 0;
-        if self.shared.file().is_none() {
+        if self.shared.file.get().is_none() {
             return;
         }
         let want = want.min(BURST);
@@ -250,19 +249,12 @@ impl<F: Framing> RxQueue for DatagramRx<F> {
     fn notify(&mut self) {}
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Some(id) = self.shared.file() else { return true };
-        if !turn.io.close(id) {
-            return false;
-        }
-        turn.io.remove(id);
-        self.shared.set_file(None);
         self.lent = 0;
-        true
+        self.shared.file.close(turn.io)
     }
 
     fn source(&self) -> Source {
-        // Without a file (the kernel refused to watch it) nothing ever comes: a name that no file has.
-        Source::File(self.shared.file().unwrap_or(FileId(Shared::NONE)))
+        self.shared.file.source()
     }
 
     fn pending(&self) -> bool {

@@ -105,6 +105,19 @@ fn move_all(world: &mut World, from: &mut End, to: &mut End) -> usize {
 }
 
 #[test]
+fn a_queue_whose_file_nobody_watches_drops_by_name_and_holds_up_nobody() {
+    let (mut from, mut to, mut world) = (udp(ON), udp(ON), World::new());
+    // That the kernel refused it is the same to the transmitting half as that nobody began.
+    from.start(&mut world);
+    for _ in 0..3 {
+        from.send(&frame(60, 7));
+    }
+    assert_eq!(move_all(&mut world, &mut from, &mut to), 3);
+    assert_eq!(world.counters.dropped(DropReason::NotConnected), 3);
+    assert!(to.received().is_empty());
+}
+
+#[test]
 fn every_size_passes_unchanged() {
     for (mut from, mut to) in [(udp(ON), udp(ON)), (udp(OFF), udp(OFF)), (unix(), udp(ON)), (udp(ON), unix())]
     {

@@ -202,14 +202,14 @@ impl<F: Framing> TxQueue for DatagramTx<F> {
     }
 
     fn room(&mut self, turn: &mut Turn<'_>, _want: usize) -> usize {
-        match self.shared.file() {
-            Some(id) if !self.is_blocked(turn, id) => BURST,
-            _ => 0,
+        match self.shared.file.get() {
+            Some(id) if self.is_blocked(turn, id) => 0,
+            _ => BURST, // without a file they are dropped by name
         }
     }
 
     fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
-        let Some(id) = self.shared.file() else { return 0 };
+        let Some(id) = self.shared.file.get() else { return self.account.refuse(burst, mask) };
         let (mut left, mut taken) = (mask, 0);
         while !left.is_empty() && self.waits.is_none() {
             let (laid, messages) = self.outlet.lay(burst, left, &mut self.framing, self.limit);

@@ -23,34 +23,21 @@ mod tx;
 pub use open::{Opened, open};
 pub use report::{End, Report};
 
-use crate::uring::FileId;
+use crate::backend::registered::Registered;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What the two halves share: the socket, its name on the worker that owns it, and the word to control.
 #[derive(Debug)]
 struct Shared {
     socket: OwnedFd,
-    file: AtomicU32,
+    file: Registered,
     report: Arc<Report>,
 }
 
 impl Shared {
-    const NONE: u32 = u32::MAX;
-
     const fn new(socket: OwnedFd, report: Arc<Report>) -> Self {
-        Self { socket, file: AtomicU32::new(Self::NONE), report }
-    }
-
-    /// The file, between `start` and `stop`. Both halves live on one worker: the order of memory is a message's.
-    fn file(&self) -> Option<FileId> {
-        let id = self.file.load(Ordering::Relaxed);
-        (id != Self::NONE).then_some(FileId(id))
-    }
-
-    fn set_file(&self, id: Option<FileId>) {
-        self.file.store(id.map_or(Self::NONE, |id| id.0), Ordering::Relaxed);
+        Self { socket, file: Registered::new(), report }
     }
 }
 

@@ -7,7 +7,7 @@ use super::report::End;
 use crate::burst::{BURST, Burst};
 use crate::port::counters::DropReason;
 use crate::port::{RxQueue, Source, Turn};
-use crate::uring::{FileId, IoError};
+use crate::uring::IoError;
 use crate::wire::vnet_hdr::VnetHdr;
 use nix::errno::Errno;
 use std::os::fd::AsFd;
@@ -80,7 +80,7 @@ impl StreamRx {
 impl RxQueue for StreamRx {
     fn start(&mut self, turn: &mut Turn<'_>) {
         match turn.io.watch(self.shared.socket.as_fd()) {
-            Ok(id) => self.shared.set_file(Some(id)),
+            Ok(id) => self.shared.file.set(Some(id)),
             Err(IoError::Watch { errno, .. } | IoError::Setup { errno, .. }) => {
                 self.shared.report.tell(End::Failed(errno));
             }
@@ -121,19 +121,12 @@ impl RxQueue for StreamRx {
     fn notify(&mut self) {}
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Some(id) = self.shared.file() else { return true };
-        if !turn.io.close(id) {
-            return false;
-        }
-        turn.io.remove(id);
-        self.shared.set_file(None);
         self.lent = 0;
-        true
+        self.shared.file.close(turn.io)
     }
 
     fn source(&self) -> Source {
-        // Without a file (the kernel does not watch it) nothing ever comes: a name that no file has.
-        Source::File(self.shared.file().unwrap_or(FileId(Shared::NONE)))
+        self.shared.file.source()
     }
 
     fn pending(&self) -> bool {

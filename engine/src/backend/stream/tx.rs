@@ -3,7 +3,7 @@
 use super::Shared;
 use super::message::Message;
 use super::options::{LONGEST, WHOLE, WORD};
-use crate::backend::tally::Tally;
+use crate::backend::account::Account;
 use crate::burst::{BURST, Burst, Frame, Mask};
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Doze, Turn, TxQueue};
@@ -41,15 +41,14 @@ pub(super) struct StreamTx {
     waits: bool,
     /// Nothing can be sent any more.
     gone: bool,
-    tally: Tally,
-    malformed: u64,
+    account: Account,
 }
 
 impl StreamTx {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let rest = Rest { bytes: vec![0; WHOLE].into(), from: 0, to: 0, weight: 0, len: 0 };
         let message = Message::new();
-        Self { shared, message, rest, waits: false, gone: false, tally: Tally::default(), malformed: 0 }
+        Self { shared, message, rest, waits: false, gone: false, account: Account::default() }
     }
 
     /// Whether the socket may have room, and nothing is left of a frame.
@@ -67,8 +66,7 @@ impl StreamTx {
                 self.wait(turn, id);
                 return false;
             }
-            self.tally.frames += u64::from(self.rest.weight);
-            self.tally.bytes += self.rest.len as u64;
+            self.account.sent(u64::from(self.rest.weight), self.rest.len as u64);
         }
         true
     }
@@ -106,7 +104,7 @@ impl StreamTx {
     }
 
     /// Accounts for the message, of which the socket took `sent` bytes; returns how many frames are done with.
-    fn account(&mut self, burst: &Burst, mask: Mask, sent: usize) -> usize {
+    fn count(&mut self, burst: &Burst, mask: Mask, sent: usize) -> usize {
         let mut begin = 0;
         for (done, frame) in mask.iter().filter_map(|i| burst.frames().get(i)).enumerate() {
             let Some(end) = self.message.end(done) else { return done };
@@ -118,12 +116,9 @@ impl StreamTx {
                 return done + 1;
             }
             match frame.len() {
-                0 => self.malformed += u64::from(frame.weight),
-                1..=LONGEST => {
-                    self.tally.frames += u64::from(frame.weight);
-                    self.tally.bytes += frame.len() as u64;
-                }
-                _ => self.tally.too_long += u64::from(frame.weight),
+                0 => self.account.drop(DropReason::Malformed, u64::from(frame.weight)),
+                1..=LONGEST => self.account.sent(u64::from(frame.weight), frame.len() as u64),
+                _ => self.account.drop(DropReason::TooLong, u64::from(frame.weight)),
             }
             begin = end;
         }
@@ -160,7 +155,7 @@ impl StreamTx {
         let all = self.message.len();
         let sent = if all == 0 { Ok(0) } else { self.message.send(self.shared.socket.as_fd()) };
         let Some(sent) = self.took(sent) else { return (0, true) };
-        let done = self.account(burst, mask, sent);
+        let done = self.count(burst, mask, sent);
         if sent < all {
             self.wait(turn, id);
         }
@@ -176,21 +171,21 @@ impl TxQueue for StreamTx {
     }
 
     fn room(&mut self, turn: &mut Turn<'_>, want: usize) -> usize {
-        let Some(id) = self.shared.file() else {
+        let Some(id) = self.shared.file.get() else {
             return if self.shared.report.has_ended() { BURST } else { 0 };
         };
         if self.gone || self.is_clear(turn, id) { want.max(BURST) } else { 0 }
     }
 
     fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
-        let Some(id) = self.shared.file() else {
-            return if self.shared.report.has_ended() { self.tally.refuse(burst, mask) } else { 0 };
+        let Some(id) = self.shared.file.get() else {
+            return if self.shared.report.has_ended() { self.account.refuse(burst, mask) } else { 0 };
         };
         let (mut left, mut done) = (mask, 0);
         let mut clear = self.gone || self.is_clear(turn, id);
         while clear && !left.is_empty() {
             if self.gone {
-                return done + self.tally.refuse(burst, left);
+                return done + self.account.refuse(burst, left);
             }
             let n;
             (n, clear) = self.send(turn, id, burst, left);
@@ -209,10 +204,7 @@ impl TxQueue for StreamTx {
             counters.count_drop(DropReason::NotConnected, u64::from(self.rest.weight));
             self.rest.from = self.rest.to;
         }
-        if self.malformed > 0 {
-            counters.count_drop(DropReason::Malformed, std::mem::take(&mut self.malformed));
-        }
-        self.tally.settle(counters);
+        self.account.settle(counters);
     }
 
     fn stop(&mut self, _turn: &mut Turn<'_>) -> bool {
@@ -225,7 +217,7 @@ impl TxQueue for StreamTx {
             counters.count_drop(DropReason::NotConnected, u64::from(self.rest.weight));
             self.rest.from = self.rest.to;
         }
-        self.tally.settle(counters);
+        self.account.settle(counters);
     }
 
     fn doze(&mut self) -> Doze {

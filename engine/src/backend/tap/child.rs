@@ -43,3 +43,16 @@ pub(super) fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], end: Instant) -
         Err(errno) => Err(errno.into()),
     }
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A program of the shell's, gone with its path.
+    pub(in super::super) fn script(body: &str) -> tempfile::TempPath {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        file.into_temp_path()
+    }
+}

@@ -155,17 +155,11 @@ fn end_it(child: &mut Child) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::child::testing::script;
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
     const LONG: Duration = Duration::from_secs(20);
-
-    fn script(body: &str) -> tempfile::TempPath {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), format!("#!/bin/sh\n{body}\n")).unwrap();
-        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        file.into_temp_path()
-    }
 
     fn run(program: &str, limit: Duration) -> Result<GivenFd, TapError> {
         run_helper(&Helper { program: program.into(), bridge: "br7".into() }, limit)

@@ -4,6 +4,7 @@ use super::options::TapOptions;
 use super::rx::TapRx;
 use super::tx::TapTx;
 use super::{Shared, ioctl};
+use crate::backend::errno::text;
 use crate::backend::pair::QueuePair;
 use crate::mem::arena::{Arena, ArenaError};
 use crate::mem::pool::LARGE;
@@ -84,15 +85,6 @@ pub enum TapError {
     /// No memory for receive buffers.
     #[error(transparent)]
     Memory(#[from] ArenaError),
-}
-
-/// The C library's text of an errno, which is what QEMU shows.
-fn text(errno: Errno) -> String {
-    let mut text = std::io::Error::from(errno).to_string();
-    if let Some(at) = text.find(" (os error") {
-        text.truncate(at);
-    }
-    text
 }
 
 fn in_brackets(ifname: &str) -> String {

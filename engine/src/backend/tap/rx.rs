@@ -74,7 +74,7 @@ impl TapRx {
 impl RxQueue for TapRx {
     fn start(&mut self, turn: &mut Turn<'_>) {
         match turn.io.register(self.shared.fd.as_fd(), self.buffers.take()) {
-            Ok(id) => self.shared.set_file(Some(id)),
+            Ok(id) => self.shared.file.set(Some(id)),
             Err(refused) => {
                 self.buffers = refused.buffers;
                 self.trouble = match refused.error {
@@ -87,7 +87,7 @@ impl RxQueue for TapRx {
 
     fn rx(&mut self, turn: &mut Turn<'_>, want: usize, burst: &mut Burst) {
         self.lent = 0;
-        let Some(id) = self.shared.file() else { return };
+        let Some(id) = self.shared.file.get() else { return };
         while self.lent < want {
             let Some(read) = turn.io.received(id, self.lent) else { break };
             match self.parse(read) {
@@ -107,7 +107,7 @@ impl RxQueue for TapRx {
     fn release(&mut self, turn: &mut Turn<'_>, taken: usize) {
         let taken = taken.min(self.lent);
         self.lent = 0;
-        if let Some(id) = self.shared.file().filter(|_| taken > 0) {
+        if let Some(id) = self.shared.file.get().filter(|_| taken > 0) {
             turn.io.recycle(id, taken);
             self.more = turn.io.backlog(id) > 0;
         }
@@ -116,19 +116,18 @@ impl RxQueue for TapRx {
     fn notify(&mut self) {}
 
     fn stop(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Some(id) = self.shared.file() else { return true };
+        let Some(id) = self.shared.file.get() else { return true };
         if !turn.io.close(id) {
             return false;
         }
         self.buffers = turn.io.remove(id);
-        self.shared.set_file(None);
+        self.shared.file.set(None);
         self.lent = 0;
         true
     }
 
     fn source(&self) -> Source {
-        // Without a file (its registration failed) nothing ever comes: a name that no file has.
-        Source::File(self.shared.file().unwrap_or(FileId(Shared::NONE)))
+        self.shared.file.source()
     }
 
     fn pending(&self) -> bool {

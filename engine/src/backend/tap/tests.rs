@@ -14,6 +14,7 @@ use crate::uring::{FdIo, IoMode};
 use crate::wire::vnet_hdr::{F_NEEDS_CSUM, GSO_TCPV4, VnetHdr};
 use nix::sched::{CloneFlags, unshare};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -425,7 +426,7 @@ fn socket_tx(bench: &mut Bench, limited: bool) -> (TapTx, OwnedFd) {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let (near, far) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).unwrap();
     let shared = Arc::new(Shared::new(near, false));
-    shared.set_file(bench.io.register(shared.fd.as_fd(), None).ok());
+    shared.file.set(bench.io.register(shared.fd.as_fd(), None).ok());
     (TapTx::new(shared, Caps::NONE, limited), far)
 }
 
@@ -435,6 +436,23 @@ fn fill(burst: &mut Burst, frames: &[Vec<u8>]) {
         // SAFETY: the test keeps the frames alive until the burst is done with.
         let seg = unsafe { Seg::new(NonNull::from(&frame[0]), frame.len() as u32) };
         assert!(burst.push(VnetHdr::NONE, &[seg]));
+    }
+}
+
+#[test]
+fn a_tap_whose_file_nobody_watches_drops_by_name_and_holds_up_nobody() {
+    for mut bench in Bench::all() {
+        let (near, _far) = UnixDatagram::pair().unwrap();
+        let mut tx = TapTx::new(Arc::new(Shared::new(near.into(), false)), Caps::NONE, false);
+        let (counters, frames) = (PortCounters::default(), vec![plain(7, 100); 5]);
+        let taken = bench.with(|turn, burst| {
+            fill(burst, &frames);
+            assert!(tx.room(turn, 32) >= frames.len());
+            let taken = tx.tx(turn, burst, burst.all());
+            tx.settle(turn, &counters);
+            taken
+        });
+        assert_eq!((taken, counters.dropped(DropReason::NotConnected)), (5, 5));
     }
 }
 
@@ -488,7 +506,7 @@ fn frames_beyond_the_scratch_go_at_once_and_behind_the_queued_ones() {
     for mut bench in Bench::all() {
         let (far, near) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
         let shared = Arc::new(Shared::new(near, false));
-        shared.set_file(bench.io.register(shared.fd.as_fd(), None).ok());
+        shared.file.set(bench.io.register(shared.fd.as_fd(), None).ok());
         let mut tx = TapTx::new(shared, Caps::NONE, false);
         let frames: Vec<Vec<u8>> = (0..64u8).map(|mark| vec![mark; 14]).collect();
         let counters = PortCounters::default();

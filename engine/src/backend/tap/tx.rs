@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::backend::account::Account;
-use crate::burst::{Burst, Frame, Mask, Seg};
+use crate::burst::{BURST, Burst, Frame, Mask, Seg};
 use crate::mem::pool::PoolFrame;
 use crate::port::backlog::Backlog;
 use crate::port::counters::{DropReason, PortCounters};
@@ -217,7 +217,7 @@ impl TxQueue for TapTx {
     }
 
     fn room(&mut self, turn: &mut Turn<'_>, _want: usize) -> usize {
-        let Some(id) = self.shared.file() else { return 0 };
+        let Some(id) = self.shared.file.get() else { return BURST }; // dropped by name
         if self.is_blocked(turn, id) || self.runs.len() >= RUNS {
             return 0;
         }
@@ -225,7 +225,7 @@ impl TxQueue for TapTx {
     }
 
     fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
-        let Some(id) = self.shared.file() else { return 0 };
+        let Some(id) = self.shared.file.get() else { return self.account.refuse(burst, mask) };
         if self.limited {
             return self.write_each(turn, id, burst, mask);
         }
@@ -244,7 +244,7 @@ impl TxQueue for TapTx {
             }
         }
         self.runs.clear();
-        if let Some(id) = self.shared.file() {
+        if let Some(id) = self.shared.file.get() {
             self.is_blocked(turn, id);
         }
         self.account.settle(counters);
