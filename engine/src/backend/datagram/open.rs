@@ -236,24 +236,26 @@ fn set_interface(socket: &OwnedFd, interface: Ipv4Addr) -> Result<(), Errno> {
     Errno::result(done).map(drop)
 }
 
-/// QEMU removes whatever is at the local path; ours removes sockets only.
+/// QEMU removes whatever is at the local path; ours removes sockets only, and nothing for an address that cannot be.
 fn unix(local: &str, remote: &str) -> Result<(OwnedFd, UnixAddr), DatagramError> {
+    let unlink = |errno| DatagramError::Unlink { path: local.to_owned(), errno };
+    let refused = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let there = match std::fs::symlink_metadata(local).map_err(refused) {
+        Ok(there) if there.is_dir() => return Err(unlink(Errno::EISDIR)),
+        Ok(there) if !there.file_type().is_socket() => return Err(unlink(Errno::EEXIST)),
+        Ok(_) => true,
+        Err(Errno::ENOENT) => false,
+        Err(errno) => return Err(unlink(errno)),
+    };
     let address = |path: &str| match path.len() {
         ..PATH => {
             UnixAddr::new(path).map_err(|errno| DatagramError::BindPath { path: path.to_owned(), errno })
         }
         _ => Err(DatagramError::TooLong(path.to_owned())),
     };
-    // Before anything is removed.
     let (from, to) = (address(local)?, address(remote)?);
-    let unlink = |errno| DatagramError::Unlink { path: local.to_owned(), errno };
-    let refused = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-    match std::fs::symlink_metadata(local).map_err(refused) {
-        Ok(there) if there.is_dir() => return Err(unlink(Errno::EISDIR)),
-        Ok(there) if !there.file_type().is_socket() => return Err(unlink(Errno::EEXIST)),
-        Ok(_) => std::fs::remove_file(local).map_err(|error| unlink(refused(error)))?,
-        Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(unlink(errno)),
+    if there {
+        std::fs::remove_file(local).map_err(|error| unlink(refused(error)))?;
     }
     let socket = datagram(AddressFamily::Unix)?;
     socket::bind(socket.as_raw_fd(), &from)
