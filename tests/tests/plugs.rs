@@ -272,18 +272,31 @@ fn frames_wait_for_a_switch_that_is_slow_and_none_is_lost() {
     });
     lab.hub(1, &["a", "b"]);
     let near = Plug::join(&one);
-    // The far switch reads nothing. The near one drops what the daemon does not read any more.
-    for number in 0..3000_u64 {
-        near.send(&frame(BROADCAST, SOURCE, &[&number.to_be_bytes()[..], &[0; 1400]].concat()));
+    // The far switch reads nothing. The near one drops what the daemon does not read any more, and what comes too fast for it: so waves, until
+    // one brings nothing to the far side.
+    let mut number = 0_u64;
+    let settled = |lab: &mut Lab| {
+        let mut last = (0, 0, 0);
+        let still = wait::until(wait::PATIENCE, || {
+            // That nothing happens is no event.
+            std::thread::sleep(Duration::from_millis(200));
+            let now = lab.port("b");
+            (std::mem::replace(&mut last, now) == now && now.1 > 0).then_some(now.1)
+        });
+        still.expect("nothing moves while the switch reads nothing")
+    };
+    let mut still = 0;
+    for wave in 0.. {
+        assert!(wave < 100, "{still} frames, and the far side still takes more");
+        for _ in 0..300 {
+            near.send(&frame(BROADCAST, SOURCE, &[&number.to_be_bytes()[..], &[0; 1400]].concat()));
+            number += 1;
+        }
+        let before = std::mem::replace(&mut still, settled(&mut lab));
+        if before == still {
+            break;
+        }
     }
-    let mut last = (0, 0, 0);
-    let still = wait::until(wait::PATIENCE, || {
-        // That nothing happens is no event.
-        std::thread::sleep(Duration::from_millis(200));
-        let now = lab.port("b");
-        (std::mem::replace(&mut last, now) == now && now.1 > 0).then_some(now.1)
-    });
-    let still = still.expect("nothing moves while the switch reads nothing");
     let (mut count, mut before) = (0, None);
     while let Some(came) = far.receive(Duration::from_secs(1)) {
         let number = u64::from_be_bytes(came[14..22].try_into().expect("eight bytes"));
