@@ -8,8 +8,7 @@ use engine::backend::stream::Report;
 use engine::backend::tap::TapOptions;
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
-use engine::filter::Filter;
-use engine::filter::dump::DumpFile;
+use engine::filter::{Filter, Handle};
 use engine::port::{RxQueue, TxQueue};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -115,30 +114,48 @@ pub trait Backends: Send + Sync {
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);
 
-    /// Opens a capture file with one instance of the filter for each worker.
+    /// Makes a filter, with one instance for each worker.
     ///
     /// # Errors
-    /// `net dump: can't open FILE: WHY`.
-    fn open_dump(&self, request: &DumpRequest) -> Result<Dump, QmpError>;
+    /// In QEMU's words; nothing stays open.
+    fn open_filter(&self, request: &FilterRequest) -> Result<OpenFilter, QmpError>;
 }
 
-/// A capture file to be opened.
+/// A filter to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DumpRequest {
-    /// The file; it is made, or emptied.
-    pub file: String,
-    /// Bytes kept of each frame.
-    pub maxlen: u32,
+pub struct FilterRequest {
+    /// Of which kind, with its own properties.
+    pub kind: FilterKind,
+    /// Whether it begins switched on.
+    pub on: bool,
+    /// It sees frames sent to its netdev.
+    pub rx: bool,
+    /// It sees frames that its netdev sends.
+    pub tx: bool,
     /// The engine's time, in nanoseconds since it started.
     pub now: u64,
     /// Number of workers.
     pub workers: usize,
 }
 
-/// An open capture.
-pub struct Dump {
-    /// Control's hold on the file; fakes have none.
-    pub file: Option<DumpFile>,
+/// What a filter does, and its own properties as far as the engine needs them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilterKind {
+    /// `filter-dump`.
+    Dump {
+        /// The file; it is made, or emptied.
+        file: String,
+        /// Bytes kept of each frame.
+        maxlen: u32,
+    },
+    /// `filter-replay`: nothing.
+    Replay,
+}
+
+/// A filter that no frame passes yet.
+pub struct OpenFilter {
+    /// Control's hold on it; one that does nothing has none.
+    pub handle: Option<Arc<dyn Handle>>,
     /// One a worker.
     pub instances: Vec<Box<dyn Filter>>,
 }

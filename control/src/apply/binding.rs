@@ -4,7 +4,7 @@ use super::jobs::Product;
 use super::{Backends, DataPlane, DownScript, Jobs, Opened, Pair, Ticket};
 use crate::model::{ClientId, FilterId, Net, QueueRef};
 use crate::qmp::error::QmpError;
-use engine::filter::dump::DumpFile;
+use engine::filter::Handle;
 use engine::port::Queue;
 use engine::port::counters::PortCounters;
 use engine::topology::model::Topology;
@@ -12,12 +12,16 @@ use engine::{Attachments, Retired};
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long an open, with its script, may take.
 pub const OPEN_LIMIT: Duration = Duration::from_secs(30);
 /// How long closing, with its down script, may keep a command from its reply.
 pub const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a filter that goes may take to hand on what it holds: what its receiver does not take by then is lost.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Between looks whether it has.
+const DRAIN_LOOK: Duration = Duration::from_micros(500);
 /// How long the end of the daemon waits for closing and down scripts.
 pub const END_LIMIT: Duration = Duration::from_millis(1500);
 
@@ -31,8 +35,8 @@ pub struct Binding {
     pub jobs: Jobs,
     /// Scripts owed to clients when they go.
     down: HashMap<ClientId, DownScript>,
-    /// Capture files in use.
-    dumps: HashMap<FilterId, DumpFile>,
+    /// Filters in use, but for those that do nothing.
+    filters: HashMap<FilterId, Arc<dyn Handle>>,
 }
 
 impl Binding {
@@ -41,7 +45,7 @@ impl Binding {
     /// # Errors
     /// The kernel has no descriptor for the jobs.
     pub fn new(plane: Box<dyn DataPlane>, backends: Arc<dyn Backends>) -> io::Result<Self> {
-        Ok(Self { plane, backends, jobs: Jobs::new()?, down: HashMap::new(), dumps: HashMap::new() })
+        Ok(Self { plane, backends, jobs: Jobs::new()?, down: HashMap::new(), filters: HashMap::new() })
     }
 
     /// Puts the network in force on all workers.
@@ -79,15 +83,29 @@ impl Binding {
         self.down.insert(client, script);
     }
 
-    /// Notes the file of a filter.
-    pub fn keep_dump(&mut self, filter: FilterId, file: DumpFile) {
-        self.dumps.insert(filter, file);
+    /// Keeps the hold on a filter in force.
+    pub fn keep_filter(&mut self, filter: FilterId, handle: Arc<dyn Handle>) {
+        self.filters.insert(filter, handle);
     }
 
-    /// What a filter's file captured and lost.
+    /// The hold on a filter in force.
     #[must_use]
-    pub fn dump(&self, filter: FilterId) -> Option<&DumpFile> {
-        self.dumps.get(&filter)
+    pub fn filter(&self, filter: FilterId) -> Option<&Arc<dyn Handle>> {
+        self.filters.get(&filter)
+    }
+
+    /// Waits, off the control thread, until a filter holds nothing any more, at most [`DRAIN_LIMIT`].
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn drain(&mut self, handle: Arc<dyn Handle>) -> io::Result<Ticket> {
+        self.jobs.start(CLOSE_LIMIT, move || {
+            let end = Instant::now() + DRAIN_LIMIT;
+            while handle.held() != 0 && Instant::now() < end {
+                std::thread::sleep(DRAIN_LOOK);
+            }
+            Product::Drained
+        })
     }
 
     /// Closes what a commit retired: the script of the client that went runs first, and files are complete at the end.
@@ -101,16 +119,14 @@ impl Binding {
         filters: &[FilterId],
     ) -> io::Result<Ticket> {
         let script = gone.and_then(|id| self.down.remove(&id));
-        let files: Vec<DumpFile> = filters.iter().filter_map(|id| self.dumps.remove(id)).collect();
+        let handles: Vec<_> = filters.iter().filter_map(|id| self.filters.remove(id)).collect();
         let backends = Arc::clone(&self.backends);
         self.jobs.start(CLOSE_LIMIT, move || {
             if let Some(script) = script {
                 backends.run_down_script(&script);
             }
             drop(retired);
-            for file in files {
-                file.finish(CLOSE_LIMIT);
-            }
+            handles.iter().for_each(|handle| handle.finish(CLOSE_LIMIT));
             Product::Closed
         })
     }
@@ -151,7 +167,7 @@ impl Binding {
     pub fn end(&mut self) {
         let retired = self.plane.commit(&Topology::default(), Attachments::default());
         let scripts: Vec<DownScript> = self.down.drain().map(|(_, script)| script).collect();
-        let files: Vec<DumpFile> = self.dumps.drain().map(|(_, file)| file).collect();
+        let handles: Vec<_> = self.filters.drain().map(|(_, handle)| handle).collect();
         let (backends, (done, ended)) = (Arc::clone(&self.backends), mpsc::channel::<()>());
         let job = move || {
             std::thread::scope(|scope| {
@@ -160,9 +176,7 @@ impl Binding {
                 }
             });
             drop(retired);
-            for file in files {
-                file.finish(END_LIMIT);
-            }
+            handles.iter().for_each(|handle| handle.finish(END_LIMIT));
             drop(done);
         };
         match std::thread::Builder::new().name("netdevd-job".into()).spawn(job) {

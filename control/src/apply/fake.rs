@@ -1,6 +1,6 @@
 //! An engine and backends in memory, which remember what was asked of them.
 
-use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair, Plugged};
+use super::{Backends, DataPlane, DownScript, FilterKind, FilterRequest, OpenFilter, Opened, Pair, Plugged};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
 use engine::backend::datagram::DatagramOptions;
@@ -239,15 +239,15 @@ impl Backends for FakeBackends {
         self.0.call(format!("down {} {}", script.path, script.ifname));
     }
 
-    fn open_dump(&self, request: &DumpRequest) -> Result<Dump, QmpError> {
-        self.0.call(format!("dump {} {}", request.file, request.maxlen));
-        if request.file.starts_with("/nodir") {
-            return Err(QmpError::generic(format!(
-                "net dump: can't open {}: No such file or directory",
-                request.file
-            )));
+    fn open_filter(&self, request: &FilterRequest) -> Result<OpenFilter, QmpError> {
+        if let FilterKind::Dump { file, maxlen } = &request.kind {
+            self.0.call(format!("dump {file} {maxlen}"));
+            if file.starts_with("/nodir") {
+                let desc = format!("net dump: can't open {file}: No such file or directory");
+                return Err(QmpError::generic(desc));
+            }
         }
-        Ok(Dump { file: None, instances: Vec::new() })
+        Ok(OpenFilter { handle: None, instances: Vec::new() })
     }
 }
 

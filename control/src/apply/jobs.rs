@@ -3,7 +3,7 @@
 //! One file descriptor says that something ended or ran out of time: an epoll of an eventfd and a timerfd, so that
 //! whoever waits needs to know of one only.
 
-use super::{Dump, Opened, Plugged};
+use super::{OpenFilter, Opened, Plugged};
 use crate::qmp::error::QmpError;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -27,8 +27,10 @@ pub enum Product {
     Opened(Result<Opened, QmpError>),
     /// A port of a VDE switch.
     Vde(Result<Plugged, QmpError>),
-    /// A capture file.
-    Dump(Result<Dump, QmpError>),
+    /// A filter.
+    Filter(Result<OpenFilter, QmpError>),
+    /// A filter that is to go has let go of what it held, or its time was up.
+    Drained,
     /// A chardev, in the form that only its maker knows.
     Chardev(Box<dyn Any + Send>),
     /// The address of a name.

@@ -1,7 +1,7 @@
 //! The backends as they are: kernel devices, scripts, files.
 
 use super::backends::strerror;
-use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair, Plugged};
+use super::{Backends, DownScript, FilterKind, FilterRequest, OpenFilter, Opened, Pair, Plugged};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
 use engine::backend::datagram::{self, DatagramOptions};
@@ -123,11 +123,17 @@ impl Backends for SystemBackends {
         }
     }
 
-    fn open_dump(&self, request: &DumpRequest) -> Result<Dump, QmpError> {
-        let DumpRequest { file, maxlen, now, workers } = request;
-        let (held, instances) = DumpFile::open(Path::new(file), *maxlen, *now, *workers)
-            .map_err(|e| QmpError::generic(format!("net dump: can't open {file}: {}", strerror(&e))))?;
-        Ok(Dump { file: Some(held), instances })
+    fn open_filter(&self, request: &FilterRequest) -> Result<OpenFilter, QmpError> {
+        match &request.kind {
+            FilterKind::Dump { file, maxlen } => {
+                let (held, instances) =
+                    DumpFile::open(Path::new(file), *maxlen, request.now, request.workers).map_err(|e| {
+                        QmpError::generic(format!("net dump: can't open {file}: {}", strerror(&e)))
+                    })?;
+                Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
+            }
+            FilterKind::Replay => Ok(OpenFilter { handle: None, instances: Vec::new() }),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The counters for `-metrics`.
 
 use super::State;
-use crate::observe::{Capture, Port, openmetrics};
+use crate::observe::{FilterCounters, Port, openmetrics};
 
 impl State {
     /// All counters since the start, as OpenMetrics text.
@@ -13,15 +13,15 @@ impl State {
             .iter()
             .map(|(client, queues)| Port { name: &client.name, driver: client.driver(), queues })
             .collect();
-        let captures: Vec<Capture<'_>> = self
+        let filters: Vec<FilterCounters<'_>> = self
             .net
             .filters()
             .filter_map(|filter| {
-                let counters = self.binding.dump(filter.id)?.counters();
+                let counters = self.binding.filter(filter.id)?.counters();
                 let port = &self.net.client(filter.client)?.name;
-                Some(Capture { object: &filter.name, port, captured: counters.captured, lost: counters.lost })
+                Some(FilterCounters { object: &filter.name, driver: filter.driver, port, counters })
             })
             .collect();
-        openmetrics(stats.tsc_hz, &stats.workers, &ports, &captures)
+        openmetrics(stats.tsc_hz, &stats.workers, &ports, &filters)
     }
 }

@@ -19,6 +19,8 @@ pub(super) enum Pending {
     Connections(Map<String, Value>, Way),
     /// `object-add` of a filter.
     Filter(NewFilter),
+    /// `object-del` of a filter that held frames.
+    Drain(String),
     /// `chardev-add` of that id.
     Chardev(String),
     /// No command: an interface came back, and the netdev of that client is opened again on these workers.
@@ -74,8 +76,9 @@ impl State {
                 self.replugged(client, result.map_err(|error| error.desc));
                 Ok(empty())
             }
-            (Pending::Filter(filter), Product::Dump(Ok(dump))) => self.filter_opened(filter, dump),
-            (Pending::Filter(filter), Product::Dump(Err(error))) => {
+            (Pending::Drain(name), Product::Drained) => self.filter_drained(&name),
+            (Pending::Filter(filter), Product::Filter(Ok(made))) => self.filter_opened(filter, made),
+            (Pending::Filter(filter), Product::Filter(Err(error))) => {
                 self.new_objects.remove(&filter.name);
                 Err(error)
             }
@@ -106,6 +109,7 @@ impl State {
                 self.new_objects.remove(&filter.name);
                 late("filter", &filter.name)
             }
+            Pending::Drain(name) => self.filter_drained(&name),
             Pending::Chardev(id) => {
                 self.chardevs.abandon(&id);
                 late("chardev", &id)

@@ -76,7 +76,16 @@ impl State {
             })
         })?;
         let value = args.get("value").unwrap_or(&Value::Null);
-        if self.net.set_filter(&filter, property, value)? == Change::Plan {
+        let change = self.net.set_filter(&filter, property, value)?;
+        let set = self.net.filter_named(&filter);
+        if let Some((filter, handle)) = set.and_then(|f| Some((f, self.binding.filter(f.id)?))) {
+            let options = &filter.options;
+            handle.set(options.on, options.queue.rx(), options.queue.tx());
+            if let Some(number) = filter.own.get(property).and_then(Value::as_u64) {
+                handle.tune(property, number);
+            }
+        }
+        if change == Change::Plan {
             self.binding.commit(&self.net, Attachments::default())?;
         }
         Ok(empty())

@@ -125,6 +125,7 @@ impl State {
             "netdev_del" => self.netdev_del(&args, cx.events),
             "set_link" => self.set_link(&args, cx.events).into(),
             "query-netdev" => self.query_netdev(&args).into(),
+            "query-filter" => self.query_filter(&args).into(),
             "query-switch" => self.query_switch(&args).into(),
             "query-net-stats" => Ok(self.query_net_stats()).into(),
             "query-net-stats-reset" => Ok(self.reset_net_stats()).into(),

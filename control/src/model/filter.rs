@@ -15,6 +15,18 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Whether frames sent to the client are among them.
+    #[must_use]
+    pub const fn rx(self) -> bool {
+        matches!(self, Self::All | Self::Rx)
+    }
+
+    /// Whether frames that the client sends are among them.
+    #[must_use]
+    pub const fn tx(self) -> bool {
+        matches!(self, Self::All | Self::Tx)
+    }
+
     /// The name in the schema.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -99,6 +111,14 @@ pub struct Filter {
     pub own: Map<String, Value>,
 }
 
+impl Filter {
+    /// Whether it may hold frames. Then it stays in its chain while it is off, or what comes would overtake what it holds.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        matches!(self.driver, "filter-buffer" | "filter-limit" | "filter-redirector" | "filter-rewriter")
+    }
+}
+
 impl Net {
     /// The filter of that object id.
     #[must_use]
@@ -125,16 +145,15 @@ impl Net {
     /// Finds where a filter with these options would go.
     ///
     /// # Errors
-    /// QEMU's texts and order (`netfilter_complete`): the netdev, its queues, the position. A position that names no
-    /// filter is `filter 'x' not found`, whatever else has that id (QEMU aborts there).
+    /// QEMU's texts and order (`netfilter_complete`): the netdev, the position. A position that names no
+    /// filter is `filter 'x' not found`, whatever else has that id (QEMU aborts there). Nics and netdevs of several queues, which QEMU refuses, are
+    /// as good as others.
     pub fn place(&self, options: &FilterOptions) -> Result<Place, NetError> {
-        let client = self
-            .named(&options.netdev)
+        let named = || self.named(&options.netdev);
+        let client = named()
             .find(|c| !c.is_nic())
+            .or_else(|| named().next())
             .ok_or_else(|| NetError::Generic("Parameter 'netdev' expects a network backend id".into()))?;
-        if client.queues().len() > 1 {
-            return Err(NetError::Generic("multiqueue is not supported".into()));
-        }
         let index = match options.position.as_str() {
             "head" => 0,
             "tail" => client.filters.len(),

@@ -1,6 +1,6 @@
 //! From the model to what the engine reads.
 
-use super::{Client, Direction, Kind, Net};
+use super::{Client, Kind, Net};
 use engine::topology::model::{Client as Place, ClientKind, FilterUse, HUB_BACKLOG, Topology};
 
 impl Net {
@@ -24,12 +24,13 @@ impl Net {
             }
         };
         let filters = client.filters.iter().filter_map(|id| {
-            let options = &self.filters.get(id)?.options;
+            let filter = self.filters.get(id)?;
+            let (options, holds) = (&filter.options, filter.holds());
             // A filter that is off keeps its place and its instances, and sees nothing.
             Some(FilterUse {
                 id: *id,
-                rx: options.on && options.queue != Direction::Tx,
-                tx: options.on && options.queue != Direction::Rx,
+                rx: holds || (options.on && options.queue.rx()),
+                tx: holds || (options.on && options.queue.tx()),
             })
         });
         // A netdev without its other end drops frames for that, not for the link that is down with it.

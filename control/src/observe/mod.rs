@@ -13,4 +13,4 @@ mod openmetrics;
 mod tests;
 
 pub use http::{LONGEST_REQUEST, is_complete, respond};
-pub use openmetrics::{Capture, Port, openmetrics};
+pub use openmetrics::{FilterCounters, Port, openmetrics};

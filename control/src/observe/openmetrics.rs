@@ -15,17 +15,17 @@ pub struct Port<'a> {
     pub queues: &'a [QueueStats],
 }
 
-/// A capture file.
-#[derive(Debug, Clone, Copy)]
-pub struct Capture<'a> {
+/// What a filter counts.
+#[derive(Debug, Clone)]
+pub struct FilterCounters<'a> {
     /// Id of the filter.
     pub object: &'a str,
+    /// Its type in the schema, for example `filter-dump`.
+    pub driver: &'a str,
     /// The netdev that it sits on.
     pub port: &'a str,
-    /// Frames handed to the writer.
-    pub captured: u64,
-    /// Frames that passed without being captured.
-    pub lost: u64,
+    /// Frames, by what became of them.
+    pub counters: Vec<(&'static str, u64)>,
 }
 
 /// The counters as text, `# EOF` at the end.
@@ -37,7 +37,7 @@ pub fn openmetrics(
     tsc_hz: u64,
     workers: &[WorkerStats],
     ports: &[Port<'_>],
-    captures: &[Capture<'_>],
+    filters: &[FilterCounters<'_>],
 ) -> String {
     let mut text = Text(String::new());
     text.family(
@@ -50,8 +50,8 @@ pub fn openmetrics(
     text.workers(workers);
     text.ports(ports);
     text.drops(ports);
-    if !captures.is_empty() {
-        text.captures(captures);
+    if !filters.is_empty() {
+        text.filters(filters);
     }
     text.0.push_str("# EOF\n");
     text.0
@@ -162,20 +162,22 @@ impl Text {
         }
     }
 
-    fn captures(&mut self, captures: &[Capture<'_>]) {
-        type Read = fn(&Capture<'_>) -> u64;
-        let families: [(&str, &str, Read); 2] = [
-            ("netdevd_capture_frames", "Frames that a filter-dump captured.", |c| c.captured),
-            ("netdevd_capture_lost", "Frames that a filter-dump missed: slow writer or full disk.", |c| {
-                c.lost
-            }),
-        ];
-        for (name, help, read) in families {
-            self.family(name, "counter", None, help);
-            for capture in captures {
-                let labels: [(&str, &dyn Display); 2] =
-                    [("object", &capture.object), ("port", &capture.port)];
-                self.sample(&format!("{name}_total"), &labels, read(capture));
+    fn filters(&mut self, filters: &[FilterCounters<'_>]) {
+        self.family(
+            "netdevd_filter_frames",
+            "counter",
+            None,
+            "Frames that a filter saw, by what became of them.",
+        );
+        for filter in filters {
+            for (what, count) in &filter.counters {
+                let labels: [(&str, &dyn Display); 4] = [
+                    ("object", &filter.object),
+                    ("type", &filter.driver),
+                    ("port", &filter.port),
+                    ("what", what),
+                ];
+                self.sample("netdevd_filter_frames_total", &labels, *count);
             }
         }
     }

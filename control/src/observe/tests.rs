@@ -88,8 +88,9 @@ fn sample() -> String {
         Port { name: "t0", driver: "tap", queues: &tap },
         Port { name: "h\"\\\n", driver: "hubport", queues: &hub },
     ];
-    let captures = [Capture { object: "d0", port: "t0", captured: 9, lost: 1 }];
-    openmetrics(2_000_000_000, &workers, &ports, &captures)
+    let counters = vec![("captured", 9), ("lost", 1)];
+    let filters = [FilterCounters { object: "d0", driver: "filter-dump", port: "t0", counters }];
+    openmetrics(2_000_000_000, &workers, &ports, &filters)
 }
 
 #[test]
@@ -105,7 +106,8 @@ fn the_text_is_openmetrics_and_holds_every_counter() {
     let series = r#"{port="t0",type="tap",queue="0"}"#;
     assert_eq!(value("netdevd_port_rx_bytes", &format!("netdevd_port_rx_bytes_total{series}")), 180);
     assert_eq!(value("netdevd_port", r#"netdevd_port_info{port="t0",type="tap",queue="0",worker="1"}"#), 1);
-    assert_eq!(value("netdevd_capture_lost", r#"netdevd_capture_lost_total{object="d0",port="t0"}"#), 1);
+    let lost = r#"netdevd_filter_frames_total{object="d0",type="filter-dump",port="t0",what="lost"}"#;
+    assert_eq!(value("netdevd_filter_frames", lost), 1);
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn every_drop_reason_has_a_series_and_a_sentence() {
 #[test]
 fn an_engine_without_ports_and_captures_is_sound() {
     let families = read(&openmetrics(1, &[], &[], &[]));
-    assert!(!families.contains_key("netdevd_capture_frames"));
+    assert!(!families.contains_key("netdevd_filter_frames"));
     assert!(families["netdevd_port_drops"].samples.is_empty());
 }
 

@@ -15,5 +15,6 @@ pub mod dirty;
 pub mod guest;
 pub mod map;
 pub mod pool;
+pub mod records;
 pub mod shared;
 mod sigbus;

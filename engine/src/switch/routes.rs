@@ -58,6 +58,13 @@ impl Routes {
         (entry.queue == queue).then_some(*entry)
     }
 
+    /// Where frames start that the filter in `slot` puts in, on toward its netdev or from it.
+    #[must_use]
+    pub fn inject(&self, worker: usize, slot: usize, toward: bool) -> Option<Entry> {
+        let inject = self.worker(worker)?.injects.get(slot)?.as_ref()?;
+        Some(if toward { inject.rx } else { inject.tx })
+    }
+
     /// The lanes at a node.
     #[must_use]
     pub fn lanes(&self, worker: usize, node: u32) -> Option<&Lanes> {

@@ -10,7 +10,7 @@ mod switch;
 
 pub use switch::{PortPlan, SwitchPlan};
 
-use super::model::{Client, ClientId, ClientKind, FilterId, QueueRef, Topology};
+use super::model::{Client, ClientId, ClientKind, FilterId, FilterUse, QueueRef, Topology};
 use std::collections::HashMap;
 use switch::{Gate, Gates};
 
@@ -37,6 +37,17 @@ pub struct WorkerPlan {
     pub nodes: Vec<Node>,
     /// Filter steps that nodes refer to.
     pub steps: Vec<FilterStep>,
+    /// By filter slot: where frames start that the filter puts in.
+    pub injects: Vec<Option<Inject>>,
+}
+
+/// Where frames start that a filter puts in: behind it in its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inject {
+    /// On to the filter's netdev.
+    pub rx: Entry,
+    /// On from the filter's netdev.
+    pub tx: Entry,
 }
 
 /// The legs of a hub, as nodes.
@@ -51,7 +62,7 @@ pub struct Legs {
 /// Where a queue's frames start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// The queue's name, checked before use.
+    /// The queue's name, checked before use; of no meaning where a filter puts frames in.
     pub queue: u64,
     /// First node.
     pub node: u32,
@@ -244,12 +255,38 @@ impl<'w> Builder<'w> {
                 }
             }
         }
+        for client in &topology.clients {
+            for at in 0..client.filters.len() {
+                self.inject(client, at);
+            }
+        }
         self.part
+    }
+
+    /// Where frames start that a client's filter puts in; they pass what stands behind it, in either direction.
+    fn inject(&mut self, client: &Client, at: usize) {
+        let filters = &client.filters;
+        let Some(&slot) = filters.get(at).and_then(|f| self.world.slots.filters.get(&f.id)) else { return };
+        let step = self.part.steps.len() as u32;
+        self.steps(filters[..at].iter().rev().filter(|f| f.rx).map(|f| f.id), true);
+        let steps = self.part.steps.len() as u32 - step;
+        let toward = Node { step, steps, hop: self.arrive(client, 0), client: client.id };
+        let from = self.way(client, &filters[at + 1..], 0);
+        let [rx, tx] = [toward, from].map(|first| self.entry_at(first, 0, 0));
+        if self.part.injects.len() <= slot as usize {
+            self.part.injects.resize(slot as usize + 1, None);
+        }
+        self.part.injects[slot as usize] = Some(Inject { rx, tx });
     }
 
     /// The way of a frame that queue `index` of `sender` sends. Order of checks as QEMU `net/net.c`: the sender's link and peer, the
     /// filters of both, the receiver's link.
     fn node(&mut self, sender: &Client, index: usize) -> Node {
+        self.way(sender, &sender.filters, index)
+    }
+
+    /// As [`Builder::node`], with only these filters of the sender's.
+    fn way(&mut self, sender: &Client, filters: &[FilterUse], index: usize) -> Node {
         let discard =
             |why, client: &Client| Node { step: 0, steps: 0, hop: Hop::Discard(why), client: client.id };
         if !sender.link_up {
@@ -259,7 +296,7 @@ impl<'w> Builder<'w> {
             return discard(Discard::NoPeer, sender);
         };
         let step = self.part.steps.len() as u32;
-        self.steps(sender.filters.iter().filter(|f| f.tx).map(|f| f.id), false);
+        self.steps(filters.iter().filter(|f| f.tx).map(|f| f.id), false);
         self.steps(peer.filters.iter().rev().filter(|f| f.rx).map(|f| f.id), true);
         let steps = self.part.steps.len() as u32 - step;
         Node { step, steps, hop: self.arrive(peer, index), client: peer.id }
@@ -309,8 +346,12 @@ impl<'w> Builder<'w> {
     }
 
     fn entry(&mut self, client: &Client, index: usize, queue: u64) -> Entry {
-        let node = self.part.nodes.len() as u32;
         let first = self.node(client, index);
+        self.entry_at(first, index, queue)
+    }
+
+    fn entry_at(&mut self, first: Node, index: usize, queue: u64) -> Entry {
+        let node = self.part.nodes.len() as u32;
         self.part.nodes.push(first);
         let filters = first.steps != 0;
         let mut entry = Entry { queue, node, only: None, legs: 0, filtered: filters, direct: false };

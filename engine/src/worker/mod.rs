@@ -17,6 +17,7 @@
 pub mod clock;
 pub mod idle;
 pub mod inbox;
+mod inject;
 pub mod link;
 mod outlets;
 pub mod place;

@@ -128,7 +128,9 @@ pub(super) struct Outlets {
     pub(super) elsewhere: bool,
     /// One past the highest filter slot ever used.
     pub(super) filters_top: usize,
-    /// Frames that filters kept since the source began.
+    /// Slots of filters that put frames in.
+    pub(super) injectors: Vec<u32>,
+    /// Frames that filters dropped since the source began.
     pub(super) filtered: u64,
 }
 
@@ -490,7 +492,10 @@ impl Outlet for Outlets {
         let Some(Some(filter)) = self.filters.get_mut(step.slot as usize) else { return mask };
         let direction = if step.toward { Direction::Rx } else { Direction::Tx };
         let kept = filter.frames(turn, direction, burst, mask);
-        self.filtered += (mask.count() - kept.count()) as u64;
+        let stay = (mask.count() - kept.count()) as u64;
+        if stay != 0 {
+            self.filtered += filter.lost(stay);
+        }
         kept
     }
 

@@ -8,6 +8,7 @@ use super::outlets::{Outlets, TxSlot};
 use super::regimes::{Regime, WorkerCounters};
 use super::sources::{RxSlot, Sources};
 use crate::burst::{BURST, Burst, Mask};
+use crate::filter::Direction;
 use crate::mem::pool::{Pool, PoolFrame};
 use crate::offload::Offload;
 use crate::port::counters::DropReason;
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 pub const MAX_SLOTS: usize = 32_768;
 
 /// Sources and backlogs served in one turn at most; more wait for the next.
-const LENDERS: usize = 512;
+pub(super) const LENDERS: usize = 512;
 
 /// Link bursts taken in one turn at most, and the pool frames that they can hold.
 const LINK_TAKE: usize = 32;
@@ -44,9 +45,10 @@ const HOUSEKEEPING: u64 = 1_000_000;
 const LOOK_AGAIN: u64 = 200_000;
 
 /// Who lent the frames of a burst that is under way.
-enum Lender {
+pub(super) enum Lender {
     Source(u32),
     Backlog(u32),
+    Filter(u32, Direction),
 }
 
 /// What a worker is made of.
@@ -79,14 +81,14 @@ pub struct WorkerParts {
 
 /// One worker. Everything it needs is allocated here, before its first turn.
 pub struct Worker {
-    parts: WorkerParts,
-    routes: sync::Arc<Routes>,
+    pub(super) parts: WorkerParts,
+    pub(super) routes: sync::Arc<Routes>,
     sources: Sources,
-    out: Outlets,
-    burst: Burst,
+    pub(super) out: Outlets,
+    pub(super) burst: Burst,
     scratch: Burst,
-    walk: Walk,
-    lent: Vec<(Lender, Mask)>,
+    pub(super) walk: Walk,
+    pub(super) lent: Vec<(Lender, Mask)>,
     held: Vec<PoolFrame>,
     /// A change whose queues are being stopped.
     stopping: Option<Box<Change>>,
@@ -100,9 +102,9 @@ pub struct Worker {
 
 /// What a turn did.
 #[derive(Default)]
-struct Done {
-    frames: u64,
-    blocked: bool,
+pub(super) struct Done {
+    pub(super) frames: u64,
+    pub(super) blocked: bool,
     changed: bool,
     /// When a ring had something, if looks before had found nothing.
     found: Option<u64>,
@@ -125,6 +127,7 @@ impl Worker {
             full: Vec::with_capacity(MAX_SLOTS),
             elsewhere: false,
             filters_top: 0,
+            injectors: Vec::with_capacity(MAX_SLOTS),
             filtered: 0,
         };
         Self {
@@ -186,6 +189,9 @@ impl Worker {
         }
         done.frames += Self::links(&mut self.out, &mut turn, &mut self.scratch, &mut self.held);
         done.frames += Self::retry(&mut self.out, &mut turn, &mut self.scratch, &mut self.lent);
+        if !self.out.injectors.is_empty() {
+            self.inject(now, &mut done);
+        }
         self.serve(now, &mut done);
         for look in 0..self.sources.looks() {
             let before = done.frames;
@@ -246,6 +252,9 @@ impl Worker {
         }
         for (slot, filter) in change.add_filters.drain(..) {
             if let Some(place) = self.out.filters.get_mut(slot as usize) {
+                if filter.injects() {
+                    self.out.injectors.push(slot);
+                }
                 *place = Some(filter);
                 self.out.filters_top = self.out.filters_top.max(slot as usize + 1);
             }
@@ -257,6 +266,7 @@ impl Worker {
             }
         }
         for slot in change.remove_filters.drain(..) {
+            self.out.injectors.retain(|s| *s != slot);
             if let Some(mut filter) = self.out.filters.get_mut(slot as usize).and_then(Option::take) {
                 let mut turn = Turn { now, io: &mut self.parts.io, pool: &mut self.parts.pool };
                 filter.tick(&mut turn);
@@ -473,6 +483,11 @@ impl Worker {
                 Lender::Source(slot) => {
                     self.sources.release(&mut turn, slot, gone.count());
                 }
+                Lender::Filter(slot, direction) => {
+                    if let Some(Some(filter)) = self.out.filters.get_mut(slot as usize) {
+                        filter.gone(&mut turn, direction, gone.count());
+                    }
+                }
                 Lender::Backlog(slot) => {
                     if let Some(Some(t)) = self.out.tx.get_mut(slot as usize) {
                         t.backlog.done_selected(turn.pool, gone);
@@ -530,12 +545,14 @@ impl Worker {
             || self.parts.pool.umems.is_ending()
             || self.parts.stop.load(Ordering::Relaxed)
             || full == Doze::Stay
+            || (!blocked && self.any_due(now))
             || (!blocked && (rings == Doze::Stay || self.anything_waits()))
         {
             self.parts.io.rise();
         } else {
             self.housekeeping(now);
-            self.parts.io.sleep((rings.max(full) != Doze::Sleep).then_some(LOOK_AGAIN));
+            let look = (rings.max(full) != Doze::Sleep).then_some(LOOK_AGAIN);
+            self.parts.io.sleep(self.until_due(now, look));
         }
         self.sources.rise();
         self.out.rise();

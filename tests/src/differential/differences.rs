@@ -51,6 +51,12 @@ pub const TABLE: &[Difference] = &[
         ours: Ours::Refuses("no fds passed"),
     },
     Difference {
+        name: "filter-multiqueue",
+        reason: "QEMU refuses filters on several queues; ours sees all of them",
+        reference_survives: true,
+        ours: Ours::Accepts,
+    },
+    Difference {
         name: "helper-sends-nothing",
         reason: "QEMU 10.0 takes its standard input for the tap that the helper did not send, and closes it",
         reference_survives: false,
@@ -226,6 +232,7 @@ pub const EXTRA_COMMANDS: &[(&str, &str)] = &[
     ("query-netdev", "every netdev and nic with options, peer, link state, transport and filters"),
     ("query-net-stats", "counters of workers and ports"),
     ("query-net-stats-reset", "zeroes those counters"),
+    ("query-filter", "filters with their counters"),
     ("query-switch", "learning switches with their ports, VLANs and stations"),
 ];
 

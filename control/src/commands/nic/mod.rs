@@ -90,8 +90,13 @@ impl State {
     fn unplug_nic(&mut self, client: ClientId) -> Result<Option<Nic>, QmpError> {
         let nic = self.nics.remove(client, &mut self.net, &mut self.binding);
         let removed = self.net.remove_client(client);
-        drop(removed);
-        self.binding.commit(&self.net, Attachments::default())?;
+        let filters: Vec<_> = removed.iter().flat_map(|r| r.filters.iter().map(|f| f.id)).collect();
+        let retired = self.binding.commit(&self.net, Attachments::default())?;
+        if filters.is_empty() {
+            drop(retired);
+        } else if let Err(error) = self.binding.close(retired, None, &filters) {
+            tracing::warn!("no thread to close on: {error}");
+        }
         if let Some(nic) = &nic {
             self.chardevs.release(&nic.chardev);
             if nic.chardev.starts_with('#') {

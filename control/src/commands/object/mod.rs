@@ -1,21 +1,23 @@
 //! `object-add` and `object-del`: filters (QEMU `qom/object_interfaces.c`, `net/filter.c`).
 
+mod request;
+
 use super::args::Args;
 use super::pending::Pending;
 use super::state::empty;
 use super::{Outcome, State};
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
-use crate::apply::{Dump, DumpRequest};
+use crate::apply::{FilterKind, FilterRequest, OpenFilter};
 use crate::model::FilterOptions;
 use crate::model::qom::property::check_number;
 use crate::options::id::well_formed;
 use crate::qmp::error::QmpError;
 use engine::Attachments;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// A filter whose file is being opened.
+/// A filter that is being made.
 #[derive(Debug)]
 pub(super) struct NewFilter {
     pub name: String,
@@ -24,19 +26,16 @@ pub(super) struct NewFilter {
     pub own: Map<String, Value>,
 }
 
-/// Bytes that filter-dump keeps of each frame by default.
-const MAXLEN: u32 = 65536;
-
 impl State {
     /// Checks in QEMU's order: identifier, values of properties, id free, place in the chain, the filter's own set-up.
     pub(super) fn object_add(&mut self, args: &Map<String, Value>) -> Outcome {
         match self.begin_object(args) {
-            Ok((file, maxlen, filter)) => self.open_dump(file, maxlen, filter),
+            Ok((kind, filter)) => self.open_filter(kind, filter),
             Err(error) => Err(error).into(),
         }
     }
 
-    fn begin_object(&self, args: &Map<String, Value>) -> Result<(String, u32, NewFilter), QmpError> {
+    fn begin_object(&self, args: &Map<String, Value>) -> Result<(FilterKind, NewFilter), QmpError> {
         let (name, driver) = (args.text("id"), args.text("qom-type"));
         if !well_formed(name) {
             return Err(QmpError::generic("Parameter 'id' expects an identifier"));
@@ -60,17 +59,9 @@ impl State {
             }
             error
         })?;
-        if driver != "filter-dump" {
-            self.check_chardevs(driver, args)?;
-            return Err(not_built(driver));
-        }
-        let maxlen = args.uint("maxlen").and_then(|n| u32::try_from(n).ok()).unwrap_or(MAXLEN);
-        let file = args.text("file").to_owned();
-        let mut own = Map::new();
-        own.insert("maxlen".into(), json!(maxlen));
-        own.insert("file".into(), json!(file));
-        let filter = NewFilter { name: name.to_owned(), driver: "filter-dump", options, own };
-        Ok((file, maxlen, filter))
+        self.check_chardevs(driver, args)?;
+        let (driver, kind, own) = request::read(driver, args).ok_or_else(|| not_built(driver))?;
+        Ok((kind, NewFilter { name: name.to_owned(), driver, options, own }))
     }
 
     fn check_object_free(&self, name: &str) -> Result<(), QmpError> {
@@ -110,11 +101,13 @@ impl State {
         }
     }
 
-    fn open_dump(&mut self, file: String, maxlen: u32, filter: NewFilter) -> Outcome {
+    fn open_filter(&mut self, kind: FilterKind, filter: NewFilter) -> Outcome {
         let backends = Arc::clone(&self.binding.backends);
         let plane = &self.binding.plane;
-        let request = DumpRequest { file, maxlen, now: plane.now(), workers: plane.workers() };
-        let job = move || Product::Dump(backends.open_dump(&request));
+        let FilterOptions { on, queue, .. } = filter.options;
+        let (now, workers) = (plane.now(), plane.workers());
+        let request = FilterRequest { kind, on, rx: queue.rx(), tx: queue.tx(), now, workers };
+        let job = move || Product::Filter(backends.open_filter(&request));
         match self.binding.jobs.start(OPEN_LIMIT, job) {
             Ok(ticket) => {
                 self.new_objects.insert(filter.name.clone());
@@ -128,9 +121,9 @@ impl State {
         }
     }
 
-    /// The file is open: the filter enters the chain and the engine. Its place is looked for anew, since the netdev
+    /// The filter is made: it enters the chain and the engine. Its place is looked for anew, since the netdev
     /// or the filter beside it may have gone meanwhile.
-    pub(super) fn filter_opened(&mut self, filter: NewFilter, dump: Dump) -> Result<Value, QmpError> {
+    pub(super) fn filter_opened(&mut self, filter: NewFilter, made: OpenFilter) -> Result<Value, QmpError> {
         let NewFilter { name, driver, options, own } = filter;
         self.new_objects.remove(&name);
         let added =
@@ -138,32 +131,55 @@ impl State {
         let id = match added {
             Ok(Some(id)) => id,
             failed => {
-                self.binding.discard(Product::Dump(Ok(dump)));
+                self.binding.discard(Product::Filter(Ok(made)));
                 failed?;
                 return Err(QmpError::generic("Parameter 'netdev' expects a network backend id"));
             }
         };
-        let attach = Attachments { filters: vec![(id, dump.instances)], ..Attachments::default() };
+        let attach = Attachments { filters: vec![(id, made.instances)], ..Attachments::default() };
         if let Err(error) = self.binding.commit(&self.net, attach) {
             self.net.remove_filter(&name);
             return Err(error);
         }
-        if let Some(file) = dump.file {
-            self.binding.keep_dump(id, file);
+        if let Some(handle) = made.handle {
+            self.binding.keep_filter(id, handle);
         }
         Ok(empty())
     }
 
-    /// The reply comes when the filter's file is complete.
+    /// The reply comes when the filter has let go of what it held, and its file is complete.
     pub(super) fn object_del(&mut self, args: &Map<String, Value>) -> Outcome {
         let name = args.text("id");
-        let Some(filter) = self.net.remove_filter(name) else {
+        let Some(filter) = self.net.filter_named(name) else {
             return Err(QmpError::generic(format!("object '{name}' not found"))).into();
         };
+        let (id, handle) = (filter.id, self.binding.filter(filter.id).cloned());
+        if let Some(handle) = handle
+            && handle.held() != 0
+        {
+            // It stays where it is until all is on its way, or what comes now would overtake that.
+            handle.set(false, true, true);
+            if let Ok(ticket) = self.binding.drain(handle) {
+                self.pending.insert(ticket, Pending::Drain(name.to_owned()));
+                return Outcome::Later(ticket);
+            }
+        }
+        self.net.remove_filter(name);
         match self.binding.commit(&self.net, Attachments::default()) {
-            Ok(retired) => self.close(retired, None, &[filter.id]),
+            Ok(retired) => self.close(retired, None, &[id]),
             Err(error) => Err(error).into(),
         }
+    }
+
+    /// The filter holds nothing any more, or has had its time.
+    pub(super) fn filter_drained(&mut self, name: &str) -> Result<Value, QmpError> {
+        let Some(filter) = self.net.remove_filter(name) else {
+            return Err(QmpError::generic(format!("object '{name}' not found")));
+        };
+        let retired = self.binding.commit(&self.net, Attachments::default())?;
+        // It has no file to complete.
+        let _ = self.binding.close(retired, None, &[filter.id]);
+        Ok(empty())
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::burst::{Burst, Mask, Seg};
-use crate::filter::Direction;
+use crate::filter::{Direction, Handle};
 use crate::mem::arena::{Arena, ArenaConfig};
 use crate::mem::pool::Pool;
 use crate::port::Turn;

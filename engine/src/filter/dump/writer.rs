@@ -2,14 +2,14 @@
 
 use super::instance::Instance;
 use super::{CHUNK, CHUNKS, pcap};
-use crate::filter::Filter;
+use crate::filter::{Filter, Handle};
 use crossbeam::queue::ArrayQueue;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -94,7 +94,7 @@ fn records(chunk: &[u8]) -> u64 {
 /// An open capture, held by control.
 pub struct DumpFile {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl DumpFile {
@@ -134,7 +134,7 @@ impl DumpFile {
         let _ = shared.writer.set(writer.thread().clone());
         let instance = |_| Box::new(Instance::new(shared.clone())) as Box<dyn Filter>;
         let instances = (0..workers).map(instance).collect();
-        Ok((Self { shared, writer: Some(writer) }, instances))
+        Ok((Self { shared, writer: Mutex::new(Some(writer)) }, instances))
     }
 
     /// What was captured and lost so far.
@@ -145,11 +145,17 @@ impl DumpFile {
             lost: self.shared.lost.load(Ordering::Relaxed),
         }
     }
+}
 
-    /// Waits at most `bound` until everything is in the file; call it when the instances have been dropped. A writer
-    /// that hangs in a slow file ends by itself later.
-    pub fn finish(mut self, bound: Duration) {
-        let Some(writer) = self.writer.take() else { return };
+impl Handle for DumpFile {
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let DumpCounters { captured, lost } = self.counters();
+        vec![("captured", captured), ("lost", lost)]
+    }
+
+    /// Waits until everything is in the file. A writer that hangs in a slow file ends by itself later.
+    fn finish(&self, bound: Duration) {
+        let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let end = std::time::Instant::now() + bound;
         while !writer.is_finished() && std::time::Instant::now() < end {
             thread::yield_now();

@@ -26,6 +26,7 @@ fn worker(depth: usize) -> (Outlets, Outside, Arc<PortCounters>, Arc<Lanes>) {
         full: Vec::new(),
         elsewhere: false,
         filters_top: 0,
+        injectors: Vec::new(),
         filtered: 0,
     };
     (outlets, outside, counters, lanes)

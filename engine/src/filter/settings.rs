@@ -1,0 +1,43 @@
+//! What a filter that stays in its chain while it is off must know by itself.
+
+use super::Direction;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const ON: u32 = 1;
+const RX: u32 = 2;
+const TX: u32 = 4;
+
+/// The `status` and `queue` properties, as control last set them.
+#[derive(Debug)]
+pub struct Settings(AtomicU32);
+
+impl Settings {
+    /// With these.
+    #[must_use]
+    pub fn new(on: bool, rx: bool, tx: bool) -> Self {
+        let settings = Self(AtomicU32::new(0));
+        settings.set(on, rx, tx);
+        settings
+    }
+
+    /// Changes them; workers see it in their next turn.
+    pub fn set(&self, on: bool, rx: bool, tx: bool) {
+        let word = if on { ON } else { 0 } | if rx { RX } else { 0 } | if tx { TX } else { 0 };
+        self.0.store(word, Ordering::Relaxed);
+    }
+
+    /// Whether the filter is on.
+    #[inline]
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & ON != 0
+    }
+
+    /// Whether the filter is on for that direction.
+    #[inline]
+    #[must_use]
+    pub fn sees(&self, direction: Direction) -> bool {
+        let bits = ON | if direction == Direction::Rx { RX } else { TX };
+        self.0.load(Ordering::Relaxed) & bits == bits
+    }
+}
