@@ -8,13 +8,14 @@ use super::vde::{self, Plug};
 use crate::failure::{Context, Failure, Result};
 use crate::load::wire;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg, setsockopt, sockopt};
 use std::io::IoSlice;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::str::FromStr;
 
-/// A path of datagrams: `127.0.0.1:21001,127.0.0.1:21000` from and to, and behind another comma the session of L2TPv3.
+/// A path of datagrams: `127.0.0.1:21001,127.0.0.1:21000` from and to, behind another comma the session of L2TPv3, and behind one more how many datagrams
+/// are one message (UDP_SEGMENT), as a sender does that has several for one receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
     /// The socket's own address.
@@ -23,6 +24,8 @@ pub struct Path {
     pub to: SocketAddrV4,
     /// What stands before each frame.
     pub head: Vec<u8>,
+    /// Datagrams of one message.
+    pub segments: usize,
 }
 
 impl FromStr for Path {
@@ -30,16 +33,20 @@ impl FromStr for Path {
 
     fn from_str(text: &str) -> Result<Self> {
         let words: Vec<&str> = text.split(',').collect();
-        let (&[from, to] | &[from, to, _]) = words.as_slice() else {
-            return Err(Failure::new(format!("{text}: FROM,TO[,SESSION]")));
+        let (&[from, to] | &[from, to, _] | &[from, to, _, _]) = words.as_slice() else {
+            return Err(Failure::new(format!("{text}: FROM,TO[,SESSION[,SEGMENTS]]")));
         };
+        let segments = words.get(3).map_or(Ok(1), |count| count.parse()).context(text)?;
+        if !(1..=BURST).contains(&segments) {
+            return Err(Failure::new(format!("{text}: 1 to {BURST} segments")));
+        }
         let mut head = Vec::new();
         if let Some(session) = words.get(2) {
             // RFC 3931 §4.1.2.1: a data message of version 3 over UDP.
             head.extend([0, 3, 0, 0]);
             head.extend(session.parse::<u32>().context(text)?.to_be_bytes());
         }
-        Ok(Self { from: from.parse().context(text)?, to: to.parse().context(text)?, head })
+        Ok(Self { from: from.parse().context(text)?, to: to.parse().context(text)?, head, segments })
     }
 }
 
@@ -53,6 +60,8 @@ pub(super) struct Packet {
     count: usize,
     variants: usize,
     next: usize,
+    /// Frames of one message at most; they are of one length.
+    segments: usize,
     /// The kernel is done with a frame when the call returns.
     gone: usize,
     headers: MultiHeaders<SockaddrIn>,
@@ -75,7 +84,17 @@ impl Packet {
     pub(super) fn datagrams(path: &Path, shape: &Shape) -> Result<Self> {
         let socket = UdpSocket::bind(path.from).context(path.from)?;
         socket.connect(path.to).context(path.to)?;
-        Ok(Self::on(socket.into(), &path.head, shape))
+        let mut end = Self::on(socket.into(), &path.head, shape);
+        if path.segments > 1 {
+            let length = end.frames.first().map_or(0, Vec::len);
+            if end.frames.iter().any(|frame| frame.len() != length) {
+                return Err(Failure::new("datagrams of one message are of one length"));
+            }
+            let size = i32::try_from(length).context("a frame's length")?;
+            setsockopt(&end.socket, sockopt::UdpGsoSegment, &size).context("UDP_SEGMENT")?;
+            end.segments = path.segments;
+        }
+        Ok(end)
     }
 
     /// Plugs into the `vde_switch` whose control directory is `at`.
@@ -93,7 +112,19 @@ impl Packet {
         let frame = |n: usize| shape.build(n % variants, false).split_off(HEADER);
         let frames = (0..count + BURST).map(|n| [head, &frame(n)].concat()).collect();
         let headers = MultiHeaders::preallocate(BURST, None);
-        Self { socket, head: head.len(), frames, count, variants, next: 0, gone: 0, headers, _plug: None }
+        let segments = 1;
+        Self {
+            socket,
+            head: head.len(),
+            frames,
+            count,
+            variants,
+            next: 0,
+            segments,
+            gone: 0,
+            headers,
+            _plug: None,
+        }
     }
 
     pub(super) fn reclaim(&mut self) -> usize {
@@ -116,18 +147,19 @@ impl Packet {
                 }
             }
         }
-        let slices: Vec<[IoSlice<'_>; 1]> = frames.iter().map(|frame| [IoSlice::new(frame)]).collect();
+        let slices: Vec<IoSlice<'_>> = frames.iter().map(|frame| IoSlice::new(frame)).collect();
+        let messages: Vec<&[IoSlice<'_>]> = slices.chunks(self.segments).collect();
         let to = [const { None }; BURST];
         let sent = sendmmsg(
             self.socket.as_raw_fd(),
             &mut self.headers,
-            &slices,
-            to.get(..n).unwrap_or_default(),
+            &messages,
+            to.get(..messages.len()).unwrap_or_default(),
             [],
             MsgFlags::empty(),
         );
         let sent = match sent {
-            Ok(results) => results.count(),
+            Ok(results) => (results.count() * self.segments).min(n),
             // A UDP socket is told so that nobody listened when it sent before.
             Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => 0,
             Err(errno) => return Err(errno).context("socket"),
@@ -149,18 +181,28 @@ mod tests {
         let path: Path = "127.0.0.1:21001,127.0.0.1:21000,7".parse().unwrap();
         assert_eq!((path.from.port(), path.to.port()), (21001, 21000));
         assert_eq!(path.head, [0, 3, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(path.segments, 1);
         assert!("127.0.0.1:1,127.0.0.1:2".parse::<Path>().unwrap().head.is_empty());
-        for text in ["127.0.0.1:1", "a,b", "127.0.0.1:1,127.0.0.1:2,x", "1,2,3,4"] {
+        assert_eq!("127.0.0.1:1,127.0.0.1:2,7,16".parse::<Path>().unwrap().segments, 16);
+        for text in
+            ["127.0.0.1:1", "a,b", "127.0.0.1:1,127.0.0.1:2,x", "1,2,3,4", "127.0.0.1:1,127.0.0.1:2,7,0"]
+        {
             assert!(text.parse::<Path>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn each_datagram_is_a_frame_behind_its_head() {
+        for segments in [1, 2] {
+            datagrams_of(segments);
+        }
+    }
+
+    fn datagrams_of(segments: usize) {
         let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
         sink.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let to = sink.local_addr().unwrap();
-        let path = format!("127.0.0.1:0,{to},7").parse().unwrap();
+        let path = format!("127.0.0.1:0,{to},7,{segments}").parse().unwrap();
         let shape = Shape::default();
         let mut end = Packet::datagrams(&path, &shape).unwrap();
         let sent = end.send(3, &mut Plain).unwrap();
