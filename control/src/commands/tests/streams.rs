@@ -14,14 +14,14 @@ impl Client {
     #[track_caller]
     fn events_reach(&mut self, count: usize) {
         while self.events.len() < count {
-            self.happens();
+            self.stream_happens();
         }
         assert_eq!(self.told().len(), count, "{:?}", self.told());
     }
 
     /// Handles the next thing that happens to streams.
     #[track_caller]
-    fn happens(&mut self) {
+    fn stream_happens(&mut self) {
         let mut ready = Vec::new();
         self.reactor.wait(Some(Duration::from_secs(20)), &mut ready).unwrap();
         assert!(!ready.is_empty(), "nothing happens");
@@ -45,7 +45,8 @@ impl Client {
     fn stream(&mut self) -> (String, bool, String, usize) {
         let state = self.ok("query-netdev", json!({"name": "s"}))[0].clone();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let queues = self.log.last().clients.iter().map(|client| match &client.kind {
+        let last = self.log.last();
+        let queues = last.clients.iter().map(|client| match &client.kind {
             engine::topology::model::ClientKind::Port { queues } => queues.len(),
             _ => 0,
         });
@@ -77,7 +78,7 @@ fn a_client_tells_each_connection_and_its_end_in_order() {
     c.says("connecting");
     // Nobody listens: attempts fail, and nothing is told.
     for _ in 0..4 {
-        c.happens();
+        c.stream_happens();
     }
     assert_eq!(c.told(), [""; 0]);
     let (state, link, error, queues) = c.stream();
@@ -114,7 +115,7 @@ fn without_reconnect_a_client_stays_as_it_ended() {
     let path = place.path().join("s");
     let mut c = Client::new();
     c.ok("netdev_add", options(&path, ("server", json!(false))));
-    c.happens();
+    c.stream_happens();
     assert_eq!(c.told(), [""; 0], "a first attempt that fails is no end");
     let (state, link, error, _) = c.stream();
     assert_eq!((&*state, link), ("failed", false));
@@ -136,7 +137,7 @@ fn a_server_takes_the_next_client_when_the_first_has_gone_and_removal_tells_noth
     let path = place.path().join("s");
     let mut c = Client::new();
     c.ok("netdev_add", options(&path, ("server", json!(true))));
-    c.happens();
+    c.stream_happens();
     c.says("listening");
     let _peers = [(); 2].map(|()| UnixStream::connect(&path).unwrap());
     c.events_reach(1);
@@ -147,7 +148,7 @@ fn a_server_takes_the_next_client_when_the_first_has_gone_and_removal_tells_noth
     assert_eq!(c.told(), ["CONNECTED", "DISCONNECTED", "CONNECTED"]);
     c.ok("netdev_del", json!({"id": "s"}));
     c.ends(End::Closed);
-    c.happens();
+    c.stream_happens();
     assert_eq!(c.told().len(), 3);
     assert!(!path.exists());
 }
@@ -159,7 +160,7 @@ fn a_connection_that_is_not_put_in_force_ends_behind_its_beginning() {
     let path = place.path().join("s");
     let mut c = Client::new();
     c.ok("netdev_add", options(&path, ("server", json!(true))));
-    c.happens();
+    c.stream_happens();
     c.log.refuse.store(true, Ordering::Relaxed);
     let _peer = UnixStream::connect(&path).unwrap();
     c.events_reach(2);
