@@ -27,6 +27,28 @@ impl PacketSocket {
         Self { file: opened.unwrap_or_else(|error| panic!("packet socket on {interface}: {error}")) }
     }
 
+    /// As [`open`](Self::open), but every frame is behind a virtio-net header of ten bytes, in both directions (packet(7), `PACKET_VNET_HDR`).
+    ///
+    /// # Panics
+    /// When the socket cannot be made.
+    #[must_use]
+    pub fn open_with_headers(namespace: &NetNs, interface: &str) -> Self {
+        let socket = Self::open(namespace, interface);
+        let (one, length): (libc::c_int, _) = (1, size_of::<libc::c_int>());
+        // SAFETY: the call reads one integer of the given length, during the call.
+        let failed = unsafe {
+            libc::setsockopt(
+                socket.file.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_VNET_HDR,
+                (&raw const one).cast(),
+                libc::socklen_t::try_from(length).unwrap_or_default(),
+            )
+        };
+        assert_eq!(failed, 0, "PACKET_VNET_HDR: {}", io::Error::last_os_error());
+        socket
+    }
+
     /// Sends one frame.
     ///
     /// # Panics

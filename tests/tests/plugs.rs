@@ -1,6 +1,7 @@
 //! Plugs into what others run: taps that a helper puts on a Linux bridge, and ports of a VDE switch.
 
 mod plugs {
+    mod rights;
     pub(crate) mod switch;
 }
 

@@ -30,6 +30,8 @@ pub struct Log {
     pub calls: Mutex<Vec<String>>,
     /// The other ends of the streams to switches that were joined, oldest first.
     pub switches: Mutex<Vec<UnixStream>>,
+    /// What the connections of streams report, oldest first.
+    pub streams: Mutex<Vec<Arc<Report>>>,
     /// Commits fail.
     pub refuse: AtomicBool,
     /// Counters grow by this with every look.
@@ -208,6 +210,7 @@ impl Backends for FakeBackends {
         let small = ArenaConfig { initial: 1 << 20, step: 1 << 20, hugepages: false };
         let arena = Arena::new(&small).map_err(|e| QmpError::generic(e.to_string()))?;
         let opened = stream::open(socket, wake, &arena).map_err(|e| QmpError::generic(e.to_string()))?;
+        lock(&self.0.streams).push(opened.report.clone());
         let pair = Pair { rx: opened.rx, tx: opened.tx, fd: opened.fd, worker: None };
         Ok((pair, opened.report))
     }

@@ -6,6 +6,7 @@ mod files;
 mod filters;
 mod netdevs;
 mod real;
+mod streams;
 mod switch;
 mod vde;
 mod vhost_user;

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tests::daemon::{Daemon, Program};
+use tests::lab::{Lab, Leg};
 use tests::netns::NetNs;
-use tests::skip::ready;
+use tests::packet;
+use tests::skip::{Need, ready};
 use tests::wait;
 
 use super::{NAMESPACE, carries, connect, frame, receive};
 
-/// Three legs on a hub: one stops reading. The others go on, and with a pair nothing is lost at all.
+/// Two pairs on two hubs: a peer of one stops reading. Its own sender is held up without a loss, the other pair notices nothing.
 #[test]
 fn a_peer_that_stops_reading_holds_up_nobody_else_and_loses_nothing() {
     if !ready("a_peer_that_stops_reading_holds_up_nobody_else_and_loses_nothing", NAMESPACE) {
@@ -78,4 +80,77 @@ fn a_peer_that_stops_reading_holds_up_nobody_else_and_loses_nothing() {
     let lost: Vec<_> =
         stats["ports"].as_array().expect("ports").iter().filter(|port| port["drops"] != json!({})).collect();
     assert!(lost.is_empty(), "{lost:?}");
+}
+
+/// Frames that a tap sends before it looks who got them.
+const WINDOW: u32 = 32;
+
+/// Three legs on a hub: a tap sends, another tap and a stream receive, whose peer stops reading.
+#[test]
+fn a_stream_that_is_stalled_costs_the_other_legs_of_its_hub_nothing() {
+    let test = "a_stream_that_is_stalled_costs_the_other_legs_of_its_hub_nothing";
+    if !ready(test, &[Need::Root, Need::Tap]) {
+        return;
+    }
+    let mut lab = Lab::new(&[]);
+    let (a, b) = (Leg::new(&mut lab, "near"), Leg::new(&mut lab, "far"));
+    let path = lab.daemon.directory().join("s");
+    let addr = json!({"type": "unix", "path": path});
+    lab.qmp.ok("netdev_add", json!({"type": "stream", "id": "s", "server": true, "addr": addr}));
+    let mut peer = connect(&path);
+    lab.qmp.event("NETDEV_STREAM_CONNECTED", wait::PATIENCE).expect("connected");
+    lab.hub(0, &["near", "far", "s"]);
+    let numbered =
+        |number: u32| packet::frame([0xff; 6], [2, 0, 0, 0, 0, 1], &number.to_be_bytes().repeat(300));
+    let pass = |from: u32, until: u32| {
+        for number in from..until {
+            a.socket.send(&numbered(number));
+            if number % WINDOW == WINDOW - 1 {
+                for number in number - (WINDOW - 1)..=number {
+                    let came = wait::until(wait::PATIENCE, || b.socket.receive(wait::PATIENCE).filter(ours));
+                    assert!(came.expect("a frame comes") == numbered(number), "frame {number} at the tap");
+                }
+            }
+        }
+    };
+    let sent = 64 * WINDOW;
+    pass(0, sent);
+    let full = leg_full(&mut lab);
+    assert!(full > 0 && full < u64::from(sent), "{full} of {sent} frames found no room");
+    // It reads again: what waited comes whole and in order, and nothing of what was dropped.
+    let waited = sent - full as u32;
+    for number in 0..waited {
+        assert!(receive_ours(&mut peer) == numbered(number), "frame {number} of {waited} at the stream");
+    }
+    pass(sent, sent + WINDOW);
+    for number in sent..sent + WINDOW {
+        assert!(receive_ours(&mut peer) == numbered(number), "frame {number}, behind those that waited");
+    }
+    assert_eq!(leg_full(&mut lab), full);
+    let (_, tx, _) = lab.port("s");
+    assert!(tx >= u64::from(waited + WINDOW), "{tx} frames went to the stream");
+}
+
+fn ours(frame: &Vec<u8>) -> bool {
+    frame[12..14] == [0x88, 0xb5]
+}
+
+fn receive_ours(peer: &mut UnixStream) -> Vec<u8> {
+    std::iter::repeat_with(|| receive(peer)).find(ours).expect("a frame of the test")
+}
+
+/// Frames that the stream's leg dropped for want of room; no other port dropped any.
+fn leg_full(lab: &mut Lab) -> u64 {
+    let stats = lab.qmp.ok("query-net-stats", json!({}));
+    let mut full = 0;
+    for port in stats["ports"].as_array().expect("ports") {
+        let drops = port["drops"].as_object().expect("drops");
+        if port["name"].as_str().is_some_and(|name| name.starts_with('s')) {
+            full += drops.get("leg-full").and_then(serde_json::Value::as_u64).unwrap_or(0);
+            assert!(drops.keys().all(|reason| reason == "leg-full"), "{port}");
+        } else {
+            assert!(drops.is_empty(), "{port}");
+        }
+    }
+    full
 }

@@ -63,8 +63,8 @@ impl Report {
         self.code.load(Ordering::Relaxed) != 0
     }
 
-    /// Tells why it ended, once.
-    pub(super) fn tell(&self, end: End) {
+    /// Tells why it ended, once. The receiving half does.
+    pub fn tell(&self, end: End) {
         if !self.has_ended() {
             self.code.store(end.code(), Ordering::Release);
             // Ours alone, and non-blocking: one that is full has told already.

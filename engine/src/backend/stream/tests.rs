@@ -370,3 +370,62 @@ fn events_wake_a_sleeping_worker() {
         while !(stream.rx.stop(&mut turn) && stream.tx.stop(&mut turn)) {}
     }
 }
+
+/// What a peer may send: a frame, one without a byte, or a length that cannot be with anything behind it.
+#[derive(Debug, Clone)]
+enum Sent {
+    Frame(usize),
+    Empty,
+    Garbage(u32, Vec<u8>),
+}
+
+fn sent() -> impl proptest::strategy::Strategy<Value = Sent> {
+    use proptest::prelude::*;
+    prop_oneof![
+        6 => (1..3000_usize).prop_map(Sent::Frame),
+        1 => (60_000..=MAX_FRAME).prop_map(Sent::Frame),
+        1 => Just(Sent::Empty),
+        1 => (MAX_FRAME as u32 + 1.., proptest::collection::vec(any::<u8>(), 0..200))
+            .prop_map(|(length, rest)| Sent::Garbage(length, rest)),
+    ]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 200, ..proptest::test_runner::Config::default() })]
+
+    /// However a stream is cut and whatever it announces: the frames before what cannot be arrive, and nothing else does.
+    #[test]
+    fn lengths_of_garbage_never_harm(all in proptest::collection::vec(sent(), 1..30), cuts in proptest::collection::vec(1..4000_usize, 1..40)) {
+        let mut bench = Bench::new();
+        let (mut bytes, mut expected, mut whole) = (Vec::new(), Vec::new(), true);
+        for (number, one) in all.iter().enumerate() {
+            match one {
+                Sent::Frame(len) => {
+                    let one = frame(*len, number as u8);
+                    bytes.extend(framed(slice::from_ref(&one)));
+                    if whole {
+                        expected.push(one);
+                    }
+                }
+                Sent::Empty => bytes.extend([0; 4]),
+                Sent::Garbage(length, rest) => {
+                    bytes.extend(length.to_be_bytes());
+                    bytes.extend(rest);
+                    whole = false;
+                }
+            }
+        }
+        let (mut got, mut rest) = (Vec::new(), &bytes[..]);
+        for cut in cuts.iter().cycle() {
+            let (now, later) = rest.split_at(rest.len().min(*cut));
+            bench.peer.write_all(now).unwrap();
+            got.extend(bench.received());
+            rest = later;
+            if rest.is_empty() || bench.stream.report.end().is_some() {
+                break;
+            }
+        }
+        proptest::prop_assert!(got == expected);
+        proptest::prop_assert_eq!(bench.stream.report.end(), if whole { None } else { Some(End::TooLong) });
+    }
+}
