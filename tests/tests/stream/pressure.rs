@@ -107,7 +107,7 @@ fn a_stream_that_is_stalled_costs_the_other_legs_of_its_hub_nothing() {
             a.socket.send(&numbered(number));
             if number % WINDOW == WINDOW - 1 {
                 for number in number - (WINDOW - 1)..=number {
-                    let came = wait::until(wait::PATIENCE, || b.socket.receive(wait::PATIENCE).filter(ours));
+                    let came = wait::until(wait::PATIENCE, || b.socket.receive(wait::PATIENCE).filter(|frame| ours(frame)));
                     assert!(came.expect("a frame comes") == numbered(number), "frame {number} at the tap");
                 }
             }
@@ -131,12 +131,12 @@ fn a_stream_that_is_stalled_costs_the_other_legs_of_its_hub_nothing() {
     assert!(tx >= u64::from(waited + WINDOW), "{tx} frames went to the stream");
 }
 
-fn ours(frame: &Vec<u8>) -> bool {
+fn ours(frame: &[u8]) -> bool {
     frame[12..14] == [0x88, 0xb5]
 }
 
 fn receive_ours(peer: &mut UnixStream) -> Vec<u8> {
-    std::iter::repeat_with(|| receive(peer)).find(ours).expect("a frame of the test")
+    std::iter::repeat_with(|| receive(peer)).find(|frame| ours(frame)).expect("a frame of the test")
 }
 
 /// Frames that the stream's leg dropped for want of room; no other port dropped any.
