@@ -118,7 +118,7 @@ impl<'s> Page<'s> {
         if ty.name == "empty" {
             return;
         }
-        match ty.name {
+        match ty.name.as_str() {
             "Netdev" => return self.line(&format!("\n{title}: see [Netdevs](#netdevs).")),
             "ObjectOptions" => return self.line(&format!("\n{title}: see [Objects](#objects).")),
             _ => {}
