@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod af_xdp;
+pub mod announce;
 pub mod apply;
 pub mod bridge_helper;
 pub mod chardev;

@@ -51,6 +51,8 @@ pub enum Part {
     Streams,
     /// Streams to VDE switches, and when to look for those that went.
     Vde,
+    /// When guests are announced next.
+    Announce,
 }
 
 impl Token {
@@ -76,6 +78,7 @@ impl Token {
             7 => Part::Links,
             8 => Part::Streams,
             9 => Part::Vde,
+            10 => Part::Announce,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -305,6 +308,7 @@ mod tests {
             Part::Links,
             Part::Streams,
             Part::Vde,
+            Part::Announce,
         ] {
             let token = Token::new(part, u32::MAX - 1, 200);
             assert_eq!(Token::unpack(token.pack()), Some(token));

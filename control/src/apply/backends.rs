@@ -5,7 +5,7 @@ use engine::backend::af_xdp::{AfXdpOptions, Port};
 use engine::backend::datagram::DatagramOptions;
 use engine::backend::l2tpv3::L2tpv3Options;
 use engine::backend::stream::Report;
-use engine::backend::tap::TapOptions;
+use engine::backend::tap::{Carrier, TapOptions};
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
 use engine::filter::{Filter, Handle};
@@ -37,6 +37,8 @@ pub struct Opened {
     pub down: Option<DownScript>,
     /// What stays with control of an AF_XDP netdev.
     pub port: Option<Port>,
+    /// The carrier of a tap.
+    pub carrier: Option<Carrier>,
 }
 
 impl Opened {

@@ -1,5 +1,6 @@
 //! The engine, the backends and the jobs, as the commands use them.
 
+use super::carriers::Carriers;
 use super::jobs::Product;
 use super::{Backends, DataPlane, DownScript, Jobs, Opened, Pair, Ticket};
 use crate::model::{ClientId, FilterId, Net, QueueRef};
@@ -37,6 +38,8 @@ pub struct Binding {
     down: HashMap<ClientId, DownScript>,
     /// Filters in use, but for those that do nothing.
     filters: HashMap<FilterId, Arc<dyn Handle>>,
+    /// Carriers of taps.
+    pub carriers: Carriers,
 }
 
 impl Binding {
@@ -45,7 +48,14 @@ impl Binding {
     /// # Errors
     /// The kernel has no descriptor for the jobs.
     pub fn new(plane: Box<dyn DataPlane>, backends: Arc<dyn Backends>) -> io::Result<Self> {
-        Ok(Self { plane, backends, jobs: Jobs::new()?, down: HashMap::new(), filters: HashMap::new() })
+        Ok(Self {
+            plane,
+            backends,
+            jobs: Jobs::new()?,
+            down: HashMap::new(),
+            filters: HashMap::new(),
+            carriers: Carriers::default(),
+        })
     }
 
     /// Puts the network in force on all workers.
@@ -53,7 +63,9 @@ impl Binding {
     /// # Errors
     /// The engine's words; nothing new is in force then.
     pub fn commit(&mut self, net: &Net, attach: Attachments) -> Result<Retired, QmpError> {
-        self.plane.commit(&net.topology(), attach).map_err(QmpError::generic)
+        let retired = self.plane.commit(&net.topology(), attach).map_err(QmpError::generic)?;
+        self.carriers.settle(net);
+        Ok(retired)
     }
 
     /// Gives each queue pair a worker and a name: what the model keeps, and what the engine gets.

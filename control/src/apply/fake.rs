@@ -185,6 +185,7 @@ impl Backends for FakeBackends {
             connected: true,
             down: None,
             port: None,
+            carrier: None,
         })
     }
 
@@ -195,14 +196,21 @@ impl Backends for FakeBackends {
             Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: Some(worker) }
         };
         let queues = options.workers.iter().copied().map(pair).collect();
-        Ok(Opened { queues, ifname: Some(options.ifname), connected: true, down: None, port: None })
+        Ok(Opened {
+            queues,
+            ifname: Some(options.ifname),
+            connected: true,
+            down: None,
+            port: None,
+            carrier: None,
+        })
     }
 
     fn open_datagrams(&self, options: DatagramOptions) -> Result<Opened, QmpError> {
         self.0.call(format!("open datagrams {options:?}"));
         let (queue, _) = port(QueueId(0), 8, Caps::NONE);
         let queues = vec![Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: None }];
-        Ok(Opened { queues, ifname: None, connected: true, down: None, port: None })
+        Ok(Opened { queues, ifname: None, connected: true, down: None, port: None, carrier: None })
     }
 
     fn open_stream(&self, socket: OwnedFd, wake: &Arc<OwnedFd>) -> Result<(Pair, Arc<Report>), QmpError> {
@@ -234,7 +242,14 @@ impl Backends for FakeBackends {
         lock(&self.0.switches).push(switch);
         let (queue, _) = port(QueueId(0), 8, Caps::NONE);
         let pair = Pair { rx: queue.rx, tx: queue.tx, fd: 7, worker: None };
-        let opened = Opened { queues: vec![pair], ifname: None, connected: true, down: None, port: None };
+        let opened = Opened {
+            queues: vec![pair],
+            ifname: None,
+            connected: true,
+            down: None,
+            port: None,
+            carrier: None,
+        };
         Ok(Plugged { opened, plug: plug.into(), options })
     }
 
@@ -258,5 +273,5 @@ impl Backends for FakeBackends {
 fn one() -> Opened {
     let (queue, _) = port(QueueId(0), 8, Caps::NONE);
     let pair = Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: None };
-    Opened { queues: vec![pair], ifname: None, connected: true, down: None, port: None }
+    Opened { queues: vec![pair], ifname: None, connected: true, down: None, port: None, carrier: None }
 }

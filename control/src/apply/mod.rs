@@ -10,6 +10,7 @@
 
 pub mod backends;
 pub mod binding;
+pub mod carriers;
 #[cfg(test)]
 pub mod fake;
 pub mod jobs;

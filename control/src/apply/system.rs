@@ -59,6 +59,7 @@ impl Backends for SystemBackends {
             connected: true,
             down: None,
             port: None,
+            carrier: Some(opened.carrier),
         })
     }
 
@@ -75,6 +76,7 @@ impl Backends for SystemBackends {
             connected: true,
             down: None,
             port: Some(opened.port),
+            carrier: None,
         })
     }
 
@@ -88,6 +90,7 @@ impl Backends for SystemBackends {
             connected: true,
             down: None,
             port: None,
+            carrier: None,
         })
     }
 
@@ -113,7 +116,14 @@ impl Backends for SystemBackends {
         let vde::Opened { queue, plug } =
             vde::open(&options, &self.arena).map_err(|error| QmpError::generic(error.to_string()))?;
         let pair = Pair { rx: queue.rx, tx: queue.tx, fd: queue.fd, worker: None };
-        let opened = Opened { queues: vec![pair], ifname: None, connected: true, down: None, port: None };
+        let opened = Opened {
+            queues: vec![pair],
+            ifname: None,
+            connected: true,
+            down: None,
+            port: None,
+            carrier: None,
+        };
         Ok(Plugged { opened, plug, options })
     }
 
@@ -140,5 +150,5 @@ impl Backends for SystemBackends {
 /// What has one queue, no interface, and no peer to wait for.
 fn one(QueuePair { rx, tx, fd }: QueuePair) -> Opened {
     let queues = vec![Pair { rx, tx, fd, worker: None }];
-    Opened { queues, ifname: None, connected: true, down: None, port: None }
+    Opened { queues, ifname: None, connected: true, down: None, port: None, carrier: None }
 }

@@ -4,6 +4,7 @@
 //! must open or close something answer later, by a [`Ticket`].
 
 mod af_xdp;
+mod announce;
 mod args;
 pub mod chardev;
 mod fd;

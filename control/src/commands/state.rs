@@ -5,6 +5,7 @@ use super::fd::Fds;
 use super::netstat::Baseline;
 use super::pending::Pending;
 use crate::af_xdp::AfXdps;
+use crate::announce::Announcements;
 use crate::apply::{Backends, Binding, DataPlane, Ticket};
 use crate::model::Net;
 use crate::nic::Nics;
@@ -64,6 +65,7 @@ pub struct State {
     pub(super) af_xdps: AfXdps,
     pub(super) streams: Streams,
     pub(super) vdes: Vdes,
+    pub(super) announcements: Announcements,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
     /// Ids of objects that are being made.
@@ -101,6 +103,7 @@ impl State {
             af_xdps: AfXdps::new(&reactor)?,
             streams: Streams::new(reactor.clone())?,
             vdes: Vdes::new(reactor.clone())?,
+            announcements: Announcements::new(&reactor)?,
             vhost_users: VhostUsers::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),
@@ -123,6 +126,7 @@ impl State {
             "nic-set-netdev" => self.nic_set_netdev(&args, cx.events).into(),
             "netdev_add" => self.netdev_add(cx.monitor, args, cx.events),
             "netdev_del" => self.netdev_del(&args, cx.events),
+            "announce-self" => Ok(self.announce_self(&args)).into(),
             "set_link" => self.set_link(&args, cx.events).into(),
             "query-netdev" => self.query_netdev(&args).into(),
             "query-filter" => self.query_filter(&args).into(),

@@ -155,6 +155,7 @@ impl Daemon {
                 self.commands.0.vde_ready(event, &mut events);
                 self.server.tell(&events);
             }
+            Part::Announce => self.commands.0.announcements_due(),
             Part::Signals | Part::Metrics => {}
         }
     }

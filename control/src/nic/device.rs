@@ -32,8 +32,8 @@ pub struct NicState {
     pub(super) wake: Arc<OwnedFd>,
     /// What the VMM said with NET_SET_MTU.
     pub mtu: Option<u16>,
-    /// An address to announce once the first pair runs.
-    pub(super) rarp: Option<[u8; 6]>,
+    /// An address to announce once the first pair runs, and in how many frames.
+    pub(super) rarp: Option<([u8; 6], u16)>,
     /// The guest's driver agreed to the standby feature, and nobody was told yet.
     pub(super) standby: bool,
     /// Its control queue.

@@ -193,6 +193,24 @@ impl Nics {
         asked
     }
 
+    /// Announces the guests of all nics, or of those that are named: each by a frame with the address that it has now, and by itself
+    /// where its driver agreed to be asked (QEMU `qemu_announce_self_iter`). A nic without a guest has nobody to announce.
+    pub fn announce_all(&mut self, named: Option<&[String]>, binding: &Binding) {
+        for nic in self.nics.values_mut().filter(|nic| named.is_none_or(|names| names.contains(&nic.name))) {
+            let sent = nic.state.announce(nic.state.control.asked.filter.mac, binding);
+            tracing::debug!(
+                "nic '{}': {}",
+                nic.name,
+                if sent { "announced" } else { "no guest to announce" }
+            );
+            if nic.state.control.asked.ask_announce()
+                && let Some((_, session)) = &nic.link
+            {
+                tell_config(session);
+            }
+        }
+    }
+
     /// Lets changes of a nic's filter be told of again.
     pub fn arm(&mut self, client: ClientId) {
         if let Some(nic) = self.nics.values_mut().find(|nic| nic.client == client) {

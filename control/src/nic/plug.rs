@@ -62,6 +62,20 @@ impl QueuePair {
     }
 }
 
+impl NicState {
+    /// Sends a RARP frame of `mac` the way of the guest's own frames. False: the first pair does not run.
+    pub(super) fn announce(&self, mac: [u8; 6], binding: &Binding) -> bool {
+        let Some(Running { queue, shared: [_, transmit] }) =
+            self.pairs.first().and_then(|pair| pair.queue.as_ref())
+        else {
+            return false;
+        };
+        transmit.announce(mac, 1);
+        binding.plane.wake(queue.worker);
+        true
+    }
+}
+
 /// A nic with what its rings need to run: what a session sees as its device.
 pub(super) struct Plug<'a> {
     pub(super) client: ClientId,
@@ -95,6 +109,11 @@ impl Plug<'_> {
                 }
             }
             pair.stale = true;
+            let [_, transmit] = &running.shared;
+            if let Some(unsent) = transmit.unannounced() {
+                // What had no time to go goes when the pair runs again.
+                self.nic.rarp = Some(unsent);
+            }
         }
     }
 
@@ -150,9 +169,9 @@ impl Plug<'_> {
         let (rx, tx) = (halves.rx, halves.tx);
         let counters = place.counters.clone();
         if at == 0
-            && let Some(mac) = self.nic.rarp.take()
+            && let Some((mac, frames)) = self.nic.rarp.take()
         {
-            halves.rx_shared.announce(mac);
+            halves.rx_shared.announce(mac, frames);
         }
         let (queue, attach) = self.binding.place_one(Pair { rx, tx, fd: -1, worker: None }, counters);
         place.queue = Some(Running { queue, shared: [halves.tx_shared, halves.rx_shared] });
@@ -300,12 +319,9 @@ impl Device for Plug<'_> {
 
     /// Sent by the worker of the first pair: it passes filters and is counted as the guest's own.
     fn send_rarp(&mut self, mac: [u8; 6]) {
-        self.nic.rarp = Some(mac);
-        let Some(pair) = self.nic.pairs.first() else { return };
-        let Some(Running { queue, shared: [_, transmit] }) = &pair.queue else { return };
-        transmit.announce(mac);
-        self.binding.plane.wake(queue.worker);
-        self.nic.rarp = None;
+        if !self.nic.announce(mac, self.binding) {
+            self.nic.rarp = Some((mac, 1));
+        }
     }
 
     fn set_status(&mut self, status: u8) {

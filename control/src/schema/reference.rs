@@ -111,16 +111,17 @@ impl<'s> Page<'s> {
         }
     }
 
-    /// Members of arguments or data: a table if they were written there, else the name of their type.
+    /// Members of arguments or data: a table, or the section where they are.
     fn members(&mut self, id: TypeId, title: &str) {
         let schema = self.schema;
         let ty = schema.ty(id);
         if ty.name == "empty" {
             return;
         }
-        if !ty.name.ends_with("-members") {
-            let link = if ty.name == "Netdev" { "[Netdevs](#netdevs)" } else { "[Objects](#objects)" };
-            return self.line(&format!("\n{title}: see {link}."));
+        match ty.name.as_str() {
+            "Netdev" => return self.line(&format!("\n{title}: see [Netdevs](#netdevs).")),
+            "ObjectOptions" => return self.line(&format!("\n{title}: see [Objects](#objects).")),
+            _ => {}
         }
         self.line("");
         self.table(schema.object(id));

@@ -239,6 +239,7 @@ pub const EXTRA_COMMANDS: &[(&str, &str)] = &[
 /// Commands that clients of a network daemon rely on, all of which ours must have.
 pub const COMMANDS: &[&str] = &[
     "add-fd",
+    "announce-self",
     "chardev-add",
     "chardev-remove",
     "closefd",

@@ -93,7 +93,7 @@ fn words(entry: &Entry, mut rest: &str) -> Result<Vec<String>, String> {
         rest = rest.trim_start_matches(is_space);
         let missing = || format!("{}: string expected\n", entry.label());
         match word {
-            Word::Maybe if rest.is_empty() => break,
+            Word::Maybe | Word::MaybeText if rest.is_empty() => break,
             Word::Options if rest.is_empty() => all.push(String::new()),
             // `help info network` names two words.
             Word::Maybe => {
@@ -101,7 +101,7 @@ fn words(entry: &Entry, mut rest: &str) -> Result<Vec<String>, String> {
                 rest = "";
             }
             Word::Text if rest.is_empty() => return Err(missing()),
-            Word::Text => {
+            Word::Text | Word::MaybeText => {
                 let (text, after) = string(rest).ok_or_else(missing)?;
                 all.push(text);
                 rest = after;
@@ -190,12 +190,23 @@ mod tests {
         );
         assert_eq!(refused("object_del \"a"), format!("object_del: string expected\n{}", help("object_del")));
         assert_eq!(refused("netdev_add \"a"), help("netdev_add"));
+        assert_eq!(
+            refused("announce_self \"a"),
+            format!("announce_self: string expected\n{}", help("announce_self"))
+        );
+        assert_eq!(
+            refused("announce_self a b c"),
+            format!("announce_self: extraneous characters at the end of line\n{}", help("announce_self"))
+        );
     }
 
     #[test]
     fn words_may_be_quoted() {
         let Parsed::Command("set_link", words) = parse("  set_link \"a \\\"b\" off ") else { panic!() };
         assert_eq!((words.text(0), words.flag(1)), ("a \"b", false));
+        let Parsed::Command("announce_self", words) = parse("announce_self \"\" i") else { panic!() };
+        assert_eq!((words.text(0), words.text(1)), ("", "i"));
+        assert!(matches!(parse("announce_self"), Parsed::Command("announce_self", _)));
         assert_eq!(parse("  "), Parsed::Empty);
         assert!(matches!(parse("info   network  "), Parsed::Command("info network", _)));
         assert!(matches!(parse("?"), Parsed::Command("help", _)));

@@ -81,6 +81,7 @@ impl State {
             "netdev_del" => Answer::Reply(self.netdev_del(&object([("id", first.into())]), cx.events)),
             "object_add" => self.object_add_line(first),
             "object_del" => Answer::Reply(self.object_del(&object([("id", first.into())]))),
+            "announce_self" => Answer::Reply(Ok(self.announce_self_line(first, words.text(1))).into()),
             "set_link" => {
                 let args = object([("name", first.into()), ("up", words.flag(1).into())]);
                 Answer::Reply(self.set_link(&args, cx.events).into())

@@ -6,6 +6,8 @@ pub(super) enum Word {
     /// A string, perhaps quoted.
     Text,
     /// The same, and it may be missing.
+    MaybeText,
+    /// All the rest of the line, which may be missing.
     Maybe,
     /// Options; they may be missing too, which the command itself refuses.
     Options,
@@ -39,6 +41,12 @@ const fn entry(
 
 /// The commands, by name.
 pub(super) const COMMANDS: &[Entry] = &[
+    entry(
+        &["announce_self"],
+        &[Word::MaybeText, Word::MaybeText],
+        "[interfaces] [id]",
+        "announce the guests of all nics, or of those named with commas between them",
+    ),
     entry(&["chardev-remove"], &[Word::Text], "id", "remove a chardev that nobody uses"),
     entry(&["closefd"], &[Word::Text], "name", "close a file descriptor that getfd kept"),
     entry(&["device_add"], &[Word::Options], "driver[,property=value...]", "make a device: a nic"),

@@ -78,7 +78,7 @@ impl State {
     ) -> Result<(ClientId, Vec<Arc<PortCounters>>), QmpError> {
         let Opening { name, driver, link_up, info, again, options, .. } = opening;
         let info = info.lines(&opened);
-        let (connected, script, port) = (opened.connected, opened.down, opened.port);
+        let (connected, script, port, carrier) = (opened.connected, opened.down, opened.port, opened.carrier);
         let (queues, attach) = self.binding.place(opened.queues);
         let counters: Vec<_> = attach.queues.iter().map(|(_, queue)| queue.counters.clone()).collect();
         let dev = Netdev { driver, queues, info, connected };
@@ -91,6 +91,9 @@ impl State {
                 return Err(error.into());
             }
         };
+        if let Some(carrier) = carrier {
+            self.binding.carriers.add(id, carrier);
+        }
         match self.binding.commit(&self.net, attach) {
             Ok(_) => {
                 if let Some(script) = script {

@@ -21,12 +21,14 @@ pub struct Shared {
     /// Where the ring stood when it was stopped.
     stopped: AtomicCell<Option<Position>>,
     report: Report,
-    /// The address to announce toward the peer, above it a bit that says that there is one.
+    /// The address to announce toward the peer, above it how many frames of it wait. Control adds, the worker takes away.
     rarp: AtomicU64,
 }
 
-/// Stands above an address.
-const THERE: u64 = 1 << 48;
+/// One frame that waits; stands above an address.
+const ONE: u64 = 1 << 48;
+/// Frames that wait at most. A peer that takes none for so long learns no more from further ones.
+const MOST: u64 = 64;
 
 impl Shared {
     fn new(wake: &Arc<OwnedFd>) -> Arc<Self> {
@@ -45,28 +47,38 @@ impl Shared {
         self.report.fault()
     }
 
-    /// Makes the queue send a RARP frame of `mac` toward its peer, as if the guest had, when it is served next.
-    pub fn announce(&self, mac: [u8; 6]) {
+    /// Makes the queue send so many more RARP frames of `mac` toward its peer, as if the guest had, when it is served next. At most
+    /// 64 wait, all of the address that was named last. For one thread, control's.
+    pub fn announce(&self, mac: [u8; 6], frames: u16) {
         let [a, b, c, d, e, f] = mac;
-        self.rarp.store(THERE | u64::from_be_bytes([0, 0, a, b, c, d, e, f]), Ordering::Release);
+        let address = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        let more = |word: u64| Some((word / ONE + u64::from(frames)).min(MOST) * ONE | address);
+        // Never refused; it is tried again when a frame goes at this moment.
+        let _ = self.rarp.fetch_update(Ordering::Release, Ordering::Relaxed, more);
+    }
+
+    /// The address and the number of the frames that wait. Nobody takes any away once the queue has come back.
+    #[must_use]
+    pub fn unannounced(&self) -> Option<([u8; 6], u16)> {
+        let word = self.rarp.load(Ordering::Acquire);
+        let [high, low, mac @ ..] = word.to_be_bytes();
+        (word >= ONE).then_some((mac, u16::from_be_bytes([high, low])))
     }
 
     /// Whether something is to be announced.
     #[inline]
     pub(super) fn announces(&self) -> bool {
-        self.rarp.load(Ordering::Relaxed) != 0
+        self.rarp.load(Ordering::Relaxed) >= ONE
     }
 
     /// What is to be announced.
     pub(super) fn announcement(&self) -> Option<[u8; 6]> {
-        let word = self.rarp.load(Ordering::Acquire);
-        let [_, _, mac @ ..] = word.to_be_bytes();
-        (word & THERE != 0).then_some(mac)
+        Some(self.unannounced()?.0)
     }
 
-    /// It has gone.
+    /// One frame has gone; there was one.
     pub(super) fn announced(&self) {
-        self.rarp.store(0, Ordering::Relaxed);
+        self.rarp.fetch_sub(ONE, Ordering::Relaxed);
     }
 
     pub(super) fn stop(&self, position: Position) {

@@ -368,7 +368,7 @@ fn full_receive_rings_ask_for_kicks_before_a_sleep() {
 #[test]
 fn a_guest_is_announced_once_by_a_frame_of_its_own() {
     let mut two = Two::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 2048);
-    two.from.rx_shared.announce([2, 0, 0, 0, 0, 9]);
+    two.from.rx_shared.announce([2, 0, 0, 0, 0, 9], 1);
     two.sender.send(0, &frame(60, 1), &[]);
     assert_eq!(two.from.rx.doze(), Doze::Stay);
     assert_eq!(two.hop(), (0, 0), "not before there is room");
@@ -379,13 +379,33 @@ fn a_guest_is_announced_once_by_a_frame_of_its_own() {
     assert_eq!(two.hop(), (1, 1));
     assert_eq!(two.receiver.receive().unwrap().0, frame(60, 1));
     // Also where only the other ring runs.
-    two.to.rx_shared.announce([2, 0, 0, 0, 0, 8]);
+    two.to.rx_shared.announce([2, 0, 0, 0, 0, 8], 1);
     two.world.burst.clear();
     let mut turn = Turn { now: 0, io: &mut two.world.io, pool: &mut two.world.pool };
     two.to.rx.rx(&mut turn, 64, &mut two.world.burst);
     assert_eq!(two.world.burst.len(), 1);
     two.to.rx.release(&mut turn, 1);
     assert_eq!(two.to.rx.doze(), Doze::Sleep);
+}
+
+#[test]
+fn announcements_that_wait_are_counted_and_go_one_by_one_by_the_last_address() {
+    let mut two = Two::<SplitDriver>::new(Format::Split, 8, MERGEABLE, 2048);
+    let shared = two.from.rx_shared.clone();
+    shared.announce([2, 0, 0, 0, 0, 9], 1);
+    shared.announce([2, 0, 0, 0, 0, 9], 1);
+    shared.announce([2, 0, 0, 0, 0, 7], 1);
+    assert_eq!(shared.unannounced(), Some(([2, 0, 0, 0, 0, 7], 3)));
+    (0..4).for_each(|token| two.receiver.post(token, 2048));
+    for left in [Some(([2, 0, 0, 0, 0, 7], 2)), Some(([2, 0, 0, 0, 0, 7], 1)), None] {
+        assert_eq!(two.hop(), (1, 1));
+        assert_eq!(two.receiver.receive().unwrap().0, crate::wire::rarp::frame([2, 0, 0, 0, 0, 7]));
+        assert_eq!(shared.unannounced(), left);
+    }
+    assert_eq!(two.hop(), (0, 0));
+    shared.announce([2, 0, 0, 0, 0, 7], 60);
+    shared.announce([2, 0, 0, 0, 0, 7], u16::MAX);
+    assert_eq!(shared.unannounced(), Some(([2, 0, 0, 0, 0, 7], 64)), "a bounded number");
 }
 
 proptest! {

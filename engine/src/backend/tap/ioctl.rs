@@ -30,6 +30,7 @@ mod sys {
     nix::ioctl_write_int_bad!(tunsetoffload, request_code_write!(b'T', 208, 4));
     nix::ioctl_read_bad!(tungetiff, request_code_read!(b'T', 210, 4), libc::ifreq);
     nix::ioctl_write_ptr_bad!(tunsetsndbuf, request_code_write!(b'T', 212, 4), libc::c_int);
+    nix::ioctl_write_ptr_bad!(tunsetcarrier, request_code_write!(b'T', 226, 4), libc::c_int);
     nix::ioctl_write_ptr_bad!(tunsetvnethdrsz, request_code_write!(b'T', 216, 4), libc::c_int);
 }
 
@@ -83,6 +84,13 @@ pub(super) fn set_offload(fd: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
 pub(super) fn set_send_limit(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
     // SAFETY: the kernel reads one int.
     unsafe { sys::tunsetsndbuf(fd.as_raw_fd(), &raw const bytes) }.map(drop)
+}
+
+/// Shows the host a carrier, or none (Linux 5.0; macvtaps have that of the interface below them).
+pub(super) fn set_carrier(fd: BorrowedFd<'_>, up: bool) -> Result<(), Errno> {
+    let up = libc::c_int::from(up);
+    // SAFETY: the kernel reads one int.
+    unsafe { sys::tunsetcarrier(fd.as_raw_fd(), &raw const up) }.map(drop)
 }
 
 fn empty_request() -> libc::ifreq {

@@ -3,6 +3,7 @@
 //! A tap is its file descriptor. Once open, nothing here looks the interface up by name again: it may be renamed or move to
 //! another network namespace. The offload state of each frame travels in the ten-byte virtio-net header (`IFF_VNET_HDR`).
 
+mod carrier;
 mod child;
 mod helper;
 mod ioctl;
@@ -13,6 +14,7 @@ mod script;
 mod tx;
 
 pub use super::pair::QueuePair;
+pub use carrier::Carrier;
 pub use helper::{Helper, run_helper};
 pub use open::{Opened, TapError, create, open};
 pub use options::{GivenFd, TapOptions};

@@ -3,7 +3,7 @@
 use super::options::TapOptions;
 use super::rx::TapRx;
 use super::tx::TapTx;
-use super::{Shared, ioctl};
+use super::{Carrier, Shared, ioctl};
 use crate::backend::errno::text;
 use crate::backend::pair::QueuePair;
 use crate::mem::arena::{Arena, ArenaError};
@@ -101,6 +101,8 @@ pub struct Opened {
     pub vnet_hdr: bool,
     /// What the kernel takes from us.
     pub caps: Caps,
+    /// The interface's carrier.
+    pub carrier: Carrier,
 }
 
 /// Opens a tap, or takes the given descriptors over, and sets it up. Scripts are the caller's: [`super::run_script`].
@@ -112,13 +114,20 @@ pub fn open(options: TapOptions, arena: &Arc<Arena>) -> Result<Opened, TapError>
     let files = if options.fds.is_empty() { by_name(&options)? } else { given(options)? };
     let caps = offloads(&files)?;
     let mut queues = Vec::with_capacity(files.fds.len());
+    let mut carrier = Carrier::default();
     for fd in files.fds {
         match ioctl::set_send_limit(fd.as_fd(), limit) {
             Err(errno) if asked => return Err(TapError::SendLimit(errno)),
-            _ => queues.push(pair(fd, files.vnet_hdr, caps, limit < i32::MAX, arena)?),
+            _ => {
+                let shared = Arc::new(Shared::new(fd, files.vnet_hdr));
+                carrier = Carrier::new(&shared);
+                queues.push(pair(shared, caps, limit < i32::MAX, arena)?);
+            }
         }
     }
-    Ok(Opened { queues, ifname: files.ifname, vnet_hdr: files.vnet_hdr, caps })
+    // Whoever had the tap before may have taken it away; where it cannot be shown, it is as it is.
+    let _ = carrier.set(true);
+    Ok(Opened { queues, ifname: files.ifname, vnet_hdr: files.vnet_hdr, caps, carrier })
 }
 
 /// Makes a tap that the kernel names, for somebody else: no queue of ours. Its descriptor, and its name.
@@ -237,16 +246,9 @@ fn offloads(files: &Files) -> Result<Caps, TapError> {
     Ok(Caps { csum: true, tso4: true, tso6: true, ecn: true, ufo: true, uso, coalesce: uso })
 }
 
-fn pair(
-    fd: OwnedFd,
-    vnet_hdr: bool,
-    caps: Caps,
-    limited: bool,
-    arena: &Arc<Arena>,
-) -> Result<QueuePair, TapError> {
-    let raw = fd.as_raw_fd();
+fn pair(shared: Arc<Shared>, caps: Caps, limited: bool, arena: &Arc<Arena>) -> Result<QueuePair, TapError> {
+    let raw = shared.fd.as_raw_fd();
     let buffers = Buffers::new(arena, quota(arena), LARGE)?;
-    let shared = Arc::new(Shared::new(fd, vnet_hdr));
     let rx = Box::new(TapRx::new(shared.clone(), buffers));
     let tx = Box::new(TapTx::new(shared, caps, limited));
     Ok(QueuePair { rx, tx, fd: raw })
