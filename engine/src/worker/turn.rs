@@ -526,7 +526,8 @@ impl Worker {
     fn rest(&mut self, now: u64, blocked: bool) -> bool {
         self.empty_turns = self.empty_turns.saturating_add(1);
         let pause = self.empty_turns > PAUSE_AFTER;
-        let shares = pause && self.parts.idle == Idle::Adaptive && self.empty_turns.is_multiple_of(YIELD_EVERY);
+        let shares =
+            pause && self.parts.idle == Idle::Adaptive && self.empty_turns.is_multiple_of(YIELD_EVERY);
         if self.parts.yield_empty || shares {
             std::thread::yield_now();
         } else if pause {

@@ -107,7 +107,9 @@ fn a_stream_that_is_stalled_costs_the_other_legs_of_its_hub_nothing() {
             a.socket.send(&numbered(number));
             if number % WINDOW == WINDOW - 1 {
                 for number in number - (WINDOW - 1)..=number {
-                    let came = wait::until(wait::PATIENCE, || b.socket.receive(wait::PATIENCE).filter(|frame| ours(frame)));
+                    let came = wait::until(wait::PATIENCE, || {
+                        b.socket.receive(wait::PATIENCE).filter(|frame| ours(frame))
+                    });
                     assert!(came.expect("a frame comes") == numbered(number), "frame {number} at the tap");
                 }
             }

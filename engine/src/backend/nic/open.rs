@@ -52,7 +52,7 @@ impl Shared {
     pub fn announce(&self, mac: [u8; 6], frames: u16) {
         let [a, b, c, d, e, f] = mac;
         let address = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-        let more = |word: u64| Some((word / ONE + u64::from(frames)).min(MOST) * ONE | address);
+        let more = |word: u64| Some(((word / ONE + u64::from(frames)).min(MOST) * ONE) | address);
         // Never refused; it is tried again when a frame goes at this moment.
         let _ = self.rarp.fetch_update(Ordering::Release, Ordering::Relaxed, more);
     }
