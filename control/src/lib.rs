@@ -9,6 +9,7 @@ pub mod af_xdp;
 pub mod apply;
 pub mod bridge_helper;
 pub mod chardev;
+pub mod colo;
 pub mod commands;
 pub mod ctl;
 pub mod daemon;

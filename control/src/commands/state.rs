@@ -6,6 +6,7 @@ use super::netstat::Baseline;
 use super::pending::Pending;
 use crate::af_xdp::AfXdps;
 use crate::apply::{Backends, Binding, DataPlane, Ticket};
+use crate::colo::Colos;
 use crate::model::Net;
 use crate::nic::Nics;
 use crate::qmp::error::{ErrorClass, QmpError};
@@ -64,6 +65,7 @@ pub struct State {
     pub(super) af_xdps: AfXdps,
     pub(super) streams: Streams,
     pub(super) vdes: Vdes,
+    pub(super) colos: Colos,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
     /// Ids of objects that are being made.
@@ -101,6 +103,7 @@ impl State {
             af_xdps: AfXdps::new(&reactor)?,
             streams: Streams::new(reactor.clone())?,
             vdes: Vdes::new(reactor.clone())?,
+            colos: Colos::new(&reactor)?,
             vhost_users: VhostUsers::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),
@@ -126,6 +129,7 @@ impl State {
             "set_link" => self.set_link(&args, cx.events).into(),
             "query-netdev" => self.query_netdev(&args).into(),
             "query-filter" => self.query_filter(&args).into(),
+            "query-colo-compare" => Ok(self.query_colo_compare()).into(),
             "query-switch" => self.query_switch(&args).into(),
             "query-net-stats" => Ok(self.query_net_stats()).into(),
             "query-net-stats-reset" => Ok(self.reset_net_stats()).into(),
@@ -215,6 +219,7 @@ impl State {
     /// The end of the daemon: scripts run, everything closes. Returns within two seconds.
     pub fn shutdown(&mut self) {
         self.net = Net::new();
+        self.colos.end();
         self.binding.end();
     }
 

@@ -126,6 +126,9 @@ impl Daemon {
                         User::Netdev(netdev) => {
                             self.commands.0.vhost_user_connected(netdev, one.stream, &mut events);
                         }
+                        User::Compare(number, role) => {
+                            self.commands.0.compare_connected(number, role, &one.stream);
+                        }
                     }
                     self.server.tell(&events);
                 }
@@ -155,6 +158,7 @@ impl Daemon {
                 self.commands.0.vde_ready(event, &mut events);
                 self.server.tell(&events);
             }
+            Part::Colo => self.commands.0.colo_ready(),
             Part::Signals | Part::Metrics => {}
         }
     }
