@@ -10,6 +10,7 @@ pub mod announce;
 pub mod apply;
 pub mod bridge_helper;
 pub mod chardev;
+pub mod colo;
 pub mod commands;
 pub mod ctl;
 pub mod daemon;

@@ -53,6 +53,8 @@ pub enum Part {
     Vde,
     /// When guests are announced next.
     Announce,
+    /// Connections of comparisons that ended.
+    Colo,
 }
 
 impl Token {
@@ -79,6 +81,7 @@ impl Token {
             8 => Part::Streams,
             9 => Part::Vde,
             10 => Part::Announce,
+            11 => Part::Colo,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -309,6 +312,7 @@ mod tests {
             Part::Streams,
             Part::Vde,
             Part::Announce,
+            Part::Colo,
         ] {
             let token = Token::new(part, u32::MAX - 1, 200);
             assert_eq!(Token::unpack(token.pack()), Some(token));

@@ -17,6 +17,7 @@
 
 pub mod backend;
 pub mod burst;
+pub mod colo;
 mod engine;
 pub mod filter;
 pub mod mem;

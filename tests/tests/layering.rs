@@ -24,6 +24,7 @@ const ENGINE: &[(&str, &[&str])] = &[
     ("offload", &["burst", "mem", "port", "wire"]),
     ("virtq", &["burst", "mem", "prefetch", "sync"]),
     ("backend", &["burst", "mem", "port", "prefetch", "sync", "topology", "uring", "virtq", "wire"]),
+    ("colo", &["wire"]),
     ("filter", &["burst", "mem", "port", "sync", "topology", "wire"]),
     ("switch", &["burst", "mem", "port", "prefetch", "sync", "topology", "wire"]),
 ];

@@ -35,6 +35,8 @@ pub enum User {
     Nic(u32),
     /// The `vhost-user` netdev of this number: a back-end is at the other end.
     Netdev(u32),
+    /// The comparison of this number: one of its four connections.
+    Compare(u32, engine::colo::Role),
 }
 
 /// Somebody is at the other end of a used chardev: its user takes the stream, and tells [`Registry::disconnected`]

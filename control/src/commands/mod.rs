@@ -18,6 +18,7 @@ mod object;
 mod pending;
 mod qom;
 mod query;
+mod query_colo;
 mod query_filter;
 mod query_netdev;
 mod query_switch;

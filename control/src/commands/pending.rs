@@ -21,6 +21,8 @@ pub(super) enum Pending {
     Filter(NewFilter),
     /// `object-del` of a filter that held frames.
     Drain(String),
+    /// `object-del` of a comparison that used these chardevs.
+    Colo(Vec<String>),
     /// `chardev-add` of that id.
     Chardev(String),
     /// No command: an interface came back, and the netdev of that client is opened again on these workers.
@@ -77,6 +79,10 @@ impl State {
                 Ok(empty())
             }
             (Pending::Drain(name), Product::Drained) => self.filter_drained(&name),
+            (Pending::Colo(chardevs), Product::Closed) => {
+                self.colo_closed(&chardevs);
+                Ok(empty())
+            }
             (Pending::Filter(filter), Product::Filter(Ok(made))) => self.filter_opened(filter, made),
             (Pending::Filter(filter), Product::Filter(Err(error))) => {
                 self.new_objects.remove(&filter.name);
@@ -110,6 +116,10 @@ impl State {
                 late("filter", &filter.name)
             }
             Pending::Drain(name) => self.filter_drained(&name),
+            Pending::Colo(chardevs) => {
+                self.colo_closed(&chardevs);
+                Ok(empty())
+            }
             Pending::Chardev(id) => {
                 self.chardevs.abandon(&id);
                 late("chardev", &id)

@@ -25,6 +25,16 @@ impl State {
         }
     }
 
+    /// The path of the object that a link names, which must be of that type.
+    pub(super) fn object_of_type(&self, path: &str, driver: &str) -> Result<String, QmpError> {
+        self.with_node(path, |_, node| match node.driver() == driver {
+            true => Ok(node.path()),
+            false => {
+                Err(QmpError::generic(format!("Invalid parameter type for '{driver}', expected: {driver}")))
+            }
+        })
+    }
+
     /// Whether there is an object at that absolute path.
     pub(super) fn is_object(&self, path: &str) -> bool {
         self.with_node(path, |_, _| Ok(())).is_ok()
@@ -72,10 +82,14 @@ impl State {
             tree.check_writable(node, property)?;
             Ok(match node {
                 Node::Filter(filter) => filter.name.clone(),
+                Node::Plain(object) => object.name.clone(),
                 Node::Branch(_) | Node::Chardev(_) => String::new(),
             })
         })?;
         let value = args.get("value").unwrap_or(&Value::Null);
+        if self.net.plain(&filter).is_some() {
+            return self.set_plain(&filter, property, value);
+        }
         let change = self.net.set_filter(&filter, property, value)?;
         let set = self.net.filter_named(&filter);
         if let Some((filter, handle)) = set.and_then(|f| Some((f, self.binding.filter(f.id)?))) {

@@ -7,6 +7,7 @@ use super::pending::Pending;
 use crate::af_xdp::AfXdps;
 use crate::announce::Announcements;
 use crate::apply::{Backends, Binding, DataPlane, Ticket};
+use crate::colo::Colos;
 use crate::model::Net;
 use crate::nic::Nics;
 use crate::qmp::error::{ErrorClass, QmpError};
@@ -66,6 +67,7 @@ pub struct State {
     pub(super) streams: Streams,
     pub(super) vdes: Vdes,
     pub(super) announcements: Announcements,
+    pub(super) colos: Colos,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
     /// Ids of objects that are being made.
@@ -104,6 +106,7 @@ impl State {
             streams: Streams::new(reactor.clone())?,
             vdes: Vdes::new(reactor.clone())?,
             announcements: Announcements::new(&reactor)?,
+            colos: Colos::new(&reactor)?,
             vhost_users: VhostUsers::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),
@@ -130,6 +133,7 @@ impl State {
             "set_link" => self.set_link(&args, cx.events).into(),
             "query-netdev" => self.query_netdev(&args).into(),
             "query-filter" => self.query_filter(&args).into(),
+            "query-colo-compare" => Ok(self.query_colo_compare()).into(),
             "query-switch" => self.query_switch(&args).into(),
             "query-net-stats" => Ok(self.query_net_stats()).into(),
             "query-net-stats-reset" => Ok(self.reset_net_stats()).into(),
@@ -219,6 +223,7 @@ impl State {
     /// The end of the daemon: scripts run, everything closes. Returns within two seconds.
     pub fn shutdown(&mut self) {
         self.net = Net::new();
+        self.colos.end();
         self.binding.end();
     }
 

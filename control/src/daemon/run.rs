@@ -126,6 +126,9 @@ impl Daemon {
                         User::Netdev(netdev) => {
                             self.commands.0.vhost_user_connected(netdev, one.stream, &mut events);
                         }
+                        User::Compare(number, role) => {
+                            self.commands.0.compare_connected(number, role, &one.stream);
+                        }
                     }
                     self.server.tell(&events);
                 }
@@ -156,6 +159,7 @@ impl Daemon {
                 self.server.tell(&events);
             }
             Part::Announce => self.commands.0.announcements_due(),
+            Part::Colo => self.commands.0.colo_ready(),
             Part::Signals | Part::Metrics => {}
         }
     }

@@ -10,6 +10,7 @@ mod client;
 mod filter;
 mod link;
 mod net;
+mod object;
 pub mod qom;
 mod switch;
 mod topology;
@@ -18,6 +19,7 @@ pub use client::{Client, Kind, Netdev};
 pub use engine::topology::model::{ClientId, FilterId, QueueRef};
 pub use filter::{Direction, Filter, FilterOptions, Insert, Place};
 pub use net::{Change, Hub, Net, NetError, Removed};
+pub use object::Plain;
 pub use switch::{NewSwitchPort, Switch};
 
 #[cfg(test)]

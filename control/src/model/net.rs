@@ -71,6 +71,9 @@ pub struct Removed {
 #[derive(Debug, Default)]
 pub struct Net {
     pub(super) clients: BTreeMap<ClientId, Client>,
+    /// Objects that are no filters, oldest first.
+    pub(super) plain: Vec<super::Plain>,
+    pub(super) last_plain: u32,
     /// Every client of a name, oldest first: a netdev and a nic may share one.
     pub(super) names: HashMap<String, Vec<ClientId>>,
     /// Names that a command which has not ended yet will use.

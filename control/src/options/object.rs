@@ -33,6 +33,8 @@ pub enum Kind {
     FilterReplay(FilterReplayOptions),
     /// Rewrites TCP sequence numbers.
     FilterRewriter(FilterRewriterOptions),
+    /// A thread by name.
+    Iothread(IothreadOptions),
 }
 
 impl Object {
@@ -50,7 +52,7 @@ impl Kind {
     #[must_use]
     pub const fn filter(&self) -> Option<&FilterOptions> {
         match self {
-            Self::ColoCompare(_) => None,
+            Self::ColoCompare(_) | Self::Iothread(_) => None,
             Self::FilterBuffer(f) => Some(&f.common),
             Self::FilterDump(f) => Some(&f.common),
             Self::FilterMirror(f) => Some(&f.common),
@@ -202,4 +204,28 @@ pub struct ColoCompareOptions {
     /// Frames carry their virtio-net header length. Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vnet_hdr_support: Option<bool>,
+}
+
+/// A thread by name, with what QEMU lets one set of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct IothreadOptions {
+    /// Requests of a batch. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aio_max_batch: Option<i64>,
+    /// Threads kept. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread_pool_min: Option<i64>,
+    /// Threads at most. Default 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread_pool_max: Option<i64>,
+    /// Nanoseconds of polling. Default 32768.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_max_ns: Option<i64>,
+    /// How that grows. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_grow: Option<i64>,
+    /// How that shrinks. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_shrink: Option<i64>,
 }

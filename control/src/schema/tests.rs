@@ -58,7 +58,8 @@ fn introspection_agrees_with_qemu_where_both_have_something() {
             || *at == "netdev_add(type=nic).link-down"
             || ["netdev_add.type.af-xdp", "netdev_add.type.passt"].contains(at)
             || ["query-netdev", "query-net-stats", "query-net-stats-reset", "qom-list-get"].contains(at)
-            || ["netdev_add.type.switchport", "query-switch", "query-filter"].contains(at)
+            || ["netdev_add.type.switchport", "query-switch", "query-filter", "query-colo-compare"]
+                .contains(at)
             || *at == "netdev_add.type.vxlan"
             || ["nic-set-netdev", "NIC_STOPPED"].contains(at);
         assert!(known, "only ours: {at}");

@@ -1,6 +1,10 @@
 //! `object-add` and `object-del`: filters (QEMU `qom/object_interfaces.c`, `net/filter.c`).
 
+mod colo;
+mod iothread;
 mod request;
+
+pub(super) use colo::property_of;
 
 use super::args::Args;
 use super::pending::Pending;
@@ -29,6 +33,9 @@ pub(super) struct NewFilter {
 impl State {
     /// Checks in QEMU's order: identifier, values of properties, id free, place in the chain, the filter's own set-up.
     pub(super) fn object_add(&mut self, args: &Map<String, Value>) -> Outcome {
+        if let Some(outcome) = self.plain_add(args) {
+            return outcome;
+        }
         match self.begin_object(args) {
             Ok((kind, filter)) => self.open_filter(kind, filter),
             Err(error) => Err(error).into(),
@@ -39,10 +46,6 @@ impl State {
         let (name, driver) = (args.text("id"), args.text("qom-type"));
         if !well_formed(name) {
             return Err(QmpError::generic("Parameter 'id' expects an identifier"));
-        }
-        if driver == "colo-compare" {
-            self.check_object_free(name)?;
-            return Err(not_built(driver));
         }
         let options = FilterOptions::from_arguments(args)?;
         for number in ["maxlen", "interval"] {
@@ -65,7 +68,10 @@ impl State {
     }
 
     fn check_object_free(&self, name: &str) -> Result<(), QmpError> {
-        if self.net.filter_named(name).is_some() || self.new_objects.contains(name) {
+        if self.net.filter_named(name).is_some()
+            || self.net.plain(name).is_some()
+            || self.new_objects.contains(name)
+        {
             let desc = format!("attempt to add duplicate property '{name}' to object (type 'container')");
             return Err(QmpError::generic(desc));
         }
@@ -150,6 +156,9 @@ impl State {
     /// The reply comes when the filter has let go of what it held, and its file is complete.
     pub(super) fn object_del(&mut self, args: &Map<String, Value>) -> Outcome {
         let name = args.text("id");
+        if let Some(outcome) = self.plain_del(name) {
+            return outcome;
+        }
         let Some(filter) = self.net.filter_named(name) else {
             return Err(QmpError::generic(format!("object '{name}' not found"))).into();
         };

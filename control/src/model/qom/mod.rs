@@ -6,7 +6,7 @@
 pub mod property;
 pub mod types;
 
-use super::{Filter, Net};
+use super::{Filter, Net, Plain};
 use serde_json::Value;
 
 /// A chardev as the tree shows it.
@@ -38,6 +38,8 @@ pub enum Node<'a> {
     Branch(&'static Branch),
     /// A filter, in `/objects`.
     Filter(&'a Filter),
+    /// Another object, in `/objects`.
+    Plain(&'a Plain),
     /// A chardev, in `/chardevs`.
     Chardev(&'a ChardevNode),
 }
@@ -78,6 +80,7 @@ impl<'a> Node<'a> {
         match self {
             Self::Branch(branch) => branch.driver,
             Self::Filter(filter) => filter.driver,
+            Self::Plain(object) => object.driver,
             Self::Chardev(chardev) => chardev.driver,
         }
     }
@@ -88,6 +91,7 @@ impl<'a> Node<'a> {
         match self {
             Self::Branch(branch) => branch.path.to_owned(),
             Self::Filter(filter) => format!("/objects/{}", filter.name),
+            Self::Plain(object) => format!("/objects/{}", object.name),
             Self::Chardev(chardev) => format!("/chardevs/{}", chardev.name),
         }
     }
@@ -97,6 +101,7 @@ impl<'a> Node<'a> {
         let (branch, leaf) = match self {
             Self::Branch(branch) => (branch.path, None),
             Self::Filter(filter) => ("/objects", Some(filter.name.as_str())),
+            Self::Plain(object) => ("/objects", Some(object.name.as_str())),
             Self::Chardev(chardev) => ("/chardevs", Some(chardev.name.as_str())),
         };
         let mut own: [&str; 4] = [""; 4];
@@ -114,7 +119,13 @@ impl<'a> Tree<'a> {
     /// All objects, branches first.
     pub fn nodes(&self) -> impl Iterator<Item = Node<'a>> + use<'a> {
         let filters = self.net.filters().map(Node::Filter);
-        BRANCHES.iter().map(Node::Branch).chain(filters).chain(self.chardevs.iter().map(Node::Chardev))
+        let plains = self.net.plains().map(Node::Plain);
+        BRANCHES
+            .iter()
+            .map(Node::Branch)
+            .chain(filters)
+            .chain(plains)
+            .chain(self.chardevs.iter().map(Node::Chardev))
     }
 
     /// The object at an absolute path, or the only one whose path ends with a partial one.
@@ -141,7 +152,7 @@ impl<'a> Tree<'a> {
             let name = path.strip_prefix(&prefix)?.to_owned();
             let direct = match other {
                 Node::Branch(_) => !name.is_empty() && !name.contains('/'),
-                Node::Filter(_) | Node::Chardev(_) => branch.path != "/",
+                Node::Filter(_) | Node::Plain(_) | Node::Chardev(_) => branch.path != "/",
             };
             direct.then_some((name, other))
         };

@@ -44,6 +44,7 @@ impl<'a> Tree<'a> {
         let own = match node {
             _ if property == "type" => Some(node.driver().into()),
             Node::Filter(filter) => filter.property(property),
+            Node::Plain(object) => object.own.get(property).cloned(),
             Node::Chardev(chardev) => match property {
                 "connected" => chardev.connected.map(Value::from),
                 "addr" => chardev.addr.clone(),
@@ -62,7 +63,7 @@ impl<'a> Tree<'a> {
     /// `Property 'TYPE.NAME' not found` or `... is not writable`.
     pub fn check_writable(&self, node: Node<'a>, property: &str) -> Result<(), QmpError> {
         self.get(node, property)?;
-        if matches!(node, Node::Filter(_)) && property != "type" {
+        if matches!(node, Node::Filter(_) | Node::Plain(_)) && property != "type" {
             return Ok(());
         }
         Err(QmpError::generic(format!("Property '{}.{property}' is not writable", node.driver())))
@@ -76,14 +77,20 @@ pub fn not_found(node: &Node<'_>, property: &str) -> QmpError {
 }
 
 /// A string, or QEMU's words for something else.
-fn string<'v>(name: &str, value: &'v Value) -> Result<&'v str, QmpError> {
+///
+/// # Errors
+/// It is none.
+pub fn string<'v>(name: &str, value: &'v Value) -> Result<&'v str, QmpError> {
     value
         .as_str()
         .ok_or_else(|| QmpError::generic(format!("Invalid parameter type for '{name}', expected: string")))
 }
 
 /// An unsigned 32-bit number, or QEMU's words for something else.
-fn uint32(name: &str, value: &Value) -> Result<u32, QmpError> {
+///
+/// # Errors
+/// It is none.
+pub fn uint32(name: &str, value: &Value) -> Result<u32, QmpError> {
     let number = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
     let number = number.ok_or_else(|| QmpError::generic(format!("Parameter '{name}' expects uint64")))?;
     u32::try_from(number).map_err(|_| QmpError::generic(format!("Parameter '{name}' expects uint32_t")))

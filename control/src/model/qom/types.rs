@@ -79,16 +79,30 @@ pub const TYPES: &[ObjectType] = &[
         "colo-compare",
         "object",
         &[
+            VNET,
+            property("iothread", "link<iothread>"),
+            property("compare_timeout", "uint64"),
+            property("max_queue_size", "uint32"),
+            property("notify_dev", STRING),
+            property("outdev", STRING),
+            property("expired_scan_cycle", "uint32"),
             property("primary_in", STRING),
             property("secondary_in", STRING),
-            property("outdev", STRING),
-            property("iothread", STRING),
-            property("notify_dev", STRING),
-            property("compare_timeout", "uint64"),
-            property("expired_scan_cycle", "uint32"),
-            property("max_queue_size", "uint32"),
-            VNET,
         ],
+    ),
+    base(
+        "event-loop-base",
+        Some("object"),
+        &[
+            property("thread-pool-min", "int"),
+            property("aio-max-batch", "int"),
+            property("thread-pool-max", "int"),
+        ],
+    ),
+    concrete(
+        "iothread",
+        "event-loop-base",
+        &[property("poll-max-ns", "int"), property("poll-grow", "int"), property("poll-shrink", "int")],
     ),
 ];
 
@@ -104,7 +118,7 @@ impl ObjectType {
     #[must_use]
     pub fn implements(&self, name: &str) -> bool {
         let ancestor = self.parent.and_then(find).is_some_and(|parent| parent.implements(name));
-        let creatable = matches!(self.name, "netfilter" | "colo-compare")
+        let creatable = matches!(self.name, "netfilter" | "colo-compare" | "event-loop-base")
             && find("user-creatable").is_some_and(|t| t.implements(name));
         self.name == name || ancestor || creatable
     }
