@@ -9,7 +9,9 @@ use engine::backend::tap::TapOptions;
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
 use engine::filter::Filter;
+use engine::filter::bpf::Program;
 use engine::filter::dump::DumpFile;
+use engine::filter::matching::MatchHandle;
 use engine::port::{RxQueue, TxQueue};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
@@ -120,6 +122,18 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// `net dump: can't open FILE: WHY`.
     fn open_dump(&self, request: &DumpRequest) -> Result<Dump, QmpError>;
+
+    /// Makes the instances of a `filter-match` that writes no file.
+    ///
+    /// # Errors
+    /// As [`Backends::compile`].
+    fn open_match(&self, request: &MatchRequest) -> Result<Dump, QmpError>;
+
+    /// Compiles a pcap filter expression; it may name hosts, which are looked up.
+    ///
+    /// # Errors
+    /// libpcap's words, or that there is no libpcap.
+    fn compile(&self, expression: &str) -> Result<Program, QmpError>;
 }
 
 /// A capture file to be opened.
@@ -129,16 +143,31 @@ pub struct DumpRequest {
     pub file: String,
     /// Bytes kept of each frame.
     pub maxlen: u32,
+    /// The pcap filter expression that frames match; empty for all.
+    pub filter: String,
     /// The engine's time, in nanoseconds since it started.
     pub now: u64,
     /// Number of workers.
     pub workers: usize,
 }
 
-/// An open capture.
+/// A `filter-match` to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatchRequest {
+    /// The pcap filter expression.
+    pub expression: String,
+    /// Whether what matches goes on, or the rest.
+    pub pass: bool,
+    /// Number of workers.
+    pub workers: usize,
+}
+
+/// An open capture, or a match.
 pub struct Dump {
     /// Control's hold on the file; fakes have none.
     pub file: Option<DumpFile>,
+    /// Control's hold on a match without a file.
+    pub held: Option<MatchHandle>,
     /// One a worker.
     pub instances: Vec<Box<dyn Filter>>,
 }

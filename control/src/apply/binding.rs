@@ -5,6 +5,7 @@ use super::{Backends, DataPlane, DownScript, Jobs, Opened, Pair, Ticket};
 use crate::model::{ClientId, FilterId, Net, QueueRef};
 use crate::qmp::error::QmpError;
 use engine::filter::dump::DumpFile;
+use engine::filter::matching::MatchHandle;
 use engine::port::Queue;
 use engine::port::counters::PortCounters;
 use engine::topology::model::Topology;
@@ -33,6 +34,8 @@ pub struct Binding {
     down: HashMap<ClientId, DownScript>,
     /// Capture files in use.
     dumps: HashMap<FilterId, DumpFile>,
+    /// Matches in force that write no file.
+    matches: HashMap<FilterId, MatchHandle>,
 }
 
 impl Binding {
@@ -41,7 +44,15 @@ impl Binding {
     /// # Errors
     /// The kernel has no descriptor for the jobs.
     pub fn new(plane: Box<dyn DataPlane>, backends: Arc<dyn Backends>) -> io::Result<Self> {
-        Ok(Self { plane, backends, jobs: Jobs::new()?, down: HashMap::new(), dumps: HashMap::new() })
+        let jobs = Jobs::new()?;
+        Ok(Self {
+            plane,
+            backends,
+            jobs,
+            down: HashMap::new(),
+            dumps: HashMap::new(),
+            matches: HashMap::new(),
+        })
     }
 
     /// Puts the network in force on all workers.
@@ -90,6 +101,17 @@ impl Binding {
         self.dumps.get(&filter)
     }
 
+    /// Notes the match of a filter.
+    pub fn keep_match(&mut self, filter: FilterId, held: MatchHandle) {
+        self.matches.insert(filter, held);
+    }
+
+    /// The match of a filter.
+    #[must_use]
+    pub fn matching(&self, filter: FilterId) -> Option<&MatchHandle> {
+        self.matches.get(&filter)
+    }
+
     /// Closes what a commit retired: the script of the client that went runs first, and files are complete at the end.
     ///
     /// # Errors
@@ -102,6 +124,7 @@ impl Binding {
     ) -> io::Result<Ticket> {
         let script = gone.and_then(|id| self.down.remove(&id));
         let files: Vec<DumpFile> = filters.iter().filter_map(|id| self.dumps.remove(id)).collect();
+        self.matches.retain(|id, _| !filters.contains(id));
         let backends = Arc::clone(&self.backends);
         self.jobs.start(CLOSE_LIMIT, move || {
             if let Some(script) = script {

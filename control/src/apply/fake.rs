@@ -1,6 +1,6 @@
 //! An engine and backends in memory, which remember what was asked of them.
 
-use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, Opened, Pair, Plugged};
+use super::{Backends, DataPlane, DownScript, Dump, DumpRequest, MatchRequest, Opened, Pair, Plugged};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
 use engine::backend::datagram::DatagramOptions;
@@ -9,6 +9,7 @@ use engine::backend::stream::{self, Report};
 use engine::backend::tap::TapOptions;
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
+use engine::filter::bpf::{Insn, Program};
 use engine::mem::arena::{Arena, ArenaConfig};
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
@@ -240,6 +241,7 @@ impl Backends for FakeBackends {
     }
 
     fn open_dump(&self, request: &DumpRequest) -> Result<Dump, QmpError> {
+        self.compile(&request.filter)?;
         self.0.call(format!("dump {} {}", request.file, request.maxlen));
         if request.file.starts_with("/nodir") {
             return Err(QmpError::generic(format!(
@@ -247,7 +249,23 @@ impl Backends for FakeBackends {
                 request.file
             )));
         }
-        Ok(Dump { file: None, instances: Vec::new() })
+        Ok(Dump { file: None, held: None, instances: Vec::new() })
+    }
+
+    fn open_match(&self, request: &MatchRequest) -> Result<Dump, QmpError> {
+        let way = if request.pass { "pass" } else { "drop" };
+        self.0.call(format!("match {} {way}", request.expression));
+        self.compile(&request.expression)?;
+        Ok(Dump { file: None, held: None, instances: Vec::new() })
+    }
+
+    fn compile(&self, expression: &str) -> Result<Program, QmpError> {
+        if expression.contains("bad") {
+            let desc = format!("cannot compile filter expression '{expression}': syntax error");
+            return Err(QmpError::generic(desc));
+        }
+        let all = [Insn { code: 6, jt: 0, jf: 0, k: 1 }];
+        Program::load(&all).map_err(|error| QmpError::generic(error.to_string()))
     }
 }
 

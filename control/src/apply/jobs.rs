@@ -5,6 +5,7 @@
 
 use super::{Dump, Opened, Plugged};
 use crate::qmp::error::QmpError;
+use engine::filter::bpf::Program;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
@@ -29,6 +30,8 @@ pub enum Product {
     Vde(Result<Plugged, QmpError>),
     /// A capture file.
     Dump(Result<Dump, QmpError>),
+    /// A compiled filter expression.
+    Program(Result<Program, QmpError>),
     /// A chardev, in the form that only its maker knows.
     Chardev(Box<dyn Any + Send>),
     /// The address of a name.

@@ -16,7 +16,7 @@ pub mod jobs;
 pub mod plane;
 mod system;
 
-pub use backends::{Backends, DownScript, Dump, DumpRequest, Opened, Pair, Plugged};
+pub use backends::{Backends, DownScript, Dump, DumpRequest, MatchRequest, Opened, Pair, Plugged};
 pub use binding::Binding;
 pub use jobs::{Jobs, Ticket};
 pub use plane::DataPlane;

@@ -1,7 +1,7 @@
 //! The backends as they are: kernel devices, scripts, files.
 
 use super::backends::strerror;
-use super::{Backends, DownScript, Dump, DumpRequest, Opened, Pair, Plugged};
+use super::{Backends, DownScript, Dump, DumpRequest, MatchRequest, Opened, Pair, Plugged};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
 use engine::backend::datagram::{self, DatagramOptions};
@@ -10,7 +10,9 @@ use engine::backend::stream::{self, Report};
 use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::backend::vde::{self, VdeOptions};
 use engine::backend::vxlan::{self, VxlanOptions};
+use engine::filter::bpf::{self, Program};
 use engine::filter::dump::DumpFile;
+use engine::filter::matching::{self, Action};
 use engine::mem::arena::Arena;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -124,10 +126,22 @@ impl Backends for SystemBackends {
     }
 
     fn open_dump(&self, request: &DumpRequest) -> Result<Dump, QmpError> {
-        let DumpRequest { file, maxlen, now, workers } = request;
-        let (held, instances) = DumpFile::open(Path::new(file), *maxlen, *now, *workers)
+        let DumpRequest { file, maxlen, filter, now, workers } = request;
+        // Before the file is emptied.
+        let program = if filter.is_empty() { None } else { Some(self.compile(filter)?) };
+        let (opened, instances) = DumpFile::open(Path::new(file), *maxlen, program, *now, *workers)
             .map_err(|e| QmpError::generic(format!("net dump: can't open {file}: {}", strerror(&e))))?;
-        Ok(Dump { file: Some(held), instances })
+        Ok(Dump { file: Some(opened), held: None, instances })
+    }
+
+    fn open_match(&self, request: &MatchRequest) -> Result<Dump, QmpError> {
+        let action = if request.pass { Action::Pass } else { Action::Drop };
+        let (held, instances) = matching::open(self.compile(&request.expression)?, action, request.workers);
+        Ok(Dump { file: None, held: Some(held), instances })
+    }
+
+    fn compile(&self, expression: &str) -> Result<Program, QmpError> {
+        bpf::compile(expression).map_err(|error| QmpError::generic(error.to_string()))
     }
 }
 

@@ -9,6 +9,7 @@ pub mod chardev;
 mod fd;
 mod hmp;
 mod link;
+mod matching;
 mod metrics;
 mod netdev;
 mod netstat;

@@ -4,9 +4,9 @@ use super::args::Args;
 use super::pending::Pending;
 use super::state::empty;
 use super::{Outcome, State};
+use crate::apply::Dump;
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
-use crate::apply::{Dump, DumpRequest};
 use crate::model::FilterOptions;
 use crate::model::qom::property::check_number;
 use crate::options::id::well_formed;
@@ -31,12 +31,12 @@ impl State {
     /// Checks in QEMU's order: identifier, values of properties, id free, place in the chain, the filter's own set-up.
     pub(super) fn object_add(&mut self, args: &Map<String, Value>) -> Outcome {
         match self.begin_object(args) {
-            Ok((file, maxlen, filter)) => self.open_dump(file, maxlen, filter),
+            Ok(filter) => self.open_filter(filter),
             Err(error) => Err(error).into(),
         }
     }
 
-    fn begin_object(&self, args: &Map<String, Value>) -> Result<(String, u32, NewFilter), QmpError> {
+    fn begin_object(&self, args: &Map<String, Value>) -> Result<NewFilter, QmpError> {
         let (name, driver) = (args.text("id"), args.text("qom-type"));
         if !well_formed(name) {
             return Err(QmpError::generic("Parameter 'id' expects an identifier"));
@@ -60,17 +60,22 @@ impl State {
             }
             error
         })?;
+        if driver == "filter-match" {
+            let own = super::matching::properties(args, MAXLEN)?;
+            return Ok(NewFilter { name: name.to_owned(), driver: "filter-match", options, own });
+        }
         if driver != "filter-dump" {
             self.check_chardevs(driver, args)?;
             return Err(not_built(driver));
         }
         let maxlen = args.uint("maxlen").and_then(|n| u32::try_from(n).ok()).unwrap_or(MAXLEN);
-        let file = args.text("file").to_owned();
         let mut own = Map::new();
         own.insert("maxlen".into(), json!(maxlen));
-        own.insert("file".into(), json!(file));
-        let filter = NewFilter { name: name.to_owned(), driver: "filter-dump", options, own };
-        Ok((file, maxlen, filter))
+        own.insert("file".into(), json!(args.text("file")));
+        if let Some(filter) = args.maybe("filter") {
+            own.insert("filter".into(), json!(filter));
+        }
+        Ok(NewFilter { name: name.to_owned(), driver: "filter-dump", options, own })
     }
 
     fn check_object_free(&self, name: &str) -> Result<(), QmpError> {
@@ -110,11 +115,11 @@ impl State {
         }
     }
 
-    fn open_dump(&mut self, file: String, maxlen: u32, filter: NewFilter) -> Outcome {
+    fn open_filter(&mut self, filter: NewFilter) -> Outcome {
         let backends = Arc::clone(&self.binding.backends);
         let plane = &self.binding.plane;
-        let request = DumpRequest { file, maxlen, now: plane.now(), workers: plane.workers() };
-        let job = move || Product::Dump(backends.open_dump(&request));
+        let request = super::matching::Request::of(&filter.own, plane.now(), plane.workers());
+        let job = move || Product::Dump(request.open(&*backends));
         match self.binding.jobs.start(OPEN_LIMIT, job) {
             Ok(ticket) => {
                 self.new_objects.insert(filter.name.clone());
@@ -150,6 +155,9 @@ impl State {
         }
         if let Some(file) = dump.file {
             self.binding.keep_dump(id, file);
+        }
+        if let Some(held) = dump.held {
+            self.binding.keep_match(id, held);
         }
         Ok(empty())
     }

@@ -1,6 +1,8 @@
 //! Filters: what may look at, drop or keep frames on their way. One instance a worker, so that none locks.
 
+pub mod bpf;
 pub mod dump;
+pub mod matching;
 
 use crate::burst::{Burst, Mask};
 use crate::port::Turn;
