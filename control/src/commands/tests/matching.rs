@@ -100,18 +100,15 @@ fn a_dump_shows_its_expression_only_where_it_has_one() {
 }
 
 #[test]
-fn an_expression_for_a_filter_that_went_is_refused() {
+fn an_expression_for_a_filter_that_went_does_not_reach_one_of_its_name() {
     let mut c = Client::new();
     c.port("h1", 1);
     c.ok("object-add", matching(json!({"match": "udp", "action": "drop"})));
-    c.log.hold(true);
     let args = json!({"path": "f", "property": "match", "value": "tcp"});
-    let Outcome::Later(ticket) = c.send("qom-set", &args) else { panic!("at once") };
-    c.log.hold(false);
+    assert!(matches!(c.send("qom-set", &args), Outcome::Later(_)));
+    // The reply may come while these run.
     c.ok("object-del", json!({"id": "f"}));
     c.ok("object-add", matching(json!({"match": "icmp", "action": "drop"})));
-    if let Err(error) = c.wait(ticket) {
-        assert_eq!(error.desc, "Device 'f' not found");
-    }
+    c.ok("object-add", matching(json!({"id": "g", "match": "arp", "action": "drop"})));
     assert_eq!(get(&mut c, "match"), json!("icmp"));
 }
