@@ -54,6 +54,7 @@ struct Compiled {
     insns: *mut Insn,
 }
 
+// SAFETY: the types of the functions as <pcap/pcap.h> has them; each call says why it may be made.
 type OpenDead = unsafe extern "C" fn(c_int, c_int) -> *mut c_void;
 type Compile = unsafe extern "C" fn(*mut c_void, *mut Compiled, *const c_char, c_int, c_uint) -> c_int;
 type GetErr = unsafe extern "C" fn(*mut c_void) -> *mut c_char;
