@@ -53,9 +53,10 @@ struct Tcpdump {
 
 impl Tcpdump {
     fn start(leg: &Leg, file: PathBuf, expression: &str) -> Self {
+        // Its ring has a place of this length for each frame: of 64 KiB there are 32, and a busy machine fills them.
         let mut command = leg.place.command("tcpdump");
         command
-            .args(["-i", &leg.name, "-U", "--immediate-mode", "-s", "65536", "-Z", "root", "-w"])
+            .args(["-i", &leg.name, "-U", "--immediate-mode", "-s", "2000", "-Z", "root", "-w"])
             .arg(&file);
         command.arg(expression).stderr(Stdio::null());
         let child = command.spawn().expect("tcpdump");
@@ -70,7 +71,8 @@ impl Tcpdump {
             let bytes = fs::metadata(&self.file).map_or(0, |data| data.len());
             (bytes > 24 && records(&self.file).len() >= count).then_some(())
         };
-        wait::until(wait::PATIENCE, whole).expect("tcpdump saw every frame");
+        wait::until(wait::PATIENCE, whole)
+            .unwrap_or_else(|| panic!("tcpdump saw {} frames of {count}", records(&self.file).len()));
         let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("tcpdump runs");
         wait::child(&mut self.child, wait::PATIENCE).expect("tcpdump ends");

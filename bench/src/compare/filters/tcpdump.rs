@@ -69,7 +69,7 @@ fn round(
 ) -> Result<[f64; 2]> {
     let file = place.join("tcpdump.pcap");
     let mut command = to.pinned(lab.dut_cpu, "tcpdump");
-    command.args(["-i", "ndfb", "-s", "65536", "-Z", "root", "-w"]).arg(&file);
+    command.args(["-i", "ndfb", "-s", "256", "-Z", "root", "-w"]).arg(&file);
     let mut tcpdump = Process::spawn(command, "tcpdump", lab.run.path())?;
     tcpdump.wait_for("listening")?;
     let before = to.interfaces()?.get("ndfb").map_or(0, |counters| counters.rx_frames);
