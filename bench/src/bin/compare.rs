@@ -2,7 +2,7 @@
 
 use bench::args::Args;
 use bench::compare::lab::{Lab, catch_signals};
-use bench::compare::{af_xdp, churn, coalesce, idle, link, qmp, soak, switch, tap, vhost, wire};
+use bench::compare::{af_xdp, churn, coalesce, filters, idle, link, qmp, soak, switch, tap, vhost, wire};
 use bench::failure::{Failure, Result, exit};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,6 +22,8 @@ scripts/compare switch three nics on a learning switch beside OVS-DPDK, and besi
                        [--part unicast|static|flood|hub]... [--only split-64]... [--flooding] [--quick] [--check]
 scripts/compare wire   socket, dgram, stream and l2tpv3 netdevs beside QEMU's, vde beside vde_plug2tap, vxlan beside the kernel's device;
                        [--part frames|tcp|vde|vxlan]... [--only dgram|tap-dgram|...]... [--spread] [--quick] [--check] [--same]
+scripts/compare filters   64 bytes between two nics without and with a filter-dump, beside tcpdump on a veth and QEMU's filter-dump;
+                       [--rate 5000000] [--part dump|tcpdump|qemu]... [--quick] [--check]
 scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
 scripts/compare soak   DPDK's guests and back-ends, and pktgen, for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]
@@ -91,6 +93,12 @@ fn run() -> Result<()> {
             args.finish()?;
             wire::run(&lab, &wire::Options { quick, json, check, parts, only, same, spread })
         }
+        Some("filters") => {
+            let parts = all(&mut args, "--part")?;
+            let rate = args.value("--rate")?.unwrap_or(5e6);
+            args.finish()?;
+            filters::run(&lab, &filters::Options { quick, json, check, parts, rate })
+        }
         Some("coalesce") => {
             args.finish()?;
             coalesce::run(&lab, quick, json, check)
@@ -113,7 +121,7 @@ fn run() -> Result<()> {
             idle::run(&lab, taps, if quick { 2.0 } else { 10.0 }, json, check)
         }
         _ => Err(Failure::new(
-            "tap, qmp, link, vhost, af-xdp, switch, wire, coalesce, soak, churn or idle? (--help)",
+            "tap, qmp, link, vhost, af-xdp, switch, wire, filters, coalesce, soak, churn or idle? (--help)",
         )),
     }
 }

@@ -8,6 +8,7 @@ pub mod account;
 pub mod af_xdp;
 pub mod churn;
 pub mod coalesce;
+pub mod filters;
 pub mod idle;
 pub mod lab;
 pub mod link;

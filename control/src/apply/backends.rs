@@ -8,6 +8,7 @@ use engine::backend::stream::Report;
 use engine::backend::tap::{Carrier, TapOptions};
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
+use engine::filter::bpf::Program;
 use engine::filter::{Filter, Handle};
 use engine::port::{RxQueue, TxQueue};
 use std::os::fd::{OwnedFd, RawFd};
@@ -121,6 +122,12 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// In QEMU's words; nothing stays open.
     fn open_filter(&self, request: &FilterRequest) -> Result<OpenFilter, QmpError>;
+
+    /// Compiles a pcap filter expression; it may name hosts, which are looked up.
+    ///
+    /// # Errors
+    /// libpcap's words, or that there is no libpcap.
+    fn compile(&self, expression: &str) -> Result<Program, QmpError>;
 }
 
 /// A filter to be made.
@@ -149,6 +156,15 @@ pub enum FilterKind {
         file: String,
         /// Bytes kept of each frame.
         maxlen: u32,
+        /// The pcap filter expression that frames match; empty for all.
+        filter: String,
+    },
+    /// `filter-match` that writes no file.
+    Match {
+        /// The pcap filter expression.
+        expression: String,
+        /// Whether what matches goes on, or the rest.
+        pass: bool,
     },
     /// `filter-replay`: nothing.
     Replay,

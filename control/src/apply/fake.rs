@@ -9,6 +9,7 @@ use engine::backend::stream::{self, Report};
 use engine::backend::tap::TapOptions;
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
+use engine::filter::bpf::{Insn, Program};
 use engine::mem::arena::{Arena, ArenaConfig};
 use engine::port::testing::port;
 use engine::port::{Caps, QueueId};
@@ -258,14 +259,31 @@ impl Backends for FakeBackends {
     }
 
     fn open_filter(&self, request: &FilterRequest) -> Result<OpenFilter, QmpError> {
-        if let FilterKind::Dump { file, maxlen } = &request.kind {
-            self.0.call(format!("dump {file} {maxlen}"));
-            if file.starts_with("/nodir") {
-                let desc = format!("net dump: can't open {file}: No such file or directory");
-                return Err(QmpError::generic(desc));
+        match &request.kind {
+            FilterKind::Dump { file, maxlen, filter } => {
+                self.compile(filter)?;
+                self.0.call(format!("dump {file} {maxlen}"));
+                if file.starts_with("/nodir") {
+                    let desc = format!("net dump: can't open {file}: No such file or directory");
+                    return Err(QmpError::generic(desc));
+                }
             }
+            FilterKind::Match { expression, pass } => {
+                self.0.call(format!("match {expression} {}", if *pass { "pass" } else { "drop" }));
+                self.compile(expression)?;
+            }
+            FilterKind::Replay => {}
         }
         Ok(OpenFilter { handle: None, instances: Vec::new() })
+    }
+
+    fn compile(&self, expression: &str) -> Result<Program, QmpError> {
+        if expression.contains("bad") {
+            let desc = format!("cannot compile filter expression '{expression}': syntax error");
+            return Err(QmpError::generic(desc));
+        }
+        let all = [Insn { code: 6, jt: 0, jf: 0, k: 1 }];
+        Program::load(&all).map_err(|error| QmpError::generic(error.to_string()))
     }
 }
 

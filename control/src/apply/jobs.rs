@@ -5,6 +5,7 @@
 
 use super::{OpenFilter, Opened, Plugged};
 use crate::qmp::error::QmpError;
+use engine::filter::bpf::Program;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
@@ -31,6 +32,8 @@ pub enum Product {
     Filter(Result<OpenFilter, QmpError>),
     /// A filter that is to go has let go of what it held, or its time was up.
     Drained,
+    /// A compiled filter expression.
+    Program(Result<Program, QmpError>),
     /// A chardev, in the form that only its maker knows.
     Chardev(Box<dyn Any + Send>),
     /// The address of a name.

@@ -10,7 +10,9 @@ use engine::backend::stream::{self, Report};
 use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::backend::vde::{self, VdeOptions};
 use engine::backend::vxlan::{self, VxlanOptions};
+use engine::filter::bpf::{self, Program};
 use engine::filter::dump::DumpFile;
+use engine::filter::matching::{self, Action};
 use engine::mem::arena::Arena;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -135,15 +137,26 @@ impl Backends for SystemBackends {
 
     fn open_filter(&self, request: &FilterRequest) -> Result<OpenFilter, QmpError> {
         match &request.kind {
-            FilterKind::Dump { file, maxlen } => {
+            FilterKind::Dump { file, maxlen, filter } => {
+                // Before the file is emptied.
+                let program = if filter.is_empty() { None } else { Some(self.compile(filter)?) };
                 let (held, instances) =
-                    DumpFile::open(Path::new(file), *maxlen, request.now, request.workers).map_err(|e| {
-                        QmpError::generic(format!("net dump: can't open {file}: {}", strerror(&e)))
-                    })?;
+                    DumpFile::open(Path::new(file), *maxlen, program, request.now, request.workers).map_err(
+                        |e| QmpError::generic(format!("net dump: can't open {file}: {}", strerror(&e))),
+                    )?;
+                Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
+            }
+            FilterKind::Match { expression, pass } => {
+                let action = if *pass { Action::Pass } else { Action::Drop };
+                let (held, instances) = matching::open(self.compile(expression)?, action, request.workers);
                 Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
             }
             FilterKind::Replay => Ok(OpenFilter { handle: None, instances: Vec::new() }),
         }
+    }
+
+    fn compile(&self, expression: &str) -> Result<Program, QmpError> {
+        bpf::compile(expression).map_err(|error| QmpError::generic(error.to_string()))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod chardev;
 mod fd;
 mod hmp;
 mod link;
+mod matching;
 mod metrics;
 mod netdev;
 mod netstat;

@@ -1,6 +1,7 @@
 //! What happens when a job ends.
 
 use super::args::Args;
+use super::matching::NewExpression;
 use super::netdev::{Opening, Way};
 use super::object::NewFilter;
 use super::state::empty;
@@ -23,6 +24,8 @@ pub(super) enum Pending {
     Drain(String),
     /// `object-del` of a comparison that used these chardevs.
     Colo(Vec<String>),
+    /// `qom-set` of a filter's expression.
+    Expression(NewExpression),
     /// `chardev-add` of that id.
     Chardev(String),
     /// No command: an interface came back, and the netdev of that client is opened again on these workers.
@@ -88,6 +91,7 @@ impl State {
                 self.new_objects.remove(&filter.name);
                 Err(error)
             }
+            (Pending::Expression(new), Product::Program(result)) => self.expression_compiled(&new, result),
             (Pending::Chardev(id), Product::Chardev(opened)) => self.chardevs.finish(&id, opened),
             (Pending::Reopen(client, workers), Product::Opened(result)) => {
                 self.opened_again(client, &workers, Some(result));
@@ -120,6 +124,7 @@ impl State {
                 self.colo_closed(&chardevs);
                 Ok(empty())
             }
+            Pending::Expression(new) => late("filter", new.filter()),
             Pending::Chardev(id) => {
                 self.chardevs.abandon(&id);
                 late("chardev", &id)

@@ -4,6 +4,7 @@
 mod datagrams;
 mod files;
 mod filters;
+mod matching;
 mod netdevs;
 mod real;
 mod streams;

@@ -25,6 +25,8 @@ pub enum Kind {
     FilterBuffer(FilterBufferOptions),
     /// Captures frames.
     FilterDump(FilterDumpOptions),
+    /// Drops, passes or captures frames by an expression.
+    FilterMatch(FilterMatchOptions),
     /// Copies frames to a chardev.
     FilterMirror(FilterMirrorOptions),
     /// Takes frames to a chardev and from one.
@@ -55,6 +57,7 @@ impl Kind {
             Self::ColoCompare(_) | Self::Iothread(_) => None,
             Self::FilterBuffer(f) => Some(&f.common),
             Self::FilterDump(f) => Some(&f.common),
+            Self::FilterMatch(f) => Some(&f.common),
             Self::FilterMirror(f) => Some(&f.common),
             Self::FilterRedirector(f) => Some(&f.common),
             Self::FilterReplay(f) => Some(&f.common),
@@ -125,6 +128,40 @@ pub struct FilterDumpOptions {
     /// The file; what was in it is lost.
     pub file: String,
     /// Bytes kept of each frame; above 0. Default 65536.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maxlen: Option<u32>,
+    /// Only frames that match this pcap filter expression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+}
+
+/// What becomes of frames at a `filter-match`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MatchAction {
+    /// Frames that match are dropped.
+    Drop,
+    /// Frames that do not match are dropped.
+    Pass,
+    /// Frames that match are written to a file.
+    Dump,
+}
+
+/// Drops, passes or captures frames by a pcap filter expression.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterMatchOptions {
+    /// Where the filter sits and what it sees.
+    #[serde(flatten)]
+    pub common: FilterOptions,
+    /// The expression.
+    #[serde(rename = "match")]
+    pub expression: String,
+    /// What becomes of frames.
+    pub action: MatchAction,
+    /// The pcap file of `action=dump`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Bytes kept of each frame in the file; above 0. Default 65536.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maxlen: Option<u32>,
 }

@@ -3,7 +3,9 @@
 //! A filter that keeps frames puts them in again at its own place: they pass what stands behind it in the chain, and nothing twice. It asks to
 //! be seen also while it is off ([`Settings`]), as frames that come later must not overtake those that it still holds.
 
+pub mod bpf;
 pub mod dump;
+pub mod matching;
 mod settings;
 
 pub use settings::Settings;
@@ -71,6 +73,9 @@ pub trait Handle: Send + Sync {
 
     /// A numeric property of the filter's own changed.
     fn tune(&self, _property: &str, _value: u64) {}
+
+    /// Another pcap filter expression is in force from the next burst on; without one every frame matches.
+    fn select(&self, _program: Option<bpf::Program>) {}
 
     /// Frames that it holds: one that goes is taken out of its chain when there are none.
     fn held(&self) -> u64 {

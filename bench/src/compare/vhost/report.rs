@@ -95,6 +95,9 @@ impl Row {
 /// What the two sides of a part are called.
 fn sides(part: &str) -> [&'static str; 2] {
     match part {
+        "dump" => ["with dump", "without"],
+        "tcpdump" => ["filter-dump", "tcpdump"],
+        "qemu" => ["netdevd", "qemu"],
         "coalesce" => ["netdevd", "a write each"],
         "workers" => ["2 workers", "1 worker"],
         "unicast" | "flood" => ["netdevd", "OVS-DPDK"],

@@ -130,7 +130,10 @@ impl State {
     /// The order in which QEMU prints a filter's properties.
     fn info_order(&self, driver: &str) -> &'static [&'static str] {
         match driver {
-            "filter-dump" => &["file", "maxlen", "position", "status", "insert", "netdev", "queue"],
+            "filter-dump" => &["file", "maxlen", "filter", "position", "status", "insert", "netdev", "queue"],
+            "filter-match" => {
+                &["match", "action", "file", "maxlen", "position", "status", "insert", "netdev", "queue"]
+            }
             "filter-buffer" => &["interval", "position", "status", "insert", "netdev", "queue"],
             _ => &["outdev", "indev", "vnet_hdr_support", "position", "status", "insert", "netdev", "queue"],
         }

@@ -4,12 +4,14 @@ mod colo;
 mod iothread;
 mod request;
 
+pub(super) use request::MAXLEN;
+
 pub(super) use colo::property_of;
 
 use super::args::Args;
 use super::pending::Pending;
 use super::state::empty;
-use super::{Outcome, State};
+use super::{Outcome, State, matching};
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
 use crate::apply::{FilterKind, FilterRequest, OpenFilter};
@@ -63,7 +65,12 @@ impl State {
             error
         })?;
         self.check_chardevs(driver, args)?;
-        let (driver, kind, own) = request::read(driver, args).ok_or_else(|| not_built(driver))?;
+        let (driver, kind, own) = if driver == "filter-match" {
+            let own = matching::properties(args)?;
+            ("filter-match", matching::kind(&own), own)
+        } else {
+            request::read(driver, args).ok_or_else(|| not_built(driver))?
+        };
         Ok((kind, NewFilter { name: name.to_owned(), driver, options, own }))
     }
 

@@ -5,7 +5,7 @@ use crate::commands::args::Args;
 use serde_json::{Map, Value, json};
 
 /// Bytes that filter-dump keeps of each frame by default.
-const MAXLEN: u32 = 65536;
+pub(in crate::commands) const MAXLEN: u32 = 65536;
 
 /// Reads arguments that have been checked: the kind's name, what is asked of the engine, and the kind's own properties in QEMU's order. Nothing for
 /// a kind that this program does not have.
@@ -23,6 +23,11 @@ pub(super) fn read(
 fn dump(args: &Map<String, Value>) -> (&'static str, FilterKind, Map<String, Value>) {
     let maxlen = args.uint("maxlen").and_then(|n| u32::try_from(n).ok()).unwrap_or(MAXLEN);
     let file = args.text("file").to_owned();
-    let own = Map::from_iter([("maxlen".into(), json!(maxlen)), ("file".into(), json!(file))]);
-    ("filter-dump", FilterKind::Dump { file, maxlen }, own)
+    let mut own = Map::from_iter([("maxlen".into(), json!(maxlen)), ("file".into(), json!(file))]);
+    let filter = args.maybe("filter");
+    if let Some(filter) = filter {
+        own.insert("filter".into(), json!(filter));
+    }
+    let filter = filter.unwrap_or_default().to_owned();
+    ("filter-dump", FilterKind::Dump { file, maxlen, filter }, own)
 }

@@ -30,7 +30,11 @@ impl<'a> Tree<'a> {
     /// The properties of an object, its children last, as `qom-list` shows them.
     #[must_use]
     pub fn list(&self, node: Node<'a>) -> Vec<(String, String)> {
-        let own = types::find(node.driver()).map(types::ObjectType::properties).unwrap_or_default();
+        let mut own = types::find(node.driver()).map(types::ObjectType::properties).unwrap_or_default();
+        // Ours, and not in QEMU's list of a plain filter-dump.
+        if matches!(node, Node::Filter(f) if f.driver == "filter-dump" && f.own.contains_key("filter")) {
+            own.push(types::Property { name: "filter", kind: "string" });
+        }
         let own = own.into_iter().map(|p| (p.name.to_owned(), p.kind.to_owned()));
         let children = self.children(node).into_iter();
         own.chain(children.map(|(name, child)| (name, format!("child<{}>", child.driver())))).collect()
@@ -62,8 +66,12 @@ impl<'a> Tree<'a> {
     /// # Errors
     /// `Property 'TYPE.NAME' not found` or `... is not writable`.
     pub fn check_writable(&self, node: Node<'a>, property: &str) -> Result<(), QmpError> {
+        if matches!(node, Node::Filter(f) if f.driver == "filter-dump" && property == "filter") {
+            return Ok(()); // one without an expression can get one
+        }
         self.get(node, property)?;
-        if matches!(node, Node::Filter(_) | Node::Plain(_)) && property != "type" {
+        let fixed = ["type", "action", "seen", "matched"].contains(&property);
+        if matches!(node, Node::Filter(_) | Node::Plain(_)) && !fixed {
             return Ok(());
         }
         Err(QmpError::generic(format!("Property '{}.{property}' is not writable", node.driver())))

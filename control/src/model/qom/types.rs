@@ -66,6 +66,18 @@ pub const TYPES: &[ObjectType] = &[
         ],
     ),
     concrete("filter-dump", "netfilter", &[property("maxlen", "uint32"), property("file", STRING)]),
+    concrete(
+        "filter-match",
+        "netfilter",
+        &[
+            property("match", STRING),
+            property("action", "MatchAction"),
+            property("file", STRING),
+            property("maxlen", "uint32"),
+            property("seen", "uint64"),
+            property("matched", "uint64"),
+        ],
+    ),
     concrete("filter-buffer", "netfilter", &[property("interval", "uint32")]),
     concrete("filter-mirror", "netfilter", &[property("outdev", STRING), VNET]),
     concrete(

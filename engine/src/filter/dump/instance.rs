@@ -1,46 +1,77 @@
 //! The worker's side: copies records into a chunk.
 
+use super::chunk::Chunk;
 use super::writer::Shared;
-use super::{CHUNK, LINGER, pcap};
+use super::{CHUNKS, LINGER, pcap};
 use crate::burst::{Burst, Mask};
+use crate::filter::bpf::Matcher;
 use crate::filter::{Direction, Filter};
 use crate::port::Turn;
+use crate::port::counters::Counter;
 use std::sync::Arc;
+
+/// What one instance counts; it is their only writer.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Frames that passed.
+    pub(super) seen: Counter,
+    /// Frames put into chunks.
+    pub(super) captured: Counter,
+    /// Frames for which there was no chunk.
+    pub(super) lost: Counter,
+}
 
 /// One worker's instance.
 pub(super) struct Instance {
     shared: Arc<Shared>,
-    /// The chunk being filled; capacity [`CHUNK`], never grown.
-    chunk: Option<Vec<u8>>,
+    /// Its number.
+    index: usize,
+    /// Which frames are wanted.
+    matcher: Matcher,
+    counts: Arc<Counts>,
+    /// The chunk being filled.
+    chunk: Option<Chunk>,
+    /// Empty ones, the one that came back last on top: its lines are still in a cache.
+    spare: Vec<Chunk>,
     /// When the chunk's first record came.
     since: u64,
+    /// The time of a turn, as records have it.
+    time: (u64, pcap::Time),
 }
 
 impl Instance {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, chunk: None, since: 0 }
+    pub(super) fn new(shared: Arc<Shared>, index: usize, matcher: Matcher, counts: Arc<Counts>) -> Self {
+        let spare = Vec::with_capacity(CHUNKS);
+        let time = (0, pcap::Time::of(shared.epoch));
+        Self { shared, index, matcher, counts, chunk: None, spare, since: 0, time }
     }
 
-    fn record(&mut self, now: u64, burst: &Burst, index: usize) -> bool {
-        let Some(frame) = burst.frames().get(index) else { return true };
-        let kept = frame.len().min(self.shared.snaplen as usize);
-        let need = pcap::RECORD_HEADER + kept;
-        if self.chunk.as_ref().is_some_and(|c| c.len() + need > CHUNK) {
-            self.hand_over();
+    /// Puts the selected frames into chunks; how many found none.
+    fn record(&mut self, now: u64, burst: &Burst, mask: Mask) -> u64 {
+        if self.time.0 != now {
+            self.time = (now, pcap::Time::of(self.shared.epoch + now));
         }
-        if self.chunk.is_none() {
-            self.chunk = self.shared.empty();
-            self.since = now;
+        let (when, snaplen, mut lost) = (self.time.1, self.shared.snaplen as usize, 0);
+        for i in mask.iter() {
+            let Some(frame) = burst.frames().get(i) else { break };
+            let kept = frame.len().min(snaplen);
+            let pushed = self.chunk.as_mut().is_some_and(|chunk| chunk.push(when, kept, burst, frame));
+            if !pushed {
+                self.next(now);
+                let pushed = self.chunk.as_mut().is_some_and(|chunk| chunk.push(when, kept, burst, frame));
+                lost += u64::from(!pushed);
+            }
         }
-        let Some(chunk) = self.chunk.as_mut() else { return false };
-        let when = self.shared.epoch + now;
-        chunk.extend_from_slice(&pcap::record_header(when, kept as u32, frame.len() as u32));
-        let at = chunk.len();
-        chunk.resize(at + kept, 0);
-        if let Some(room) = chunk.get_mut(at..) {
-            burst.copy_out(frame, 0, room);
-        }
-        true
+        lost
+    }
+
+    /// Hands the chunk over and takes an empty one, if there is one.
+    #[cold]
+    fn next(&mut self, now: u64) {
+        self.hand_over();
+        self.shared.take_back(self.index, &mut self.spare);
+        self.chunk = if self.shared.failed() { None } else { self.spare.pop() };
+        self.since = now;
     }
 
     fn hand_over(&mut self) {
@@ -52,13 +83,15 @@ impl Instance {
 
 impl Filter for Instance {
     fn frames(&mut self, turn: &mut Turn<'_>, _direction: Direction, burst: &Burst, mask: Mask) -> Mask {
-        let mut lost = 0;
-        for i in mask.iter() {
-            if !self.record(turn.now, burst, i) {
-                lost += 1;
+        self.counts.seen.add(mask.count() as u64);
+        let wanted = self.matcher.select(burst, mask);
+        if !wanted.is_empty() {
+            let lost = self.record(turn.now, burst, wanted);
+            self.counts.captured.add(wanted.count() as u64 - lost);
+            if lost != 0 {
+                self.counts.lost.add(lost);
             }
         }
-        self.shared.count(mask.count() as u64 - lost, lost);
         mask
     }
 

@@ -18,13 +18,31 @@ pub fn file_header(snaplen: u32) -> [u8; FILE_HEADER] {
     h
 }
 
-/// The header of a record: when (nanoseconds since 1970), bytes kept, bytes of the frame.
+/// A time as records have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time {
+    /// Seconds since 1970; what is more than 32 bits is cut.
+    seconds: u32,
+    /// Microseconds of the second.
+    micros: u32,
+}
+
+impl Time {
+    /// Of nanoseconds since 1970.
+    #[must_use]
+    pub const fn of(nanoseconds: u64) -> Self {
+        let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+        Self { seconds: seconds as u32, micros: (rest / 1000) as u32 }
+    }
+}
+
+/// The header of a record: when, bytes kept, bytes of the frame.
+#[inline]
 #[must_use]
-pub fn record_header(when: u64, kept: u32, len: u32) -> [u8; RECORD_HEADER] {
-    let mut h = [0; RECORD_HEADER];
-    h[0..4].copy_from_slice(&((when / 1_000_000_000) as u32).to_ne_bytes());
-    h[4..8].copy_from_slice(&((when % 1_000_000_000 / 1000) as u32).to_ne_bytes());
-    h[8..12].copy_from_slice(&kept.to_ne_bytes());
-    h[12..16].copy_from_slice(&len.to_ne_bytes());
-    h
+pub fn record_header(when: Time, kept: u32, len: u32) -> [u8; RECORD_HEADER] {
+    let mut header = [0; RECORD_HEADER];
+    for (place, word) in header.chunks_exact_mut(4).zip([when.seconds, when.micros, kept, len]) {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
+    header
 }

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 fn dump(path: &std::path::Path, maxlen: u32, frames: &[Vec<u8>]) -> DumpCounters {
-    let (file, mut instances) = DumpFile::open(path, maxlen, 0, 1).unwrap();
+    let (file, mut instances) = DumpFile::open(path, maxlen, None, 0, 1).unwrap();
     let arena = Arena::new(&ArenaConfig::default()).unwrap();
     let mut pool = Pool::set(1, &arena).unwrap().remove(0);
     let (mut io, _) = FdIo::new(None).unwrap();
@@ -34,15 +34,16 @@ fn dump(path: &std::path::Path, maxlen: u32, frames: &[Vec<u8>]) -> DumpCounters
 #[test]
 fn a_capture_holds_every_frame_cut_to_maxlen() {
     let path = std::env::temp_dir().join(format!("netdevd-dump-{}", std::process::id()));
-    let frames: Vec<Vec<u8>> = (0..5000u32).map(|i| vec![i as u8; 40 + (i % 100) as usize]).collect();
-    let counters = dump(&path, 64, &frames);
-    assert_eq!(counters, DumpCounters { captured: 5000, lost: 0 });
+    let frames: Vec<Vec<u8>> =
+        (0..5000u32).map(|i| (0..20 + i % 230).map(|at| (at + i) as u8).collect()).collect();
+    let counters = dump(&path, 150, &frames);
+    assert_eq!(counters, DumpCounters { seen: 5000, captured: 5000, lost: 0 });
     let file = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(file[..24], pcap::file_header(64));
+    assert_eq!(file[..24], pcap::file_header(150));
     let mut at = 24;
     for frame in &frames {
-        let kept = frame.len().min(64);
+        let kept = frame.len().min(150);
         let header = &file[at..at + 16];
         assert_eq!(header[8..12], (kept as u32).to_ne_bytes());
         assert_eq!(header[12..16], (frame.len() as u32).to_ne_bytes());
@@ -56,7 +57,7 @@ fn a_capture_holds_every_frame_cut_to_maxlen() {
 fn a_file_that_takes_no_more_loses_captured_frames_only() {
     let frames: Vec<Vec<u8>> = (0..20_000).map(|_| vec![7; 1000]).collect();
     let counters = match std::fs::metadata("/dev/full") {
-        Ok(_) => DumpFile::open(std::path::Path::new("/dev/full"), 65536, 0, 1).map(|_| ()),
+        Ok(_) => DumpFile::open(std::path::Path::new("/dev/full"), 65536, None, 0, 1).map(|_| ()),
         Err(e) => Err(e),
     };
     assert!(counters.is_err(), "the header itself does not fit");

@@ -1,7 +1,9 @@
 //! The file's side: a thread that writes chunks.
 
-use super::instance::Instance;
-use super::{CHUNK, CHUNKS, pcap};
+use super::chunk::Chunk;
+use super::instance::{Counts, Instance};
+use super::{CHUNKS, pcap};
+use crate::filter::bpf::{Program, Selection, selection};
 use crate::filter::{Filter, Handle};
 use crossbeam::queue::ArrayQueue;
 use std::fs::{File, OpenOptions};
@@ -16,6 +18,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// What a capture counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DumpCounters {
+    /// Frames that passed.
+    pub seen: u64,
     /// Frames handed to the writer.
     pub captured: u64,
     /// Frames lost because the writer was too slow or the file took no more.
@@ -27,11 +31,13 @@ pub(super) struct Shared {
     pub(super) snaplen: u32,
     /// Nanoseconds since 1970 at the engine's start.
     pub(super) epoch: u64,
-    full: ArrayQueue<Vec<u8>>,
-    empty: ArrayQueue<Vec<u8>>,
+    full: ArrayQueue<Chunk>,
+    /// Chunks on their way back, by instance.
+    empty: Box<[ArrayQueue<Chunk>]>,
+    counts: Box<[Arc<Counts>]>,
     writer: OnceLock<Thread>,
-    captured: AtomicU64,
-    lost: AtomicU64,
+    /// Records that the file did not take, after they had counted as captured.
+    refused: AtomicU64,
     /// The file took no more: nothing is recorded from then on.
     failed: AtomicBool,
     /// Instances alive.
@@ -39,24 +45,27 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// An empty chunk, unless all are under way or the file has failed.
-    pub(super) fn empty(&self) -> Option<Vec<u8>> {
-        if self.failed.load(Ordering::Relaxed) { None } else { self.empty.pop() }
+    /// Takes what has come back to an instance.
+    pub(super) fn take_back(&self, index: usize, into: &mut Vec<Chunk>) {
+        let Some(empty) = self.empty.get(index) else { return };
+        while into.len() < into.capacity()
+            && let Some(chunk) = empty.pop()
+        {
+            into.push(chunk);
+        }
+    }
+
+    /// Whether the file took no more.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Hands a chunk to the writer.
-    pub(super) fn full(&self, chunk: Vec<u8>) {
+    pub(super) fn full(&self, chunk: Chunk) {
         // As many places as chunks: this does not fail.
         let _ = self.full.push(chunk);
         if let Some(writer) = self.writer.get() {
             writer.unpark();
-        }
-    }
-
-    pub(super) fn count(&self, captured: u64, lost: u64) {
-        self.captured.fetch_add(captured, Ordering::Relaxed);
-        if lost != 0 {
-            self.lost.fetch_add(lost, Ordering::Relaxed);
         }
     }
 
@@ -67,38 +76,29 @@ impl Shared {
         }
     }
 
-    fn write(&self, file: &mut File, mut chunk: Vec<u8>) {
-        if !self.failed.load(Ordering::Relaxed)
-            && let Err(_full_disk) = file.write_all(&chunk)
-        {
+    fn write(&self, file: &mut File, mut chunk: Chunk) {
+        let refused = self.failed() || file.write_all(chunk.filled()).is_err();
+        if refused {
             self.failed.store(true, Ordering::Relaxed);
-            let lost = records(&chunk);
-            self.captured.fetch_sub(lost, Ordering::Relaxed);
-            self.lost.fetch_add(lost, Ordering::Relaxed);
+            self.refused.fetch_add(chunk.records, Ordering::Relaxed);
         }
         chunk.clear();
-        let _ = self.empty.push(chunk);
+        if let Some(empty) = self.empty.get(chunk.owner) {
+            let _ = empty.push(chunk);
+        }
     }
-}
-
-/// Records in a chunk.
-fn records(chunk: &[u8]) -> u64 {
-    let (mut at, mut n) = (0, 0);
-    while let Some(kept) = chunk.get(at + 8..at + 12).and_then(|b| <[u8; 4]>::try_from(b).ok()) {
-        at += pcap::RECORD_HEADER + u32::from_ne_bytes(kept) as usize;
-        n += 1;
-    }
-    n
 }
 
 /// An open capture, held by control.
 pub struct DumpFile {
     shared: Arc<Shared>,
+    selection: Selection,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl DumpFile {
-    /// Creates (or truncates) `path`, writes the file header, and starts the writer. Frames are cut to `maxlen` bytes.
+    /// Creates (or truncates) `path`, writes the file header, and starts the writer. Frames that `program` matches, all without one, are cut
+    /// to `maxlen` bytes.
     /// `now` is the engine's time, in nanoseconds since it started. Returns the file and one instance for each of
     /// `workers` workers; the file is complete when the last of them has been dropped.
     ///
@@ -107,6 +107,7 @@ impl DumpFile {
     pub fn open(
         path: &Path,
         maxlen: u32,
+        program: Option<Program>,
         now: u64,
         workers: usize,
     ) -> io::Result<(Self, Vec<Box<dyn Filter>>)> {
@@ -118,39 +119,51 @@ impl DumpFile {
             snaplen: maxlen,
             epoch: wall.saturating_sub(now),
             full: ArrayQueue::new(chunks),
-            empty: ArrayQueue::new(chunks),
+            empty: (0..workers).map(|_| ArrayQueue::new(CHUNKS)).collect(),
+            counts: (0..workers).map(|_| Arc::default()).collect(),
             writer: OnceLock::new(),
-            captured: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             instances: AtomicUsize::new(workers),
         });
-        for _ in 0..chunks {
-            let _ = shared.empty.push(Vec::with_capacity(CHUNK));
+        for (owner, empty) in shared.empty.iter().enumerate() {
+            // The last one is used last, and the first ones only while the writer is behind.
+            while empty.push(Chunk::new(owner)).is_ok() && !empty.is_full() {}
         }
         let theirs = shared.clone();
         let writer =
             thread::Builder::new().name("netdevd-dump".into()).spawn(move || run(&theirs, &mut file))?;
         let _ = shared.writer.set(writer.thread().clone());
-        let instance = |_| Box::new(Instance::new(shared.clone())) as Box<dyn Filter>;
-        let instances = (0..workers).map(instance).collect();
-        Ok((Self { shared, writer: Mutex::new(Some(writer)) }, instances))
+        let (selection, matchers) = selection(program, workers);
+        let instance = |(index, (matcher, counts)): (usize, (_, &Arc<Counts>))| {
+            Box::new(Instance::new(shared.clone(), index, matcher, counts.clone())) as Box<dyn Filter>
+        };
+        let instances = matchers.into_iter().zip(&shared.counts).enumerate().map(instance).collect();
+        Ok((Self { shared, selection, writer: Mutex::new(Some(writer)) }, instances))
     }
 
     /// What was captured and lost so far.
     #[must_use]
     pub fn counters(&self) -> DumpCounters {
+        let sum = |of: fn(&Counts) -> u64| self.shared.counts.iter().map(|counts| of(counts)).sum::<u64>();
+        // Read first: a record is refused after it was captured.
+        let refused = self.shared.refused.load(Ordering::Relaxed);
         DumpCounters {
-            captured: self.shared.captured.load(Ordering::Relaxed),
-            lost: self.shared.lost.load(Ordering::Relaxed),
+            seen: sum(|counts| counts.seen.get()),
+            captured: sum(|counts| counts.captured.get()).saturating_sub(refused),
+            lost: sum(|counts| counts.lost.get()) + refused,
         }
     }
 }
 
 impl Handle for DumpFile {
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        let DumpCounters { captured, lost } = self.counters();
-        vec![("captured", captured), ("lost", lost)]
+        let DumpCounters { seen, captured, lost } = self.counters();
+        vec![("seen", seen), ("matched", captured + lost), ("captured", captured), ("lost", lost)]
+    }
+
+    fn select(&self, program: Option<Program>) {
+        self.selection.set(program);
     }
 
     /// Waits until everything is in the file. A writer that hangs in a slow file ends by itself later.
