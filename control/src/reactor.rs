@@ -51,6 +51,8 @@ pub enum Part {
     Streams,
     /// Streams to VDE switches, and when to look for those that went.
     Vde,
+    /// The ends of connections of filters' chardevs.
+    Filters,
 }
 
 impl Token {
@@ -76,6 +78,7 @@ impl Token {
             7 => Part::Links,
             8 => Part::Streams,
             9 => Part::Vde,
+            10 => Part::Filters,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })

@@ -24,7 +24,7 @@ const ENGINE: &[(&str, &[&str])] = &[
     ("offload", &["burst", "mem", "port", "wire"]),
     ("virtq", &["burst", "mem", "prefetch", "sync"]),
     ("backend", &["burst", "mem", "port", "prefetch", "sync", "topology", "uring", "virtq", "wire"]),
-    ("filter", &["burst", "mem", "port", "sync", "topology", "wire"]),
+    ("filter", &["burst", "mem", "port", "sync", "topology", "uring", "wire"]),
     ("switch", &["burst", "mem", "port", "prefetch", "sync", "topology", "wire"]),
 ];
 

@@ -8,6 +8,7 @@ use engine::backend::stream::Report;
 use engine::backend::tap::TapOptions;
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
+use engine::filter::mirror::Outdev;
 use engine::filter::{Filter, Handle};
 use engine::port::{RxQueue, TxQueue};
 use std::os::fd::{OwnedFd, RawFd};
@@ -136,6 +137,8 @@ pub struct FilterRequest {
     pub now: u64,
     /// Number of workers.
     pub workers: usize,
+    /// The worker of its netdev's first queue.
+    pub home: usize,
 }
 
 /// What a filter does, and its own properties as far as the engine needs them.
@@ -147,6 +150,17 @@ pub enum FilterKind {
         file: String,
         /// Bytes kept of each frame.
         maxlen: u32,
+    },
+    /// `filter-mirror`, `filter-redirector`.
+    Mirror {
+        /// Frames are taken away, not copied.
+        steals: bool,
+        /// There is an `indev`.
+        indev: bool,
+        /// There is an `outdev`.
+        outdev: Option<Outdev>,
+        /// `vnet_hdr_support`.
+        vnet: bool,
     },
     /// `filter-replay`: nothing.
     Replay,

@@ -11,7 +11,9 @@ use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::backend::vde::{self, VdeOptions};
 use engine::backend::vxlan::{self, VxlanOptions};
 use engine::filter::dump::DumpFile;
+use engine::filter::mirror::{Mirror, MirrorOptions};
 use engine::mem::arena::Arena;
+use engine::uring::Waker;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,13 +32,15 @@ const DOWN_SCRIPT_LIMIT: Duration = Duration::from_secs(8);
 pub struct SystemBackends {
     arena: Arc<Arena>,
     umems: UmemSets,
+    /// What wakes each worker.
+    wakers: Vec<Arc<Waker>>,
 }
 
 impl SystemBackends {
-    /// Buffers come from the engine's arena.
+    /// Buffers come from the engine's arena; threads of filters wake its workers.
     #[must_use]
-    pub fn new(arena: Arc<Arena>) -> Self {
-        Self { arena, umems: UmemSets::default() }
+    pub fn new(arena: Arc<Arena>, wakers: Vec<Arc<Waker>>) -> Self {
+        Self { arena, umems: UmemSets::default(), wakers }
     }
 }
 
@@ -130,6 +134,15 @@ impl Backends for SystemBackends {
                     DumpFile::open(Path::new(file), *maxlen, request.now, request.workers).map_err(|e| {
                         QmpError::generic(format!("net dump: can't open {file}: {}", strerror(&e)))
                     })?;
+                Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
+            }
+            FilterKind::Mirror { steals, indev, outdev, vnet } => {
+                let FilterRequest { on, rx, tx, workers, home, .. } = *request;
+                let (steals, indev, outdev, vnet) = (*steals, *indev, *outdev, *vnet);
+                let options = MirrorOptions { steals, indev, outdev, vnet, on, rx, tx };
+                let waker = self.wakers.get(home).cloned();
+                let (held, instances) = Mirror::open(&options, &self.arena, workers, home, waker)
+                    .map_err(|e| QmpError::generic(format!("filter mirror: {}", strerror(&e))))?;
                 Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
             }
             FilterKind::Replay => Ok(OpenFilter { handle: None, instances: Vec::new() }),

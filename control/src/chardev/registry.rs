@@ -35,6 +35,8 @@ pub enum User {
     Nic(u32),
     /// The `vhost-user` netdev of this number: a back-end is at the other end.
     Netdev(u32),
+    /// A filter, by this number: the bytes are frames.
+    Filter(u32),
 }
 
 /// Somebody is at the other end of a used chardev: its user takes the stream, and tells [`Registry::disconnected`]
@@ -240,6 +242,18 @@ impl Registry {
             device.user = None;
         }
         self.disconnected(chardev);
+    }
+
+    /// Ends a use; the connection waits for the next user.
+    pub fn give_back(&mut self, chardev: ChardevId, stream: Stream) {
+        let Some(device) = self.devices.get_mut(&chardev.0) else { return };
+        device.user = None;
+        if let Kind::Link(link) = &mut device.kind {
+            let token = Token::new(Part::Chardev, chardev.0, STREAM);
+            // A file cannot be watched, and needs not be.
+            let _ = self.reactor.watch(&stream, token, Interest::NONE);
+            link.state = State::Waiting(stream);
+        }
     }
 
     /// The user's stream has ended: the next client may come.

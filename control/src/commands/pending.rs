@@ -53,6 +53,7 @@ impl State {
             let result = if self.human.remove(&ticket) { Ok(hmp::reply(result).into()) } else { result };
             replies.push((ticket, result));
         }
+        self.free_chardevs();
         replies
     }
 
@@ -79,7 +80,7 @@ impl State {
             (Pending::Drain(name), Product::Drained) => self.filter_drained(&name),
             (Pending::Filter(filter), Product::Filter(Ok(made))) => self.filter_opened(filter, made),
             (Pending::Filter(filter), Product::Filter(Err(error))) => {
-                self.new_objects.remove(&filter.name);
+                self.filter_failed(&filter);
                 Err(error)
             }
             (Pending::Chardev(id), Product::Chardev(opened)) => self.chardevs.finish(&id, opened),
@@ -106,7 +107,7 @@ impl State {
             }
             Pending::Connections(args, _) => late("netdev", args.text("id")),
             Pending::Filter(filter) => {
-                self.new_objects.remove(&filter.name);
+                self.filter_failed(&filter);
                 late("filter", &filter.name)
             }
             Pending::Drain(name) => self.filter_drained(&name),

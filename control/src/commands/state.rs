@@ -3,6 +3,7 @@
 use super::chardev::Chardevs;
 use super::fd::Fds;
 use super::netstat::Baseline;
+use super::object::Channels;
 use super::pending::Pending;
 use crate::af_xdp::AfXdps;
 use crate::apply::{Backends, Binding, DataPlane, Ticket};
@@ -64,6 +65,7 @@ pub struct State {
     pub(super) af_xdps: AfXdps,
     pub(super) streams: Streams,
     pub(super) vdes: Vdes,
+    pub(super) channels: Channels,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
     /// Ids of objects that are being made.
@@ -101,6 +103,7 @@ impl State {
             af_xdps: AfXdps::new(&reactor)?,
             streams: Streams::new(reactor.clone())?,
             vdes: Vdes::new(reactor.clone())?,
+            channels: Channels::new(&reactor)?,
             vhost_users: VhostUsers::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),

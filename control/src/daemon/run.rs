@@ -126,6 +126,7 @@ impl Daemon {
                         User::Netdev(netdev) => {
                             self.commands.0.vhost_user_connected(netdev, one.stream, &mut events);
                         }
+                        User::Filter(number) => self.commands.0.filter_connected(number, one.stream),
                     }
                     self.server.tell(&events);
                 }
@@ -155,6 +156,7 @@ impl Daemon {
                 self.commands.0.vde_ready(event, &mut events);
                 self.server.tell(&events);
             }
+            Part::Filters => self.commands.0.filters_ready(),
             Part::Signals | Part::Metrics => {}
         }
     }

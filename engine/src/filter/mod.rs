@@ -3,7 +3,9 @@
 //! A filter that keeps frames puts them in again at its own place: they pass what stands behind it in the chain, and nothing twice. It asks to
 //! be seen also while it is off ([`Settings`]), as frames that come later must not overtake those that it still holds.
 
+pub mod channel;
 pub mod dump;
+pub mod mirror;
 mod settings;
 
 pub use settings::Settings;
@@ -75,6 +77,11 @@ pub trait Handle: Send + Sync {
     /// Frames that it holds: one that goes is taken out of its chain when there are none.
     fn held(&self) -> u64 {
         0
+    }
+
+    /// Its end of the chardev that this property names (`indev`, `outdev`), if it has one.
+    fn link(&self, _property: &str) -> Option<&channel::Link> {
+        None
     }
 
     /// What it counts, by name, for users.
