@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use serde_json::json;
@@ -84,6 +84,7 @@ fn mirrors_come_change_and_go_a_thousand_times_without_loss() {
         }
     });
     // One connection for all of them: it stays when its filter goes.
+    assert!(!reader.is_finished());
     side.qmp.ok("chardev-remove", json!({"id": "c"}));
     let mirrored = reader.join().expect("whole frames");
     println!("{frames} frames passed, {mirrored} were mirrored");
@@ -94,10 +95,10 @@ fn mirrors_come_change_and_go_a_thousand_times_without_loss() {
 fn readers_come_change_and_go_a_thousand_times_without_loss() {
     let mut side = Side::ours();
     let path = side.listens("c");
-    let _peer = connect(&path);
+    let mut peer = connect(&path);
     let frames = under_traffic(&mut side, |side| {
         for round in 0..1000 {
-            side.filter("filter-redirector", &json!({"indev": "c"}));
+            side.filter("filter-redirector", &json!({"indev": "c", "queue": "rx"}));
             if round % 2 == 0 {
                 side.set("status", json!("off"));
             }
@@ -105,6 +106,74 @@ fn readers_come_change_and_go_a_thousand_times_without_loss() {
         }
     });
     assert!(frames > 0);
+    // The connection has outlived a thousand readers.
+    side.filter("filter-redirector", &json!({"indev": "c", "queue": "rx"}));
+    send(&mut peer, &numbered(1));
+    assert!(receive(&mut side.near.try_clone().expect("a copy")) == numbered(1));
+}
+
+/// Inserted and removed under traffic, a redirector takes a frame away, or it passes: each once, and none is lost between.
+#[test]
+fn redirectors_come_and_go_and_each_frame_is_somewhere() {
+    const FRAMES: u32 = 30_000;
+    let mut side = Side::ours();
+    let path = side.listens("c");
+    let peer = connect(&path);
+    let arrived = AtomicU32::new(0);
+    let places: Vec<AtomicU32> = (0..FRAMES).map(|_| AtomicU32::new(0)).collect();
+    let (mut near, far) = (side.near.try_clone().expect("a copy"), side.far.try_clone().expect("a copy"));
+    let mut stolen = 0;
+    std::thread::scope(|scope| {
+        let (arrived, places) = (&arrived, &places);
+        let reader = move |mut wire: UnixStream, place: u32| {
+            let mut length = [0; 4];
+            while arrived.load(Ordering::Relaxed) < FRAMES && wire.read_exact(&mut length).is_ok() {
+                let mut got = vec![0; u32::from_be_bytes(length) as usize];
+                wire.read_exact(&mut got).expect("whole frames");
+                let number = u32::from_be_bytes(got[..4].try_into().expect("four bytes"));
+                assert!(got == numbered(number), "frame {number}");
+                places[number as usize].fetch_add(place, Ordering::Relaxed);
+                arrived.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        scope.spawn(move || reader(far, 1));
+        scope.spawn(move || reader(peer, 1000));
+        scope.spawn(move || {
+            for number in 0..FRAMES {
+                let room = || (number - arrived.load(Ordering::Relaxed) < 64).then_some(());
+                if wait::until(wait::PATIENCE, room).is_none() {
+                    return; // the test says what is missing
+                }
+                send(&mut near, &numbered(number));
+            }
+        });
+        let mut before = 0;
+        while arrived.load(Ordering::Relaxed) < FRAMES {
+            side.filter("filter-redirector", &json!({"outdev": "c", "queue": "tx"}));
+            side.qmp.ok("object-del", json!({"id": "f"}));
+            let now = || (arrived.load(Ordering::Relaxed) != before).then_some(());
+            if wait::until(wait::PATIENCE, now).is_none() {
+                break;
+            }
+            before = arrived.load(Ordering::Relaxed);
+        }
+        // Those who still read are let go.
+        side.near.shutdown(std::net::Shutdown::Both).expect("open");
+        side.far.shutdown(std::net::Shutdown::Both).expect("open");
+        side.qmp.ok("chardev-remove", json!({"id": "c"}));
+        for (number, place) in places.iter().enumerate() {
+            let place = place.load(Ordering::Relaxed);
+            assert!(
+                place == 1 || place == 1000,
+                "frame {number} came {} and {} times",
+                place % 1000,
+                place / 1000
+            );
+            stolen += usize::from(place == 1000);
+        }
+    });
+    println!("{stolen} of {FRAMES} were taken away");
+    assert!(stolen > 0);
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl State {
         }
     }
 
-    /// A filter is in force: it gets the connections that there are.
+    /// A filter is about to be in force: it gets the connections that there are.
     pub(super) fn join_chardevs(&mut self, name: &str, filter: FilterId, handle: &Arc<dyn Handle>) {
         let Channels { all, wake, .. } = &mut self.channels;
         for channel in all.values_mut().filter(|channel| channel.object == name && channel.filter.is_none()) {
@@ -179,7 +179,7 @@ impl State {
         }
     }
 
-    /// A filter has gone that held frames; all of them are on their way.
+    /// A filter has gone that held frames, all of which are on their way, or that never came into force.
     pub(super) fn end_chardevs(&mut self, name: &str) {
         let mine = self.channels.all.values().filter(|channel| channel.object == name);
         for (_, handle) in mine.filter_map(|channel| channel.filter.as_ref()) {

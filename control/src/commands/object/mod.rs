@@ -114,14 +114,17 @@ impl State {
                 return Err(QmpError::generic("Parameter 'netdev' expects a network backend id"));
             }
         };
+        if let Some(handle) = &made.handle {
+            // Before it is in force: a frame that it takes away has somewhere to go.
+            self.join_chardevs(&name, id, handle);
+        }
         let attach = Attachments { filters: vec![(id, made.instances)], ..Attachments::default() };
         if let Err(error) = self.binding.commit(&self.net, attach) {
             self.net.remove_filter(&name);
-            self.forget_chardevs(&name);
+            self.end_chardevs(&name);
             return Err(error);
         }
         if let Some(handle) = made.handle {
-            self.join_chardevs(&name, id, &handle);
             self.binding.keep_filter(id, handle);
             self.binding.tell_headers(&self.net);
         }

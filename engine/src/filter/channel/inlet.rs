@@ -207,6 +207,10 @@ impl Run<'_> {
             }
         }
         self.hand_on();
+        // It may have come and gone before this thread ran for the first time.
+        if let Some(file) = self.shared.link.arrived() {
+            self.file = Some(file);
+        }
         self.shared.link.over(self.filled.is_empty() && self.owed.is_none() && self.file.is_some());
     }
 

@@ -194,9 +194,7 @@ struct Run<'s> {
 impl Run<'_> {
     fn run(mut self) {
         while !self.shared.link.is_closing() {
-            if let Some(file) = self.shared.link.arrived() {
-                self.file = Some(file);
-            }
+            self.adopt();
             if self.file.is_none() {
                 self.discard();
                 self.rest(PollFlags::empty());
@@ -207,6 +205,13 @@ impl Run<'_> {
             }
         }
         self.farewell();
+    }
+
+    /// Takes the connection that came.
+    fn adopt(&mut self) {
+        if let Some(file) = self.shared.link.arrived() {
+            self.file = Some(file);
+        }
     }
 
     /// Waits for frames, or for the file.
@@ -288,6 +293,8 @@ impl Run<'_> {
 
     /// The last frames, as far as they are taken soon.
     fn farewell(mut self) {
+        // A filter may have come and gone before its thread ran for the first time.
+        self.adopt();
         let until = Instant::now() + FAREWELL;
         while self.file.is_some() && self.stage() {
             match self.write_some() {
