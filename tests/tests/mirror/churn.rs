@@ -76,8 +76,8 @@ fn mirrors_come_change_and_go_a_thousand_times_without_loss() {
         for round in 0..1000 {
             side.filter("filter-mirror", &json!({"outdev": "c", "queue": "tx"}));
             match round % 3 {
-                0 => side.set("status", json!("off")),
-                1 => side.set("queue", json!("rx")),
+                0 => side.set("status", &json!("off")),
+                1 => side.set("queue", &json!("rx")),
                 _ => {}
             }
             side.qmp.ok("object-del", json!({"id": "f"}));
@@ -100,7 +100,7 @@ fn readers_come_change_and_go_a_thousand_times_without_loss() {
         for round in 0..1000 {
             side.filter("filter-redirector", &json!({"indev": "c", "queue": "rx"}));
             if round % 2 == 0 {
-                side.set("status", json!("off"));
+                side.set("status", &json!("off"));
             }
             side.qmp.ok("object-del", json!({"id": "f"}));
         }
@@ -194,7 +194,7 @@ fn a_chain_of_redirectors_brings_every_frame_once_and_in_order() {
     carries(&side.near, &[&side.far], &lengths, "by way of a socket");
     assert_eq!(side.count("sent"), 20_000);
     // Off, they pass by the straight way, which is no longer.
-    side.set("status", json!("off"));
+    side.set("status", &json!("off"));
     carries(&side.near, &[&side.far], &lengths[..1000], "straight");
     assert_eq!(side.count("sent"), 20_000);
 }

@@ -16,6 +16,15 @@ fn quiet_at(side: &Side, at: &UnixStream, how: impl FnOnce(&Side)) {
     assert!(mark == frame(77, 9), "only the mark comes, not {} bytes", mark.len());
 }
 
+/// Waits until the chardevs know that somebody is there, or nobody.
+fn is_connected(side: &mut Side, wanted: bool) {
+    let mut all = || side.qmp.ok("query-chardev", json!({})).to_string();
+    let found = tests::wait::until(tests::wait::PATIENCE, || {
+        (all().contains("disconnected") != wanted).then_some(())
+    });
+    found.expect("noticed");
+}
+
 fn mark_to_far(side: &Side) {
     send(&mut &side.near, &frame(77, 9));
 }
@@ -32,13 +41,7 @@ fn row_102_a_mirror_writes_records_and_loses_by_name_while_nobody_is_there() {
         side.counts("not-connected", 10);
         for round in 0..3 {
             let mut peer = connect(&path);
-            let connected = |side: &mut Side| {
-                let all = side.qmp.ok("query-chardev", json!({}));
-                let all = all.as_array().expect("chardevs").clone();
-                all.iter().any(|c| c["label"] == "c" && !c["filename"].to_string().contains("disconnected"))
-            };
-            tests::wait::until(tests::wait::PATIENCE, || connected(&mut side).then_some(()))
-                .expect("noticed");
+            is_connected(&mut side, true);
             for (number, length) in [14, 60, 1514, 9000, 65_535, LONGEST].into_iter().enumerate() {
                 let one = frame(length, number + round);
                 side.passes(&one);
@@ -52,11 +55,12 @@ fn row_102_a_mirror_writes_records_and_loses_by_name_while_nobody_is_there() {
             side.passes(&frame(60_000, 1));
             reads(&mut peer, &record(&frame(60_000, 1), vnet)[..10]);
             drop(peer);
+            is_connected(&mut side, false);
         }
         assert_eq!(side.count("ring-full"), 0);
         // In force at once.
         let mut peer = connect(&path);
-        side.set("vnet_hdr_support", json!(!vnet));
+        side.set("vnet_hdr_support", &json!(!vnet));
         let again = tests::wait::until(tests::wait::PATIENCE, || {
             let before = side.count("sent");
             side.passes(&frame(100, 0));
@@ -118,10 +122,10 @@ fn row_103_a_redirector_steals_and_loses_while_nobody_is_there() {
     // The other direction is not its own, and off, all passes.
     send(&mut &side.far, &frame(61, 1));
     assert!(receive(&mut &side.near) == frame(61, 1));
-    side.set("status", json!("off"));
+    side.set("status", &json!("off"));
     quiet_at(&side, &side.far, mark_to_far);
-    side.set("status", json!("on"));
-    side.set("queue", json!("rx"));
+    side.set("status", &json!("on"));
+    side.set("queue", &json!("rx"));
     side.passes(&frame(62, 1));
     send(&mut &side.far, &frame(63, 1));
     reads(&mut peer, &record(&frame(63, 1), false));
@@ -143,21 +147,21 @@ fn row_103_a_redirector_puts_in_what_comes_and_lets_it_wait_while_off() {
         puts(&[byte]);
     }
     assert!(receive(&mut &side.far) == frame(60, 7));
-    side.set("queue", json!("rx"));
+    side.set("queue", &json!("rx"));
     puts(&record(&frame(70, 1), false));
     assert!(receive(&mut &side.near) == frame(70, 1), "to the netdev");
-    side.set("queue", json!("all"));
+    side.set("queue", &json!("all"));
     puts(&record(&frame(71, 1), false));
     assert!(receive(&mut &side.near) == frame(71, 1), "to the netdev");
     assert!(receive(&mut &side.far) == frame(71, 1), "from the netdev");
     // Off, it waits where it is, and all passes.
-    side.set("status", json!("off"));
+    side.set("status", &json!("off"));
     for number in 0..5 {
         puts(&record(&frame(72, number), false));
     }
     quiet_at(&side, &side.far, mark_to_far);
     assert_eq!(side.count("injected"), 8);
-    side.set("status", json!("on"));
+    side.set("status", &json!("on"));
     for number in 0..5 {
         for at in [&side.near, &side.far] {
             assert!(receive(&mut &*at) == frame(72, number), "what waited");
@@ -227,8 +231,8 @@ fn row_108_a_record_too_long_is_the_last_one_until_it_is_switched_on_again() {
     side.filter("filter-redirector", &json!({"indev": "c", "queue": "tx"}));
     peer.write_all(&[0xff; 4]).expect("it reads");
     side.counts("detached", 1);
-    side.set("status", json!("off"));
-    side.set("status", json!("on"));
+    side.set("status", &json!("off"));
+    side.set("status", &json!("on"));
     peer.write_all(&record(&frame(61, 1), false)).expect("it reads");
     assert!(receive(&mut &side.far) == frame(61, 1), "read again");
 }
@@ -260,7 +264,7 @@ fn row_108_a_chardev_has_one_user() {
         side.qmp.ok("object-del", json!({"id": "f"}));
         side.filter("filter-redirector", &json!({"indev": "c1"}));
         for (property, value) in [("indev", "zz"), ("outdev", "yy")] {
-            side.set(property, json!(value));
+            side.set(property, &json!(value));
         }
         for property in ["indev", "outdev", "vnet_hdr_support"] {
             let get = json!({"path": "/objects/f", "property": property});
@@ -276,4 +280,35 @@ fn row_108_a_chardev_has_one_user() {
     let said: Vec<_> = said.collect();
     assert_eq!(said[0][0], "chardev 'c1' is already in use");
     assert!(said.iter().all(|one| *one == said[0]), "{said:#?}");
+}
+
+#[test]
+fn a_client_over_tcp_connects_again() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port().to_string();
+    let mut side = Side::ours();
+    let addr = json!({"type": "inet", "data": {"host": "127.0.0.1", "port": port}});
+    let data = json!({"addr": addr, "server": false, "reconnect-ms": 20});
+    let backend = json!({"type": "socket", "data": data});
+    side.qmp.ok("chardev-add", json!({"id": "c", "backend": backend}));
+    side.filter("filter-mirror", &json!({"outdev": "c"}));
+    for round in 0..3 {
+        let (mut peer, _) = listener.accept().expect("it connects");
+        peer.set_read_timeout(Some(tests::wait::PATIENCE)).expect("a timeout");
+        // Until its frames come, those that pass are lost, or end the connection that has gone.
+        let sent = tests::wait::until(tests::wait::PATIENCE, || {
+            let before = side.count("sent");
+            side.passes(&frame(100, round));
+            (0..50).any(|_| side.count("sent") > before).then_some(())
+        });
+        sent.expect("it is used");
+        reads(&mut peer, &record(&frame(100, round), false));
+        // Bytes that nobody reads make it a reset, which the next frame meets.
+        drop(peer);
+        tests::wait::until(tests::wait::PATIENCE, || {
+            side.passes(&frame(60, 1));
+            side.qmp.ok("query-chardev", json!({})).to_string().contains("disconnected").then_some(())
+        })
+        .expect("its end is noticed");
+    }
 }

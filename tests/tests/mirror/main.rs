@@ -79,7 +79,7 @@ impl Side {
         self.qmp.ok("object-add", filter(kind, more));
     }
 
-    fn set(&mut self, property: &str, value: Value) {
+    fn set(&mut self, property: &str, value: &Value) {
         self.qmp.ok("qom-set", json!({"path": "/objects/f", "property": property, "value": value}));
     }
 

@@ -300,3 +300,26 @@ fn what_makes_no_sense_is_the_end_and_what_is_off_waits() {
     }
     assert_eq!(await_frames(&mut inlet, Direction::Tx, 1).len(), 1);
 }
+
+#[test]
+fn frames_taken_before_the_thread_ran_are_written_and_the_connection_stays() {
+    let arena = arena();
+    for _ in 0..50 {
+        let (thread, mut outlets) = OutletThread::start(&arena, 1, false).unwrap();
+        let (ours, mut peer) = pair();
+        thread.link().connect(ours);
+        take(&mut outlets[0], &[frame(60, 1), frame(60, 2)]);
+        drop(outlets);
+        thread.link().close();
+        assert!(thread.link().wait(PATIENCE), "somebody else can go on with the connection");
+        let mut got = [0; 128];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(count(thread.counters(), "sent"), 2);
+        let (thread, inlet) = InletThread::start(&arena, &settings(false, true), false, None).unwrap();
+        let (ours, _peer) = pair();
+        thread.link().connect(ours);
+        drop(inlet);
+        thread.link().close();
+        assert!(thread.link().wait(PATIENCE), "nothing was read");
+    }
+}
