@@ -112,8 +112,12 @@ impl Handle for Mirror {
     fn set(&self, on: bool, rx: bool, tx: bool) {
         // Off, only what was read already has a way to go, and goes the one that it was read for.
         let goes = |direction, asked| if on { asked } else { self.settings.goes(direction) };
+        let was_on = self.settings.is_on();
         self.settings.set(on, goes(Direction::Rx, rx), goes(Direction::Tx, tx));
         if let Some(indev) = &self.indev {
+            if on && !was_on {
+                indev.attach();
+            }
             indev.changed();
         }
     }

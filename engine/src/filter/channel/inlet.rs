@@ -118,7 +118,6 @@ impl InletThread {
                 buffer: vec![0; LONGEST + BATCH].into(),
                 filled: 0..0,
                 owed: None,
-                was_on: false,
             };
             run.run();
             drop(running);
@@ -130,6 +129,12 @@ impl InletThread {
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.shared.link
+    }
+
+    /// It was switched on: it reads anew, whatever came before, as in QEMU.
+    pub fn attach(&self) {
+        self.shared.link.detach(false);
+        self.shared.link.wake();
     }
 
     /// The settings have changed.
@@ -179,7 +184,6 @@ struct Run<'s> {
     /// Where in the buffer bytes are that nobody looked at.
     filled: Range<usize>,
     owed: Option<Owed>,
-    was_on: bool,
 }
 
 impl Run<'_> {
@@ -190,11 +194,6 @@ impl Run<'_> {
             }
             let room = self.hand_on();
             let on = self.shared.settings.is_on();
-            if on && !std::mem::replace(&mut self.was_on, on) {
-                // As in QEMU, where switching it on makes it read anew.
-                self.shared.link.detach(false);
-            }
-            self.was_on = on;
             if !room {
                 self.wait_for_room();
             } else if self.file.is_none() || !on {
