@@ -55,6 +55,8 @@ pub enum Part {
     Announce,
     /// Connections of comparisons that ended.
     Colo,
+    /// The ends of connections of filters' chardevs.
+    Filters,
 }
 
 impl Token {
@@ -82,6 +84,7 @@ impl Token {
             9 => Part::Vde,
             10 => Part::Announce,
             11 => Part::Colo,
+            12 => Part::Filters,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -313,6 +316,7 @@ mod tests {
             Part::Vde,
             Part::Announce,
             Part::Colo,
+            Part::Filters,
         ] {
             let token = Token::new(part, u32::MAX - 1, 200);
             assert_eq!(Token::unpack(token.pack()), Some(token));

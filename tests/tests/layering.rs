@@ -25,7 +25,7 @@ const ENGINE: &[(&str, &[&str])] = &[
     ("virtq", &["burst", "mem", "prefetch", "sync"]),
     ("backend", &["burst", "mem", "port", "prefetch", "sync", "topology", "uring", "virtq", "wire"]),
     ("colo", &["wire"]),
-    ("filter", &["burst", "mem", "port", "sync", "topology", "wire"]),
+    ("filter", &["burst", "mem", "port", "sync", "topology", "uring", "wire"]),
     ("switch", &["burst", "mem", "port", "prefetch", "sync", "topology", "wire"]),
 ];
 

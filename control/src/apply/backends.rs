@@ -9,6 +9,7 @@ use engine::backend::tap::{Carrier, TapOptions};
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
 use engine::filter::bpf::Program;
+use engine::filter::mirror::Outdev;
 use engine::filter::{Filter, Handle};
 use engine::port::{RxQueue, TxQueue};
 use std::os::fd::{OwnedFd, RawFd};
@@ -145,6 +146,8 @@ pub struct FilterRequest {
     pub now: u64,
     /// Number of workers.
     pub workers: usize,
+    /// The worker of its netdev's first queue.
+    pub home: usize,
 }
 
 /// What a filter does, and its own properties as far as the engine needs them.
@@ -165,6 +168,17 @@ pub enum FilterKind {
         expression: String,
         /// Whether what matches goes on, or the rest.
         pass: bool,
+    },
+    /// `filter-mirror`, `filter-redirector`.
+    Mirror {
+        /// Frames are taken away, not copied.
+        steals: bool,
+        /// There is an `indev`.
+        indev: bool,
+        /// There is an `outdev`.
+        outdev: Option<Outdev>,
+        /// `vnet_hdr_support`.
+        vnet: bool,
     },
     /// `filter-replay`: nothing.
     Replay,

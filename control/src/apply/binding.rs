@@ -63,6 +63,7 @@ impl Binding {
     /// # Errors
     /// The engine's words; nothing new is in force then.
     pub fn commit(&mut self, net: &Net, attach: Attachments) -> Result<Retired, QmpError> {
+        self.tell_headers(net);
         let retired = self.plane.commit(&net.topology(), attach).map_err(QmpError::generic)?;
         self.carriers.settle(net);
         Ok(retired)
@@ -98,6 +99,15 @@ impl Binding {
     /// Keeps the hold on a filter in force.
     pub fn keep_filter(&mut self, filter: FilterId, handle: Arc<dyn Handle>) {
         self.filters.insert(filter, handle);
+    }
+
+    /// Tells filters whether each frame of their netdev has a virtio-net header, which its peer decides.
+    pub fn tell_headers(&self, net: &Net) {
+        for (id, handle) in &self.filters {
+            if let Some(filter) = net.filter(*id) {
+                handle.tune("vnet_hdr_len", u64::from(net.has_headers(filter.client)));
+            }
+        }
     }
 
     /// The hold on a filter in force.

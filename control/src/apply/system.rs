@@ -13,7 +13,9 @@ use engine::backend::vxlan::{self, VxlanOptions};
 use engine::filter::bpf::{self, Program};
 use engine::filter::dump::DumpFile;
 use engine::filter::matching::{self, Action};
+use engine::filter::mirror::{Mirror, MirrorOptions};
 use engine::mem::arena::Arena;
+use engine::uring::Waker;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,13 +34,15 @@ const DOWN_SCRIPT_LIMIT: Duration = Duration::from_secs(8);
 pub struct SystemBackends {
     arena: Arc<Arena>,
     umems: UmemSets,
+    /// What wakes each worker.
+    wakers: Vec<Arc<Waker>>,
 }
 
 impl SystemBackends {
-    /// Buffers come from the engine's arena.
+    /// Buffers come from the engine's arena; threads of filters wake its workers.
     #[must_use]
-    pub fn new(arena: Arc<Arena>) -> Self {
-        Self { arena, umems: UmemSets::default() }
+    pub fn new(arena: Arc<Arena>, wakers: Vec<Arc<Waker>>) -> Self {
+        Self { arena, umems: UmemSets::default(), wakers }
     }
 }
 
@@ -149,6 +153,15 @@ impl Backends for SystemBackends {
             FilterKind::Match { expression, pass } => {
                 let action = if *pass { Action::Pass } else { Action::Drop };
                 let (held, instances) = matching::open(self.compile(expression)?, action, request.workers);
+                Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
+            }
+            FilterKind::Mirror { steals, indev, outdev, vnet } => {
+                let FilterRequest { on, rx, tx, workers, home, .. } = *request;
+                let (steals, indev, outdev, vnet) = (*steals, *indev, *outdev, *vnet);
+                let options = MirrorOptions { steals, indev, outdev, vnet, on, rx, tx };
+                let waker = self.wakers.get(home).cloned();
+                let (held, instances) = Mirror::open(&options, &self.arena, workers, home, waker)
+                    .map_err(|e| QmpError::generic(format!("filter mirror: {}", strerror(&e))))?;
                 Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
             }
             FilterKind::Replay => Ok(OpenFilter { handle: None, instances: Vec::new() }),

@@ -37,6 +37,8 @@ pub enum User {
     Netdev(u32),
     /// The comparison of this number: one of its four connections.
     Compare(u32, engine::colo::Role),
+    /// A filter, by this number: the bytes are frames.
+    Filter(u32),
 }
 
 /// Somebody is at the other end of a used chardev: its user takes the stream, and tells [`Registry::disconnected`]
@@ -242,6 +244,18 @@ impl Registry {
             device.user = None;
         }
         self.disconnected(chardev);
+    }
+
+    /// Ends a use; the connection waits for the next user.
+    pub fn give_back(&mut self, chardev: ChardevId, stream: Stream) {
+        let Some(device) = self.devices.get_mut(&chardev.0) else { return };
+        device.user = None;
+        if let Kind::Link(link) = &mut device.kind {
+            let token = Token::new(Part::Chardev, chardev.0, STREAM);
+            // A file cannot be watched, and needs not be.
+            let _ = self.reactor.watch(&stream, token, Interest::NONE);
+            link.state = State::Waiting(stream);
+        }
     }
 
     /// The user's stream has ended: the next client may come.

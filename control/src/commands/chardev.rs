@@ -81,6 +81,12 @@ pub trait Chardevs {
     /// Ends a use.
     fn release(&mut self, id: &str);
 
+    /// Ends a use, and leaves the connection for the next user.
+    fn give_back(&mut self, id: &str, stream: Stream) {
+        drop(stream);
+        self.release(id);
+    }
+
     /// `chardev-add`; `backend` has passed the schema.
     ///
     /// # Errors

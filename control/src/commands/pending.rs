@@ -58,6 +58,7 @@ impl State {
             let result = if self.human.remove(&ticket) { Ok(hmp::reply(result).into()) } else { result };
             replies.push((ticket, result));
         }
+        self.free_chardevs();
         replies
     }
 
@@ -88,7 +89,7 @@ impl State {
             }
             (Pending::Filter(filter), Product::Filter(Ok(made))) => self.filter_opened(filter, made),
             (Pending::Filter(filter), Product::Filter(Err(error))) => {
-                self.new_objects.remove(&filter.name);
+                self.filter_failed(&filter);
                 Err(error)
             }
             (Pending::Expression(new), Product::Program(result)) => self.expression_compiled(&new, result),
@@ -116,7 +117,7 @@ impl State {
             }
             Pending::Connections(args, _) => late("netdev", args.text("id")),
             Pending::Filter(filter) => {
-                self.new_objects.remove(&filter.name);
+                self.filter_failed(&filter);
                 late("filter", &filter.name)
             }
             Pending::Drain(name) => self.filter_drained(&name),

@@ -95,7 +95,8 @@ impl State {
         if let Some((filter, handle)) = set.and_then(|f| Some((f, self.binding.filter(f.id)?))) {
             let options = &filter.options;
             handle.set(options.on, options.queue.rx(), options.queue.tx());
-            if let Some(number) = filter.own.get(property).and_then(Value::as_u64) {
+            let number = |value: &Value| value.as_u64().or_else(|| value.as_bool().map(u64::from));
+            if let Some(number) = filter.own.get(property).and_then(number) {
                 handle.tune(property, number);
             }
         }

@@ -3,6 +3,7 @@
 use super::chardev::Chardevs;
 use super::fd::Fds;
 use super::netstat::Baseline;
+use super::object::Channels;
 use super::pending::Pending;
 use crate::af_xdp::AfXdps;
 use crate::announce::Announcements;
@@ -68,6 +69,7 @@ pub struct State {
     pub(super) vdes: Vdes,
     pub(super) announcements: Announcements,
     pub(super) colos: Colos,
+    pub(super) channels: Channels,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
     /// Ids of objects that are being made.
@@ -107,6 +109,7 @@ impl State {
             vdes: Vdes::new(reactor.clone())?,
             announcements: Announcements::new(&reactor)?,
             colos: Colos::new(&reactor)?,
+            channels: Channels::new(&reactor)?,
             vhost_users: VhostUsers::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),

@@ -41,6 +41,13 @@ impl Chardevs for Shared {
         }
     }
 
+    fn give_back(&mut self, id: &str, stream: Stream) {
+        let mut registry = self.0.borrow_mut();
+        if let Some(chardev) = registry.id(id) {
+            registry.give_back(chardev, stream);
+        }
+    }
+
     fn add(&mut self, id: &str, backend: &Value, fds: &mut FdSource<'_>) -> Result<Added, QmpError> {
         let mut find = |name: &str| -> Result<OwnedFd, String> { fds.take(id, name).map_err(|e| e.desc) };
         let mut registry = self.0.borrow_mut();

@@ -129,6 +129,7 @@ impl Daemon {
                         User::Compare(number, role) => {
                             self.commands.0.compare_connected(number, role, &one.stream);
                         }
+                        User::Filter(number) => self.commands.0.filter_connected(number, one.stream),
                     }
                     self.server.tell(&events);
                 }
@@ -160,6 +161,7 @@ impl Daemon {
             }
             Part::Announce => self.commands.0.announcements_due(),
             Part::Colo => self.commands.0.colo_ready(),
+            Part::Filters => self.commands.0.filters_ready(),
             Part::Signals | Part::Metrics => {}
         }
     }

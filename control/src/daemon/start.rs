@@ -56,7 +56,7 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, Fatal> {
     let reactor = Rc::new(Reactor::new().map_err(|e| system(&e.desc()))?);
     let registry = Registry::new(reactor.clone()).map_err(|e| system(&e.desc()))?;
     let registry = Rc::new(RefCell::new(registry));
-    let backends: Arc<dyn Backends> = Arc::new(SystemBackends::new(engine.arena()));
+    let backends: Arc<dyn Backends> = Arc::new(SystemBackends::new(engine.arena(), engine.wakers()));
     let state = State::new(Box::new(engine), backends, Box::new(Shared(registry.clone())), reactor.clone())
         .map_err(|e| system(&e))?;
     let server = Server::new(reactor.clone());

@@ -173,6 +173,15 @@ impl Net {
         Ok(Place { client: client.id, index })
     }
 
+    /// Whether each frame of a netdev has a virtio-net header, in QEMU's eyes: a tap's that is joined to a nic has (`qemu_set_vnet_hdr_len`).
+    #[must_use]
+    pub fn has_headers(&self, client: ClientId) -> bool {
+        let Some(client) = self.client(client) else { return false };
+        let asked = client.options.get("vnet_hdr").and_then(Value::as_bool) != Some(false);
+        let peer = client.peer.and_then(|peer| self.client(peer));
+        asked && matches!(client.driver(), "tap" | "bridge") && peer.is_some_and(super::Client::is_nic)
+    }
+
     /// Puts a filter at a place that [`Net::place`] found since the last change.
     pub fn insert_filter(
         &mut self,

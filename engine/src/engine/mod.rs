@@ -122,6 +122,12 @@ impl Engine {
         }
     }
 
+    /// What wakes each worker, for threads that have frames for it.
+    #[must_use]
+    pub fn wakers(&self) -> Vec<Arc<Waker>> {
+        self.workers.iter().map(|worker| worker.waker.clone()).collect()
+    }
+
     /// A name for a new queue.
     #[must_use]
     pub fn queue_id(&self) -> QueueId {

@@ -4,8 +4,10 @@
 //! be seen also while it is off ([`Settings`]), as frames that come later must not overtake those that it still holds.
 
 pub mod bpf;
+pub mod channel;
 pub mod dump;
 pub mod matching;
+pub mod mirror;
 mod settings;
 
 pub use settings::Settings;
@@ -80,6 +82,11 @@ pub trait Handle: Send + Sync {
     /// Frames that it holds: one that goes is taken out of its chain when there are none.
     fn held(&self) -> u64 {
         0
+    }
+
+    /// Its end of the chardev that this property names (`indev`, `outdev`), if it has one.
+    fn link(&self, _property: &str) -> Option<&channel::Link> {
+        None
     }
 
     /// What it counts, by name, for users.

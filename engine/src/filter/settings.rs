@@ -33,6 +33,12 @@ impl Settings {
         self.0.load(Ordering::Relaxed) & ON != 0
     }
 
+    /// Whether the `queue` property names that direction, on or off.
+    #[must_use]
+    pub fn goes(&self, direction: Direction) -> bool {
+        self.0.load(Ordering::Relaxed) & if direction == Direction::Rx { RX } else { TX } != 0
+    }
+
     /// Whether the filter is on for that direction.
     #[inline]
     #[must_use]

@@ -1,4 +1,4 @@
-//! Waking a sleeping worker: a flag that says whether it sleeps, and an eventfd that its sleep waits on.
+//! Waking a sleeping worker: a flag that says whether it sleeps, and an eventfd that its sleep waits on. Threads of filters sleep the same way.
 
 use super::IoError;
 use super::doze::Doze;
@@ -13,7 +13,11 @@ pub struct Waker {
 }
 
 impl Waker {
-    pub(super) fn new() -> Result<Self, IoError> {
+    /// Of somebody who is awake.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new() -> Result<Self, IoError> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| IoError::Setup { what: "eventfd", errno })?;
         Ok(Self { doze: Doze::new(), event })
@@ -36,11 +40,12 @@ impl Waker {
     }
 
     /// From now on nudges wake. False when a wake has come already.
-    pub(super) fn announce(&self) -> bool {
+    pub fn announce(&self) -> bool {
         self.doze.announce()
     }
 
-    pub(super) fn rise(&self) {
+    /// The sleeper is awake.
+    pub fn rise(&self) {
         self.doze.rise();
     }
 
@@ -48,6 +53,12 @@ impl Waker {
     #[cfg(test)]
     pub(super) fn state_for_test(&self) -> u32 {
         self.doze.state()
+    }
+
+    /// Takes back the kicks that ended a sleep.
+    pub fn acknowledge(&self) {
+        // Nothing to read is as good.
+        let _ = self.event.read();
     }
 
     fn kick(&self) {

@@ -248,8 +248,6 @@ pub const TABLE: &[Difference] = &[
 pub const PENDING: &[&str] = &[
     "user",
     "vhost-vdpa",
-    "filter-mirror",
-    "filter-redirector",
     "filter-buffer",
     "filter-rewriter",
     "filter-replay",

@@ -1,12 +1,13 @@
 //! `object-add` and `object-del`: filters (QEMU `qom/object_interfaces.c`, `net/filter.c`).
 
+mod channels;
 mod colo;
 mod iothread;
 mod request;
 
-pub(super) use request::MAXLEN;
-
+pub(super) use channels::Channels;
 pub(super) use colo::property_of;
+pub(super) use request::MAXLEN;
 
 use super::args::Args;
 use super::pending::Pending;
@@ -44,7 +45,7 @@ impl State {
         }
     }
 
-    fn begin_object(&self, args: &Map<String, Value>) -> Result<(FilterKind, NewFilter), QmpError> {
+    fn begin_object(&mut self, args: &Map<String, Value>) -> Result<(FilterKind, NewFilter), QmpError> {
         let (name, driver) = (args.text("id"), args.text("qom-type"));
         if !well_formed(name) {
             return Err(QmpError::generic("Parameter 'id' expects an identifier"));
@@ -64,13 +65,14 @@ impl State {
             }
             error
         })?;
-        self.check_chardevs(driver, args)?;
-        let (driver, kind, own) = if driver == "filter-match" {
+        let read = if driver == "filter-match" {
             let own = matching::properties(args)?;
-            ("filter-match", matching::kind(&own), own)
+            Some(("filter-match", matching::kind(&own), own))
         } else {
-            request::read(driver, args).ok_or_else(|| not_built(driver))?
+            self.read_mirror(driver, args).or_else(|| request::read(driver, args))
         };
+        self.claim_chardevs(name, driver, args)?;
+        let (driver, kind, own) = read.ok_or_else(|| not_built(driver))?;
         Ok((kind, NewFilter { name: name.to_owned(), driver, options, own }))
     }
 
@@ -85,41 +87,13 @@ impl State {
         Ok(())
     }
 
-    /// The chardevs that mirror and redirector name (QEMU `net/filter-mirror.c`).
-    fn check_chardevs(&self, driver: &str, args: &Map<String, Value>) -> Result<(), QmpError> {
-        let check = |prefix: &str, id: Option<&str>| match id {
-            Some(id) if !self.chardevs.list().iter().any(|c| c.label == id) => {
-                let mut error = QmpError::device_not_found(id);
-                error.desc.insert_str(0, prefix);
-                Err(error)
-            }
-            _ => Ok(()),
-        };
-        let (indev, outdev) = (args.maybe("indev"), args.maybe("outdev"));
-        match driver {
-            "filter-mirror" => check("", outdev),
-            "filter-redirector" => {
-                if indev.is_none() && outdev.is_none() {
-                    let desc = "filter redirector needs 'indev' or 'outdev' at least one property set";
-                    return Err(QmpError::generic(desc));
-                }
-                if indev == outdev {
-                    let desc = "'indev' and 'outdev' could not be same for filter redirector";
-                    return Err(QmpError::generic(desc));
-                }
-                check("IN ", indev)?;
-                check("OUT ", outdev)
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn open_filter(&mut self, kind: FilterKind, filter: NewFilter) -> Outcome {
         let backends = Arc::clone(&self.binding.backends);
         let plane = &self.binding.plane;
         let FilterOptions { on, queue, .. } = filter.options;
         let (now, workers) = (plane.now(), plane.workers());
-        let request = FilterRequest { kind, on, rx: queue.rx(), tx: queue.tx(), now, workers };
+        let home = self.home(&filter.options);
+        let request = FilterRequest { kind, on, rx: queue.rx(), tx: queue.tx(), now, workers, home };
         let job = move || Product::Filter(backends.open_filter(&request));
         match self.binding.jobs.start(OPEN_LIMIT, job) {
             Ok(ticket) => {
@@ -128,6 +102,7 @@ impl State {
                 Outcome::Later(ticket)
             }
             Err(error) => {
+                self.forget_chardevs(&filter.name);
                 Err(QmpError::generic(format!("filter '{}': no thread to open it on: {error}", filter.name)))
                     .into()
             }
@@ -144,18 +119,25 @@ impl State {
         let id = match added {
             Ok(Some(id)) => id,
             failed => {
+                self.forget_chardevs(&name);
                 self.binding.discard(Product::Filter(Ok(made)));
                 failed?;
                 return Err(QmpError::generic("Parameter 'netdev' expects a network backend id"));
             }
         };
+        if let Some(handle) = &made.handle {
+            // Before it is in force: a frame that it takes away has somewhere to go.
+            self.join_chardevs(&name, id, handle);
+        }
         let attach = Attachments { filters: vec![(id, made.instances)], ..Attachments::default() };
         if let Err(error) = self.binding.commit(&self.net, attach) {
             self.net.remove_filter(&name);
+            self.end_chardevs(&name);
             return Err(error);
         }
         if let Some(handle) = made.handle {
             self.binding.keep_filter(id, handle);
+            self.binding.tell_headers(&self.net);
         }
         Ok(empty())
     }
@@ -193,6 +175,7 @@ impl State {
             return Err(QmpError::generic(format!("object '{name}' not found")));
         };
         let retired = self.binding.commit(&self.net, Attachments::default())?;
+        self.end_chardevs(name);
         // It has no file to complete.
         let _ = self.binding.close(retired, None, &[filter.id]);
         Ok(empty())

@@ -15,7 +15,7 @@ fn client() -> Option<Client> {
         return None;
     }
     let engine = Engine::start(&Config::default()).unwrap();
-    let backends = Arc::new(SystemBackends::new(engine.arena()));
+    let backends = Arc::new(SystemBackends::new(engine.arena(), engine.wakers()));
     Some(Client::over(Box::new(engine), backends, Arc::new(Log::default())))
 }
 
