@@ -8,6 +8,7 @@ use engine::backend::stream::Report;
 use engine::backend::tap::TapOptions;
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
+use engine::filter::limit::Limits;
 use engine::filter::{Filter, Handle};
 use engine::port::{RxQueue, TxQueue};
 use std::os::fd::{OwnedFd, RawFd};
@@ -150,6 +151,15 @@ pub enum FilterKind {
     },
     /// `filter-replay`: nothing.
     Replay,
+    /// `filter-buffer`.
+    Buffer {
+        /// Microseconds between releases.
+        interval: u32,
+    },
+    /// `filter-limit`.
+    Limit(Limits),
+    /// `filter-rewriter`.
+    Rewriter,
 }
 
 /// A filter that no frame passes yet.

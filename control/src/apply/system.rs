@@ -10,8 +10,12 @@ use engine::backend::stream::{self, Report};
 use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::backend::vde::{self, VdeOptions};
 use engine::backend::vxlan::{self, VxlanOptions};
+use engine::filter::buffer::Buffer;
 use engine::filter::dump::DumpFile;
-use engine::mem::arena::Arena;
+use engine::filter::limit::Limit;
+use engine::filter::rewriter::Rewriter;
+use engine::filter::{Filter, Handle, Settings};
+use engine::mem::arena::{Arena, ArenaError};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -133,8 +137,29 @@ impl Backends for SystemBackends {
                 Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
             }
             FilterKind::Replay => Ok(OpenFilter { handle: None, instances: Vec::new() }),
+            FilterKind::Buffer { interval } => {
+                in_memory(Buffer::open(settings(request), *interval, &self.arena, request.workers))
+            }
+            FilterKind::Limit(limits) => {
+                in_memory(Limit::open(settings(request), *limits, &self.arena, request.workers))
+            }
+            FilterKind::Rewriter => {
+                in_memory(Rewriter::open(settings(request), &self.arena, request.workers))
+            }
         }
     }
+}
+
+fn settings(request: &FilterRequest) -> Settings {
+    Settings::new(request.on, request.rx, request.tx)
+}
+
+/// A filter that needs nothing but memory.
+fn in_memory<H: Handle + 'static>(
+    made: Result<(H, Vec<Box<dyn Filter>>), ArenaError>,
+) -> Result<OpenFilter, QmpError> {
+    let (held, instances) = made.map_err(|error| QmpError::generic(error.to_string()))?;
+    Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
 }
 
 /// What has one queue, no interface, and no peer to wait for.

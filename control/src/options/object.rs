@@ -25,6 +25,8 @@ pub enum Kind {
     FilterBuffer(FilterBufferOptions),
     /// Captures frames.
     FilterDump(FilterDumpOptions),
+    /// Lets frames pass at a rate.
+    FilterLimit(FilterLimitOptions),
     /// Copies frames to a chardev.
     FilterMirror(FilterMirrorOptions),
     /// Takes frames to a chardev and from one.
@@ -53,6 +55,7 @@ impl Kind {
             Self::ColoCompare(_) => None,
             Self::FilterBuffer(f) => Some(&f.common),
             Self::FilterDump(f) => Some(&f.common),
+            Self::FilterLimit(f) => Some(&f.common),
             Self::FilterMirror(f) => Some(&f.common),
             Self::FilterRedirector(f) => Some(&f.common),
             Self::FilterReplay(f) => Some(&f.common),
@@ -125,6 +128,30 @@ pub struct FilterDumpOptions {
     /// Bytes kept of each frame; above 0. Default 65536.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maxlen: Option<u32>,
+}
+
+/// Lets frames pass at a rate; 0 is no limit, and no burst.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FilterLimitOptions {
+    /// Where the filter sits and what it sees.
+    #[serde(flatten)]
+    pub common: FilterOptions,
+    /// Bytes a second. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps: Option<u64>,
+    /// Frames a second. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fps: Option<u64>,
+    /// Bytes that may pass at once after a pause. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps_burst: Option<u64>,
+    /// Frames that may pass at once after a pause. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fps_burst: Option<u64>,
+    /// Frames of a direction that each worker holds. Default 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_limit: Option<u64>,
 }
 
 /// Sends a copy of each frame to a chardev.

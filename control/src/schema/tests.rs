@@ -60,6 +60,7 @@ fn introspection_agrees_with_qemu_where_both_have_something() {
             || ["query-netdev", "query-net-stats", "query-net-stats-reset", "qom-list-get"].contains(at)
             || ["netdev_add.type.switchport", "query-switch", "query-filter"].contains(at)
             || *at == "netdev_add.type.vxlan"
+            || *at == "object-add.qom-type.filter-limit"
             || ["nic-set-netdev", "NIC_STOPPED"].contains(at);
         assert!(known, "only ours: {at}");
     }

@@ -3,8 +3,14 @@
 //! A filter that keeps frames puts them in again at its own place: they pass what stands behind it in the chain, and nothing twice. It asks to
 //! be seen also while it is off ([`Settings`]), as frames that come later must not overtake those that it still holds.
 
+pub mod buffer;
 pub mod dump;
+mod hold;
+pub mod limit;
+pub mod rewriter;
 mod settings;
+#[cfg(test)]
+mod testing;
 
 pub use settings::Settings;
 
