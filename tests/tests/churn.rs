@@ -109,6 +109,29 @@ fn filters_come_and_go_without_loss() {
 }
 
 #[test]
+fn filters_that_hold_frames_come_and_go_without_loss() {
+    if !ready("filters_that_hold_frames_come_and_go_without_loss", NEEDS) {
+        return;
+    }
+    under_traffic(|lab| {
+        let kinds = [
+            json!({"qom-type": "filter-buffer", "id": "f", "netdev": "from", "interval": 2000}),
+            json!({"qom-type": "filter-limit", "id": "f", "netdev": "from", "bps": 1_000_000_000}),
+            json!({"qom-type": "filter-rewriter", "id": "f", "netdev": "from"}),
+            json!({"qom-type": "filter-replay", "id": "f", "netdev": "from"}),
+        ];
+        let set = |property: &str, value: &str| json!({"path": "f", "property": property, "value": value});
+        for kind in kinds.iter().cycle().take(rounds() as usize / 3) {
+            lab.qmp.ok("object-add", kind.clone());
+            lab.qmp.ok("qom-set", set("status", "off"));
+            lab.qmp.ok("qom-set", set("status", "on"));
+            lab.qmp.ok("qom-set", set("queue", "tx"));
+            lab.qmp.ok("object-del", json!({"id": "f"}));
+        }
+    });
+}
+
+#[test]
 fn one_interface_name_can_be_taken_again_at_once() {
     if !ready("one_interface_name_can_be_taken_again_at_once", NEEDS) {
         return;

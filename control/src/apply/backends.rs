@@ -9,6 +9,7 @@ use engine::backend::tap::{Carrier, TapOptions};
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
 use engine::filter::bpf::Program;
+use engine::filter::limit::Limits;
 use engine::filter::mirror::Outdev;
 use engine::filter::{Filter, Handle};
 use engine::port::{RxQueue, TxQueue};
@@ -182,6 +183,15 @@ pub enum FilterKind {
     },
     /// `filter-replay`: nothing.
     Replay,
+    /// `filter-buffer`.
+    Buffer {
+        /// Microseconds between releases.
+        interval: u32,
+    },
+    /// `filter-limit`.
+    Limit(Limits),
+    /// `filter-rewriter`.
+    Rewriter,
 }
 
 /// A filter that no frame passes yet.

@@ -116,6 +116,11 @@ impl Binding {
         self.filters.get(&filter)
     }
 
+    /// Wakes all workers that sleep.
+    pub fn wake_all(&self) {
+        (0..self.plane.workers()).for_each(|worker| self.plane.wake(worker));
+    }
+
     /// Waits, off the control thread, until a filter holds nothing any more, at most [`DRAIN_LIMIT`].
     ///
     /// # Errors

@@ -272,7 +272,7 @@ impl Backends for FakeBackends {
                 self.0.call(format!("match {expression} {}", if *pass { "pass" } else { "drop" }));
                 self.compile(expression)?;
             }
-            FilterKind::Replay => {}
+            _ => {}
         }
         Ok(OpenFilter { handle: None, instances: Vec::new() })
     }

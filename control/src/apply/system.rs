@@ -11,10 +11,14 @@ use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::backend::vde::{self, VdeOptions};
 use engine::backend::vxlan::{self, VxlanOptions};
 use engine::filter::bpf::{self, Program};
+use engine::filter::buffer::Buffer;
 use engine::filter::dump::DumpFile;
+use engine::filter::limit::Limit;
 use engine::filter::matching::{self, Action};
 use engine::filter::mirror::{Mirror, MirrorOptions};
-use engine::mem::arena::Arena;
+use engine::filter::rewriter::Rewriter;
+use engine::filter::{Filter, Handle, Settings};
+use engine::mem::arena::{Arena, ArenaError};
 use engine::uring::Waker;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -165,12 +169,33 @@ impl Backends for SystemBackends {
                 Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
             }
             FilterKind::Replay => Ok(OpenFilter { handle: None, instances: Vec::new() }),
+            FilterKind::Buffer { interval } => {
+                in_memory(Buffer::open(settings(request), *interval, &self.arena, request.workers))
+            }
+            FilterKind::Limit(limits) => {
+                in_memory(Limit::open(settings(request), *limits, &self.arena, request.workers))
+            }
+            FilterKind::Rewriter => {
+                in_memory(Rewriter::open(settings(request), &self.arena, request.workers))
+            }
         }
     }
 
     fn compile(&self, expression: &str) -> Result<Program, QmpError> {
         bpf::compile(expression).map_err(|error| QmpError::generic(error.to_string()))
     }
+}
+
+fn settings(request: &FilterRequest) -> Settings {
+    Settings::new(request.on, request.rx, request.tx)
+}
+
+/// A filter that needs nothing but memory.
+fn in_memory<H: Handle + 'static>(
+    made: Result<(H, Vec<Box<dyn Filter>>), ArenaError>,
+) -> Result<OpenFilter, QmpError> {
+    let (held, instances) = made.map_err(|error| QmpError::generic(error.to_string()))?;
+    Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
 }
 
 /// What has one queue, no interface, and no peer to wait for.

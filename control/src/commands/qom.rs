@@ -103,6 +103,8 @@ impl State {
         if change == Change::Plan {
             self.binding.commit(&self.net, Attachments::default())?;
         }
+        // One that sleeps until frames become due has to look when that is now.
+        self.binding.wake_all();
         Ok(empty())
     }
 }

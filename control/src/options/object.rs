@@ -27,6 +27,8 @@ pub enum Kind {
     FilterDump(FilterDumpOptions),
     /// Drops, passes or captures frames by an expression.
     FilterMatch(FilterMatchOptions),
+    /// Lets frames pass at a rate.
+    FilterLimit(FilterLimitOptions),
     /// Copies frames to a chardev.
     FilterMirror(FilterMirrorOptions),
     /// Takes frames to a chardev and from one.
@@ -58,6 +60,7 @@ impl Kind {
             Self::FilterBuffer(f) => Some(&f.common),
             Self::FilterDump(f) => Some(&f.common),
             Self::FilterMatch(f) => Some(&f.common),
+            Self::FilterLimit(f) => Some(&f.common),
             Self::FilterMirror(f) => Some(&f.common),
             Self::FilterRedirector(f) => Some(&f.common),
             Self::FilterReplay(f) => Some(&f.common),
@@ -164,6 +167,30 @@ pub struct FilterMatchOptions {
     /// Bytes kept of each frame in the file; above 0. Default 65536.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maxlen: Option<u32>,
+}
+
+/// Lets frames pass at a rate; 0 is no limit, and no burst.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FilterLimitOptions {
+    /// Where the filter sits and what it sees.
+    #[serde(flatten)]
+    pub common: FilterOptions,
+    /// Bytes a second. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps: Option<u64>,
+    /// Frames a second. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fps: Option<u64>,
+    /// Bytes that may pass at once after a pause. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bps_burst: Option<u64>,
+    /// Frames that may pass at once after a pause. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fps_burst: Option<u64>,
+    /// Frames of a direction that each worker holds. Default 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_limit: Option<u64>,
 }
 
 /// Sends a copy of each frame to a chardev.

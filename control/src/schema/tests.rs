@@ -62,6 +62,7 @@ fn introspection_agrees_with_qemu_where_both_have_something() {
                 .contains(at)
             || *at == "netdev_add.type.vxlan"
             || ["object-add.qom-type.filter-match", "object-add(qom-type=filter-dump).filter"].contains(at)
+            || *at == "object-add.qom-type.filter-limit"
             || ["nic-set-netdev", "NIC_STOPPED"].contains(at);
         assert!(known, "only ours: {at}");
     }

@@ -8,6 +8,8 @@ use crate::wire::vnet_hdr::VnetHdr;
 use crate::worker::idle::Idle;
 use std::time::{Duration, Instant};
 
+mod filters;
+
 /// An engine of two workers that share the cores with everybody else.
 struct World {
     engine: Engine,

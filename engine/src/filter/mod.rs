@@ -4,11 +4,17 @@
 //! be seen also while it is off ([`Settings`]), as frames that come later must not overtake those that it still holds.
 
 pub mod bpf;
+pub mod buffer;
 pub mod channel;
 pub mod dump;
+mod hold;
+pub mod limit;
 pub mod matching;
 pub mod mirror;
+pub mod rewriter;
 mod settings;
+#[cfg(test)]
+mod testing;
 
 pub use settings::Settings;
 

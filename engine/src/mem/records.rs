@@ -206,16 +206,35 @@ impl Reader {
 
     /// Appends at most `want` of the oldest frames that were not taken to `burst`; they stay valid until [`Reader::done`].
     pub fn lend(&mut self, want: usize, burst: &mut Burst) {
+        self.lend_while(want, burst, |_| true);
+    }
+
+    /// As [`Reader::lend`], up to the first one that `goes` refuses.
+    pub fn lend_while(&mut self, want: usize, burst: &mut Burst, mut goes: impl FnMut(&Record<'_>) -> bool) {
         self.head = self.shared.head.0.load(Ordering::Acquire);
         let mut at = self.next;
         for _ in 0..want {
-            let Some((Record { hdr, weight, bytes }, next)) = self.record(at) else { return };
+            let Some((record, next)) = self.record(at) else { return };
+            if !goes(&record) {
+                return;
+            }
+            let Record { hdr, weight, bytes } = record;
             // SAFETY: the bytes stay where they are, unchanged, until `done`.
             let seg = unsafe { Seg::new(NonNull::from(bytes).cast(), bytes.len() as u32) };
             if !burst.push(hdr, &[seg]) {
                 return;
             }
             burst.weigh(weight);
+            at = next;
+        }
+    }
+
+    /// Shows the oldest `n` records that were not taken.
+    pub fn look(&self, n: usize, mut each: impl FnMut(&Record<'_>)) {
+        let mut at = self.next;
+        for _ in 0..n {
+            let Some((record, next)) = self.record(at) else { return };
+            each(&record);
             at = next;
         }
     }

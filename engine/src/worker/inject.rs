@@ -7,17 +7,26 @@ use crate::port::Turn;
 use crate::port::counters::DropReason;
 use crate::switch::forward;
 
-/// Bursts of one filter in a turn at most.
-const BURSTS: usize = 4;
+/// Bursts of one filter and direction in a turn at most: more than several sources bring in a turn, so that one that no longer holds anything back
+/// comes to its end.
+const BURSTS: usize = 16;
+
+/// Places for bursts under way that are left to sources.
+const LEFT: usize = LENDERS / 4;
 
 impl Worker {
     /// A burst of each filter and direction that has frames to put in. They come before those of sources, which must not overtake them.
     pub(super) fn inject(&mut self, now: u64, done: &mut Done) {
-        for at in 0..self.out.injectors.len() {
+        let n = self.out.injectors.len();
+        // From another one each time, so that none is always last.
+        self.next_injector = if self.next_injector + 1 < n { self.next_injector + 1 } else { 0 };
+        for at in (self.next_injector..n).chain(0..self.next_injector) {
             let Some(&slot) = self.out.injectors.get(at) else { return };
             for direction in Direction::BOTH {
-                // More than a source brings in a turn, so that one that no longer holds anything back comes to its end.
                 for _ in 0..BURSTS {
+                    if self.lent.len() + LEFT >= LENDERS {
+                        return;
+                    }
                     if !self.inject_from(now, slot, direction, done) {
                         break;
                     }
@@ -70,7 +79,7 @@ impl Worker {
         done.blocked |= blocked;
         done.frames += taken as u64;
         self.lent.push((Lender::Filter(slot, direction), Mask::first(taken)));
-        !blocked && self.lent.len() < LENDERS / 2
+        !blocked
     }
 
     /// Whether a filter has frames to put in now (for the last look before sleep).
@@ -86,7 +95,8 @@ impl Worker {
     pub(super) fn until_due(&self, now: u64, look: Option<u64>) -> Option<u64> {
         let filters =
             self.out.injectors.iter().filter_map(|slot| self.out.filters.get(*slot as usize)?.as_ref());
-        let next = filters.filter_map(|filter| filter.deadline()).min();
+        // One that is over waits for a receiver, which wakes the worker itself.
+        let next = filters.filter_map(|filter| filter.deadline()).filter(|at| *at > now).min();
         let left = next.map(|at| at.saturating_sub(now).max(1));
         look.into_iter().chain(left).min()
     }

@@ -96,6 +96,8 @@ pub struct Worker {
     idle_since: u64,
     empty_turns: u32,
     next_source: usize,
+    /// The filter whose frames were put in first in this turn.
+    pub(super) next_injector: usize,
     /// The switch, and the part of its table, that is looked at next for stations that are too old.
     sweep: (usize, usize),
 }
@@ -145,6 +147,7 @@ impl Worker {
             idle_since: 0,
             empty_turns: 0,
             next_source: 0,
+            next_injector: 0,
             sweep: (0, 0),
         }
     }

@@ -245,18 +245,8 @@ pub const TABLE: &[Difference] = &[
 ];
 
 /// Types and options that are not built yet; their cases count as pending.
-pub const PENDING: &[&str] = &[
-    "user",
-    "vhost-vdpa",
-    "filter-buffer",
-    "filter-rewriter",
-    "filter-replay",
-    "tap,poll-us=",
-    "tap,vhost=",
-    "tap,vhostfd=",
-    "tap,vhostfds=",
-    "tap,vhostforce=",
-];
+pub const PENDING: &[&str] =
+    &["user", "vhost-vdpa", "tap,poll-us=", "tap,vhost=", "tap,vhostfd=", "tap,vhostfds=", "tap,vhostforce="];
 
 /// Commands of ours that QEMU does not have, with the reason.
 pub const EXTRA_COMMANDS: &[(&str, &str)] = &[

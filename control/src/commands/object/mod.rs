@@ -152,12 +152,17 @@ impl State {
             return Err(QmpError::generic(format!("object '{name}' not found"))).into();
         };
         let (id, handle) = (filter.id, self.binding.filter(filter.id).cloned());
-        if let Some(handle) = handle
-            && handle.held() != 0
-        {
+        if let (Some(handle), true) = (handle, filter.holds()) {
             // It stays where it is until all is on its way, or what comes now would overtake that.
             handle.set(false, true, true);
-            if let Ok(ticket) = self.binding.drain(handle) {
+            // In force on all workers: from now on it keeps only what comes behind what it holds.
+            if let Err(error) = self.binding.commit(&self.net, Attachments::default()) {
+                return Err(error).into();
+            }
+            self.binding.wake_all();
+            if handle.held() != 0
+                && let Ok(ticket) = self.binding.drain(handle)
+            {
                 self.pending.insert(ticket, Pending::Drain(name.to_owned()));
                 return Outcome::Later(ticket);
             }
@@ -174,6 +179,10 @@ impl State {
         let Some(filter) = self.net.remove_filter(name) else {
             return Err(QmpError::generic(format!("object '{name}' not found")));
         };
+        let held = self.binding.filter(filter.id).map_or(0, |handle| handle.held());
+        if held != 0 {
+            tracing::warn!("filter '{name}': {held} frames that their receiver did not take are lost");
+        }
         let retired = self.binding.commit(&self.net, Attachments::default())?;
         self.end_chardevs(name);
         // It has no file to complete.

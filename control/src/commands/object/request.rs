@@ -2,6 +2,7 @@
 
 use crate::apply::FilterKind;
 use crate::commands::args::Args;
+use engine::filter::limit::{Limits, QUEUE_LIMIT};
 use serde_json::{Map, Value, json};
 
 /// Bytes that filter-dump keeps of each frame by default.
@@ -16,8 +17,42 @@ pub(super) fn read(
     match driver {
         "filter-dump" => Some(dump(args)),
         "filter-replay" => Some(("filter-replay", FilterKind::Replay, Map::new())),
+        "filter-buffer" => Some(buffer(args)),
+        "filter-limit" => Some(limit(args)),
+        "filter-rewriter" => {
+            // Frames here always have their header; the property is only reported.
+            let vnet = args.flag("vnet_hdr_support").unwrap_or(false);
+            let own = Map::from_iter([("vnet_hdr_support".into(), json!(vnet))]);
+            Some(("filter-rewriter", FilterKind::Rewriter, own))
+        }
         _ => None,
     }
+}
+
+fn buffer(args: &Map<String, Value>) -> (&'static str, FilterKind, Map<String, Value>) {
+    let interval = args.uint("interval").and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX);
+    let own = Map::from_iter([("interval".into(), json!(interval))]);
+    ("filter-buffer", FilterKind::Buffer { interval }, own)
+}
+
+fn limit(args: &Map<String, Value>) -> (&'static str, FilterKind, Map<String, Value>) {
+    let number = |name: &str, default| args.uint(name).unwrap_or(default);
+    let limits = Limits {
+        bps: number("bps", 0),
+        fps: number("fps", 0),
+        bps_burst: number("bps-burst", 0),
+        fps_burst: number("fps-burst", 0),
+        queue: number("queue-limit", QUEUE_LIMIT),
+    };
+    let own = [
+        ("bps", limits.bps),
+        ("fps", limits.fps),
+        ("bps-burst", limits.bps_burst),
+        ("fps-burst", limits.fps_burst),
+        ("queue-limit", limits.queue),
+    ];
+    let own = own.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    ("filter-limit", FilterKind::Limit(limits), own)
 }
 
 fn dump(args: &Map<String, Value>) -> (&'static str, FilterKind, Map<String, Value>) {

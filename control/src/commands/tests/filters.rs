@@ -69,8 +69,50 @@ fn filters_that_are_not_built_are_checked_first() {
     c.refused("object-add", redirector(json!({"indev": "a", "outdev": "a"})), same);
     c.missing("object-add", redirector(json!({"indev": "a"})), "IN Device 'a' not found");
     c.missing("object-add", redirector(json!({"outdev": "a"})), "OUT Device 'a' not found");
-    let not_built = "object type 'filter-buffer' is not compiled into this binary";
-    c.refused("object-add", filter("filter-buffer", "h1", json!({"interval": 9})), not_built);
+}
+
+#[test]
+fn filters_that_hold_frames_show_and_change_their_numbers() {
+    let mut c = Client::new();
+    c.port("h1", 1);
+    c.ok("object-add", json!({"qom-type": "filter-buffer", "id": "b", "netdev": "h1", "interval": 9}));
+    let limit =
+        json!({"qom-type": "filter-limit", "id": "l", "netdev": "h1", "bps": 125_000, "fps-burst": 7});
+    c.ok("object-add", limit);
+    c.ok("object-add", json!({"qom-type": "filter-rewriter", "id": "r", "netdev": "h1"}));
+    let get =
+        |c: &mut Client, id: &str, property: &str| c.ok("qom-get", json!({"path": id, "property": property}));
+    let set =
+        |id: &str, property: &str, value: Value| json!({"path": id, "property": property, "value": value});
+    assert_eq!(
+        (get(&mut c, "b", "interval"), get(&mut c, "r", "vnet_hdr_support")),
+        (json!(9), json!(false))
+    );
+    let numbers = ["bps", "fps", "bps-burst", "fps-burst", "queue-limit"].map(|name| get(&mut c, "l", name));
+    assert_eq!(numbers, [125_000, 0, 0, 7, 1000].map(Value::from));
+    c.ok("qom-set", set("b", "interval", json!(10)));
+    c.ok("qom-set", set("l", "bps", json!(u64::MAX)));
+    assert_eq!((get(&mut c, "b", "interval"), get(&mut c, "l", "bps")), (json!(10), json!(u64::MAX)));
+    let positive = "Property 'filter-buffer.interval' requires a positive value";
+    c.refused("qom-set", set("b", "interval", json!(0)), positive);
+    c.refused("qom-set", set("b", "interval", json!(1u64 << 32)), "Parameter 'interval' expects uint32_t");
+    c.refused("qom-set", set("l", "fps", json!("many")), "Parameter 'fps' expects uint64");
+    // One that is off keeps its place: what comes must not overtake what it holds.
+    c.ok("qom-set", set("l", "status", json!("off")));
+    let uses = |c: &Client| {
+        let topology = c.log.last();
+        topology
+            .clients
+            .iter()
+            .flat_map(|client| client.filters.clone())
+            .map(|f| (f.rx, f.tx))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(uses(&c), [(true, true); 3]);
+    for id in ["l", "b", "r"] {
+        c.ok("object-del", json!({"id": id}));
+    }
+    assert_eq!(uses(&c), []);
 }
 
 #[test]

@@ -94,14 +94,19 @@ pub fn string<'v>(name: &str, value: &'v Value) -> Result<&'v str, QmpError> {
         .ok_or_else(|| QmpError::generic(format!("Invalid parameter type for '{name}', expected: string")))
 }
 
+/// An unsigned number, or QEMU's words for something else.
+fn uint64(name: &str, value: &Value) -> Result<u64, QmpError> {
+    let number = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
+    number.ok_or_else(|| QmpError::generic(format!("Parameter '{name}' expects uint64")))
+}
+
 /// An unsigned 32-bit number, or QEMU's words for something else.
 ///
 /// # Errors
 /// It is none.
 pub fn uint32(name: &str, value: &Value) -> Result<u32, QmpError> {
-    let number = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
-    let number = number.ok_or_else(|| QmpError::generic(format!("Parameter '{name}' expects uint64")))?;
-    u32::try_from(number).map_err(|_| QmpError::generic(format!("Parameter '{name}' expects uint32_t")))
+    u32::try_from(uint64(name, value)?)
+        .map_err(|_| QmpError::generic(format!("Parameter '{name}' expects uint32_t")))
 }
 
 impl FilterOptions {
@@ -168,6 +173,9 @@ impl Net {
                 let number = uint32(property, value)?;
                 check_number(filter.driver, property, number)?;
                 filter.own.insert(property.to_owned(), json!(number));
+            }
+            "bps" | "fps" | "bps-burst" | "fps-burst" | "queue-limit" => {
+                filter.own.insert(property.to_owned(), json!(uint64(property, value)?));
             }
             "vnet_hdr_support" => {
                 let bad = || {

@@ -79,6 +79,17 @@ pub const TYPES: &[ObjectType] = &[
         ],
     ),
     concrete("filter-buffer", "netfilter", &[property("interval", "uint32")]),
+    concrete(
+        "filter-limit",
+        "netfilter",
+        &[
+            property("bps", "uint64"),
+            property("fps", "uint64"),
+            property("bps-burst", "uint64"),
+            property("fps-burst", "uint64"),
+            property("queue-limit", "uint64"),
+        ],
+    ),
     concrete("filter-mirror", "netfilter", &[property("outdev", STRING), VNET]),
     concrete(
         "filter-redirector",
