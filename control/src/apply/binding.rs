@@ -121,7 +121,7 @@ impl Binding {
         (0..self.plane.workers()).for_each(|worker| self.plane.wake(worker));
     }
 
-    /// Waits, off the control thread, until a filter holds nothing any more, at most [`DRAIN_LIMIT`].
+    /// Waits, off the control thread, until a filter holds nothing any more, at most two seconds.
     ///
     /// # Errors
     /// No thread could be made.

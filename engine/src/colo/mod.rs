@@ -7,7 +7,7 @@
 //! ```
 //!
 //! It is no filter and touches no worker: a thread of its own reads and writes four sockets that control hands over as they are connected.
-//! All but [`thread`] is pure: bytes and the time come in, frames and notifications go to a [`Sink`].
+//! All but `thread.rs` is pure: bytes and the time come in, frames and notifications go to a [`Sink`].
 //!
 //! It differs from QEMU where that loses or reorders frames, or asks for a checkpoint that nobody needs: datagrams leave oldest first, and a late twin of the oldest
 //! is found; the part of a TCP segment that was compared before is skipped; a secondary segment that was compared to its end is never too late; a new handshake forgets what was
