@@ -54,12 +54,11 @@ pub struct Boot {
     processors: u8,
     sockets: Vec<Socket>,
     incoming: bool,
-    programs: Vec<PathBuf>,
 }
 
 impl Boot {
     pub(super) const fn new(number: u8) -> Self {
-        Self { number, processors: 1, sockets: Vec::new(), incoming: false, programs: Vec::new() }
+        Self { number, processors: 1, sockets: Vec::new(), incoming: false }
     }
 
     /// One more nic.
@@ -76,13 +75,6 @@ impl Boot {
         self
     }
 
-    /// The guest has this program of ours, too, with the libraries that it needs.
-    #[must_use]
-    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
-        self.programs.push(path.into());
-        self
-    }
-
     /// Boots nothing: waits for [`Machine::migrate`].
     #[must_use]
     pub const fn incoming(mut self) -> Self {
@@ -93,10 +85,6 @@ impl Boot {
     fn arguments(&self, directory: &Path) -> Vec<String> {
         let at = |name: &str| directory.join(name).display().to_string();
         let image = image().unwrap_or_else(|reason| panic!("{reason}"));
-        let root = match self.programs.is_empty() {
-            true => image.join("initramfs"),
-            false => directory.join("initramfs"),
-        };
         let mut line = String::from(
             "-nodefaults -no-user-config -display none -accel tcg,thread=multi,tb-size=96 -cpu max -m 256M \
              -machine pc,memory-backend=mem -object memory-backend-memfd,id=mem,size=256M,share=on",
@@ -104,7 +92,7 @@ impl Boot {
         line += &format!(" -smp {} -qmp unix:{},server=on,wait=off", self.processors, at("qmp"));
         line += &format!(" -serial file:{} -chardev socket,id=channel,path={}", at("console"), at("channel"));
         line += " -device virtio-serial-pci -device virtserialport,chardev=channel,name=commands";
-        line += &format!(" -kernel {}/vmlinux -initrd {}", image.display(), root.display());
+        line += &format!(" -kernel {0}/vmlinux -initrd {0}/initramfs", image.display());
         if self.incoming {
             line += &format!(" -incoming unix:{}", at("migration"));
         }
@@ -130,9 +118,6 @@ impl Boot {
         let directory = daemon::directory();
         let log = File::create(directory.path().join("stderr")).expect("a log file");
         let listener = UnixListener::bind(directory.path().join("channel")).expect("a socket");
-        if !self.programs.is_empty() {
-            add_programs(&self.programs, directory.path());
-        }
         let qemu = daemon::oracle().unwrap_or_else(|reason| panic!("{reason}"));
         let mut command = wait::mortal(qemu);
         command.args(self.arguments(directory.path())).stdin(Stdio::null());
@@ -153,15 +138,4 @@ impl Boot {
         qmp.ok("migrate-set-capabilities", events);
         Machine { qmp, child, channel, unread: Vec::new(), directory, number: self.number }
     }
-}
-
-/// Makes an image with programs and their libraries: to the kernel, several archives behind each other are one.
-fn add_programs(programs: &[PathBuf], directory: &Path) {
-    let pack = "set -e; mkdir -p root/usr/bin root/usr/lib; for i; do cp \"$i\" root/usr/bin/; \
-                ldd \"$i\" | grep -oE '/[^ ]+' | while read -r library; do cp -Lu \"$library\" root/usr/lib/; done; done; \
-                cp \"$IMAGE\" initramfs; cd root; find . -mindepth 1 | cpio -o -H newc --quiet -R 0:0 >>../initramfs; cd ..; rm -r root";
-    let mut command = wait::mortal("sh");
-    command.args(["-c", pack, "sh"]).args(programs).current_dir(directory);
-    command.env("IMAGE", image().unwrap_or_else(|reason| panic!("{reason}")).join("initramfs"));
-    wait::success(&command, 60);
 }

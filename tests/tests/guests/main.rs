@@ -9,7 +9,6 @@ mod migration;
 mod restart;
 mod shapes;
 mod tap;
-mod wire;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
