@@ -21,9 +21,6 @@ pub const POLL_FOR: u64 = 50_000;
 /// Empty turns after which an idle worker puts a pause instruction into each.
 pub const PAUSE_AFTER: u32 = 64;
 
-/// Of those, each one of so many lets whoever else may run on the core do so: a thread that shares it often is the one that the worker waits for.
-pub const YIELD_EVERY: u32 = 8;
-
 /// The wakers of all workers, for those that put work on a link.
 ///
 /// A producer pushes and nudges; a worker announces sleep, then looks at its links once more. One of them sees the

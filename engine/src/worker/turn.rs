@@ -1,7 +1,7 @@
 //! The worker's turn, phase by phase.
 
 use super::clock::{Clock, ticks};
-use super::idle::{Idle, PAUSE_AFTER, POLL_FOR, Wakers, YIELD_EVERY};
+use super::idle::{Idle, PAUSE_AFTER, POLL_FOR, Wakers};
 use super::inbox::{Attach, Change, Mail};
 use super::link::Links;
 use super::outlets::{Outlets, TxSlot};
@@ -529,9 +529,7 @@ impl Worker {
     fn rest(&mut self, now: u64, blocked: bool) -> bool {
         self.empty_turns = self.empty_turns.saturating_add(1);
         let pause = self.empty_turns > PAUSE_AFTER;
-        let shares =
-            pause && self.parts.idle == Idle::Adaptive && self.empty_turns.is_multiple_of(YIELD_EVERY);
-        if self.parts.yield_empty || shares {
+        if self.parts.yield_empty {
             std::thread::yield_now();
         } else if pause {
             std::hint::spin_loop();
