@@ -171,6 +171,13 @@ fn a_match_drops_passes_and_dumps_and_changes_while_in_force() {
     set(&mut lab, "match", "udp");
     assert_eq!(arrive(), [1, 2]);
     assert_eq!((get(&mut lab, "seen"), get(&mut lab, "matched")), (json!(4), json!(3)));
+    // All properties at once show the same.
+    let all = lab.qmp.ok("qom-list-get", json!({"paths": ["/objects/m"]}));
+    let shown = |name: &str| {
+        let all = all[0]["properties"].as_array().expect("properties");
+        all.iter().find(|property| property["name"] == name).map(|property| property["value"].clone())
+    };
+    assert_eq!([shown("seen"), shown("matched")], [Some(json!(4)), Some(json!(3))]);
     lab.qmp.ok("object-del", json!({"id": "m"}));
     let ports: Vec<u16> = records(&file).iter().map(|r| u16::from_be_bytes([r.2[36], r.2[37]])).collect();
     assert_eq!(ports, [1, 1, 2]);

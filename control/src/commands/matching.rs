@@ -120,15 +120,22 @@ impl State {
         Ok(empty())
     }
 
-    /// `qom-get` of a counter of a `filter-match`; nothing for all else.
-    pub(super) fn match_counter(&self, args: &Map<String, Value>) -> Option<Value> {
-        let property = args.text("property");
-        if !["seen", "matched"].contains(&property) {
-            return None;
+    /// Writes what filters counted into those of their properties that show it, before properties are read.
+    pub(super) fn count_matches(&mut self) {
+        let counting: Vec<_> = self
+            .net
+            .filters()
+            .filter(|f| f.driver == "filter-match")
+            .map(|f| (f.id, f.name.clone()))
+            .collect();
+        for (id, name) in counting {
+            let Some(counters) = self.binding.filter(id).map(|handle| handle.counters()) else { continue };
+            let Some(filter) = self.net.filter_mut(&name) else { continue };
+            for (counter, frames) in counters {
+                if let Some(shown) = filter.own.get_mut(counter) {
+                    *shown = json!(frames);
+                }
+            }
         }
-        let (id, _, "filter-match") = self.filter_at(args.text("path"))? else { return None };
-        let counters = self.binding.filter(id).map(|handle| handle.counters()).unwrap_or_default();
-        let counted = counters.iter().find(|(name, _)| *name == property).map_or(0, |(_, n)| *n);
-        Some(json!(counted))
     }
 }

@@ -52,7 +52,8 @@ impl State {
     }
 
     /// All properties of several objects (QEMU 10.1).
-    pub(super) fn qom_list_get(&self, args: &Map<String, Value>) -> Result<Value, QmpError> {
+    pub(super) fn qom_list_get(&mut self, args: &Map<String, Value>) -> Result<Value, QmpError> {
+        self.count_matches();
         let paths = args.get("paths").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let one = |path: &Value| {
             self.with_node(path.as_str().unwrap_or_default(), |tree, node| {
@@ -72,7 +73,8 @@ impl State {
         paths.iter().map(one).collect::<Result<Vec<_>, _>>().map(Value::from)
     }
 
-    pub(super) fn qom_get(&self, args: &Map<String, Value>) -> Result<Value, QmpError> {
+    pub(super) fn qom_get(&mut self, args: &Map<String, Value>) -> Result<Value, QmpError> {
+        self.count_matches();
         self.with_node(args.text("path"), |tree, node| tree.get(node, args.text("property")))
     }
 

@@ -145,7 +145,7 @@ impl State {
             "object-del" => self.object_del(&args),
             "qom-list" => self.qom_list(&args).into(),
             "qom-list-get" => self.qom_list_get(&args).into(),
-            "qom-get" => self.match_counter(&args).map_or_else(|| self.qom_get(&args), Ok).into(),
+            "qom-get" => self.qom_get(&args).into(),
             "qom-set" => self.qom_set_expression(&args).unwrap_or_else(|| self.qom_set(&args).into()),
             "qom-list-types" => Ok(super::qom::list_types(&args)).into(),
             "qom-list-properties" => super::qom::list_properties(&args).into(),

@@ -183,18 +183,5 @@ fn rows(
 
 /// A row without figures.
 fn row<T: Copy>(part: &'static str, case: &Case, unit: &'static str, quads: &Quads<T>) -> Row {
-    Row {
-        part,
-        case: case.name(),
-        unit,
-        less: !unit.starts_with("Mpps"),
-        ours: None,
-        theirs: None,
-        better: None,
-        far: None,
-        want: None,
-        samples: quads.near.len(),
-        least: quads.least,
-        note: String::new(),
-    }
+    Row::of(part, &case.name(), (unit, !unit.starts_with("Mpps")), quads)
 }

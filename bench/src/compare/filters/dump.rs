@@ -154,20 +154,7 @@ const fn nothing() -> Ours {
 }
 
 fn row(case: &str, unit: &'static str, less: bool, quads: &Quads<Sample>) -> Row {
-    Row {
-        part: "dump",
-        case: case.to_owned(),
-        unit,
-        less,
-        ours: None,
-        theirs: None,
-        better: None,
-        far: None,
-        want: None,
-        samples: quads.near.len(),
-        least: quads.least,
-        note: String::new(),
-    }
+    Row::of("dump", case, (unit, less), quads)
 }
 
 /// The cycles that the dump adds, quad by quad.

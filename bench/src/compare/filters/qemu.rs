@@ -5,18 +5,16 @@ use super::{Options, memory};
 use crate::compare::lab::Lab;
 use crate::compare::netns::Namespace;
 use crate::compare::stats::{Estimate, Spread};
-use crate::compare::vhost::duts::Account;
 use crate::compare::vhost::quads::{Plan, Side, interleave};
 use crate::compare::vhost::report::Row;
 use crate::compare::wire::cases::{Case, Transport, Way};
 use crate::compare::wire::duts::{Carrier, Program, Start, on_hub, without_qemu};
-use crate::compare::wire::frames::ready;
-use crate::compare::wire::load::{Look, Sink, Wire};
+use crate::compare::wire::frames::{leg, ready};
+use crate::compare::wire::load::{Sink, Wire};
 use crate::failure::{Failure, Result};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Counted time of a leg, and what a quad takes with everything around its legs.
-const LEG: Duration = Duration::from_millis(300);
+/// What a quad takes with everything around its legs.
 const QUAD: Duration = Duration::from_millis(2200);
 const TICK: Duration = Duration::from_millis(5);
 
@@ -34,7 +32,7 @@ pub(super) fn rows(lab: &Lab, options: &Options, ours: &Ours) -> Result<Vec<Row>
     let mut sides = [side(lab, "qd", &dump)?, side(lab, "qp", &[])?];
     let plan = Plan::new(options.quick, QUAD, TICK);
     let hz = engine::worker::clock::Clock::calibrate().hz() as f64;
-    let quads = interleave(lab, &plan, "qemu", &mut sides, |side| leg(side, hz))?;
+    let quads = interleave(lab, &plan, "qemu", &mut sides, |side| leg(side, hz).map(|sample| sample.ns))?;
     let mean = |legs: &[f64; 2]| legs.iter().sum::<f64>() / 2.0;
     let added: Vec<f64> = quads.near.iter().map(|[with, without]| mean(with) - mean(without)).collect();
     let times: Vec<f64> = added.iter().map(|theirs| theirs / ours.added_ns.median).collect();
@@ -66,24 +64,4 @@ fn side(lab: &Lab, word: &str, more: &[String]) -> Result<Side<Wire>> {
     let sink = Sink::unread(lab, &inside)?;
     let load = Wire::start(lab, inside, &case.pktgen(), sink, None)?;
     ready(lab, Box::new(dut), load)
-}
-
-/// Nanoseconds of the process's CPU that a frame took which arrived.
-fn leg(side: &mut Side<Wire>, hz: f64) -> Result<f64> {
-    let (dut, load) = (&mut side.dut, &mut side.load);
-    let (mut account, mut begun, mut secs) = (Account::default(), Instant::now(), 0.0);
-    let arrived = load.run(LEG, |look| {
-        match look {
-            Look::Begin => {
-                dut.begin()?;
-                begun = Instant::now();
-            }
-            Look::End => {
-                account = dut.end()?;
-                secs = begun.elapsed().as_secs_f64();
-            }
-        }
-        Ok(())
-    })?;
-    Ok(account.busy / hz / secs * 1e6 / arrived.kfps)
 }

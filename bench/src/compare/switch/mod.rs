@@ -168,18 +168,5 @@ fn rates(part: &'static str, case: &Case, quads: &Quads<Sample>, copies: [u32; 2
 }
 
 fn row(part: &'static str, case: &Case, unit: &'static str, quads: &Quads<Sample>) -> Row {
-    Row {
-        part,
-        case: case.name(),
-        unit,
-        less: unit.starts_with("cycles"),
-        ours: None,
-        theirs: None,
-        better: None,
-        far: None,
-        want: None,
-        samples: quads.near.len(),
-        least: quads.least,
-        note: String::new(),
-    }
+    Row::of(part, &case.name(), (unit, unit.starts_with("cycles")), quads)
 }

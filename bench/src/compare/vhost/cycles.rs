@@ -59,20 +59,7 @@ fn cycle_rows(part: &'static str, case: &Case, quads: &Quads<Sample>) -> Vec<Row
     };
     let busy = |side| percent(side, |sample| sample.1.busy);
     let dropped = |side| percent(side, |sample| sample.0.dropped / sample.0.frames.max(1.0));
-    let row = |unit, less| Row {
-        part,
-        case: case.name(),
-        unit,
-        less,
-        ours: None,
-        theirs: None,
-        better: None,
-        far: None,
-        want: None,
-        samples: quads.near.len(),
-        least: quads.least,
-        note: String::new(),
-    };
+    let row = |unit, less| Row::of(part, &case.name(), (unit, less), quads);
     let mut rows = vec![
         Row {
             ours: quads.side(0, cycles),

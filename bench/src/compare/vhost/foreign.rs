@@ -60,20 +60,7 @@ pub(super) fn rows(lab: &Lab, case: &Case, quick: bool) -> Result<Vec<Row>> {
             .side(side, |sample: &Sample| sample.2)
             .map_or("-".into(), |s| format!("{:.0}", 100.0 * s.median))
     };
-    let row = |unit, less| Row {
-        part: "foreign",
-        case: case.name(),
-        unit,
-        less,
-        ours: None,
-        theirs: None,
-        better: None,
-        far: None,
-        want: None,
-        samples: quads.near.len(),
-        least: quads.least,
-        note: String::new(),
-    };
+    let row = |unit, less| Row::of("foreign", &case.name(), (unit, less), &quads);
     Ok(vec![
         Row {
             ours: quads.side(0, cycles),

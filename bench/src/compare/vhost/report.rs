@@ -4,6 +4,7 @@ use crate::compare::lab::{Lab, progress_done};
 use crate::compare::plot::{self, Group};
 use crate::compare::stats::{Estimate, Spread};
 use crate::compare::table::{Table, figure, ratio};
+use crate::compare::vhost::quads::Quads;
 use crate::failure::{Context, Failure, Result};
 use serde_json::{Value, json};
 
@@ -37,6 +38,30 @@ pub struct Row {
 }
 
 impl Row {
+    /// One without figures yet, which rests on these quads.
+    #[must_use]
+    pub fn of<S>(
+        part: &'static str,
+        case: &str,
+        (unit, less): (&'static str, bool),
+        quads: &Quads<S>,
+    ) -> Self {
+        Self {
+            part,
+            case: case.to_owned(),
+            unit,
+            less,
+            ours: None,
+            theirs: None,
+            better: None,
+            far: None,
+            want: None,
+            samples: quads.near.len(),
+            least: quads.least,
+            note: String::new(),
+        }
+    }
+
     /// Whether there is a result.
     #[must_use]
     pub fn stands(&self) -> bool {

@@ -34,7 +34,7 @@ pub struct Sample {
     /// The same of what was sent.
     offered: f64,
     /// Nanoseconds of the device's CPU that a frame took which arrived.
-    ns: f64,
+    pub ns: f64,
     /// The share of the time that it was busy.
     busy: f64,
     /// Whether more was there than it took.
@@ -70,7 +70,11 @@ pub fn ready(lab: &Lab, dut: Box<dyn Dut>, mut load: Wire) -> Result<Side<Wire>>
     Side::of(dut, load)
 }
 
-fn leg(side: &mut Side<Wire>, hz: f64) -> Result<Sample> {
+/// What a device does for some time.
+///
+/// # Errors
+/// When it or its load fails.
+pub fn leg(side: &mut Side<Wire>, hz: f64) -> Result<Sample> {
     let (dut, load) = (&mut side.dut, &mut side.load);
     let (mut account, mut begun, mut secs) = (Account::default(), Instant::now(), 0.0);
     let arrived = load.run(LEG, |look| {

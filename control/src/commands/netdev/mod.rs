@@ -164,6 +164,7 @@ impl State {
         if removed.client.queues().is_empty() && removed.filters.is_empty() {
             return Ok(empty()).into();
         }
+        self.tell_lost(&removed.filters);
         let filters: Vec<FilterId> = removed.filters.iter().map(|f| f.id).collect();
         self.close(retired, Some(removed.client.id), &filters)
     }

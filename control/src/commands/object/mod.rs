@@ -1,8 +1,9 @@
-//! `object-add` and `object-del`: filters (QEMU `qom/object_interfaces.c`, `net/filter.c`).
+//! `object-add`: filters (QEMU `qom/object_interfaces.c`, `net/filter.c`).
 
 mod channels;
 mod colo;
 mod iothread;
+mod removal;
 mod request;
 
 pub(super) use channels::Channels;
@@ -139,54 +140,6 @@ impl State {
             self.binding.keep_filter(id, handle);
             self.binding.tell_headers(&self.net);
         }
-        Ok(empty())
-    }
-
-    /// The reply comes when the filter has let go of what it held, and its file is complete.
-    pub(super) fn object_del(&mut self, args: &Map<String, Value>) -> Outcome {
-        let name = args.text("id");
-        if let Some(outcome) = self.plain_del(name) {
-            return outcome;
-        }
-        let Some(filter) = self.net.filter_named(name) else {
-            return Err(QmpError::generic(format!("object '{name}' not found"))).into();
-        };
-        let (id, handle) = (filter.id, self.binding.filter(filter.id).cloned());
-        if let (Some(handle), true) = (handle, filter.holds()) {
-            // It stays where it is until all is on its way, or what comes now would overtake that.
-            handle.set(false, true, true);
-            // In force on all workers: from now on it keeps only what comes behind what it holds.
-            if let Err(error) = self.binding.commit(&self.net, Attachments::default()) {
-                return Err(error).into();
-            }
-            self.binding.wake_all();
-            if handle.held() != 0
-                && let Ok(ticket) = self.binding.drain(handle)
-            {
-                self.pending.insert(ticket, Pending::Drain(name.to_owned()));
-                return Outcome::Later(ticket);
-            }
-        }
-        self.net.remove_filter(name);
-        match self.binding.commit(&self.net, Attachments::default()) {
-            Ok(retired) => self.close(retired, None, &[id]),
-            Err(error) => Err(error).into(),
-        }
-    }
-
-    /// The filter holds nothing any more, or has had its time.
-    pub(super) fn filter_drained(&mut self, name: &str) -> Result<Value, QmpError> {
-        let Some(filter) = self.net.remove_filter(name) else {
-            return Err(QmpError::generic(format!("object '{name}' not found")));
-        };
-        let held = self.binding.filter(filter.id).map_or(0, |handle| handle.held());
-        if held != 0 {
-            tracing::warn!("filter '{name}': {held} frames that their receiver did not take are lost");
-        }
-        let retired = self.binding.commit(&self.net, Attachments::default())?;
-        self.end_chardevs(name);
-        // It has no file to complete.
-        let _ = self.binding.close(retired, None, &[filter.id]);
         Ok(empty())
     }
 }

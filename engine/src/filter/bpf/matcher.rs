@@ -86,20 +86,18 @@ impl Matcher {
 fn copy_head(burst: &Burst, frame: &Frame, want: usize, head: &mut [u8; HEAD_MOST]) -> usize {
     // Constant lengths are a few wide moves.
     if let [whole] = burst.segs(frame) {
-        let (small, rest) = head.split_at_mut(64);
         if want <= 64
-            && let Ok(small) = small.try_into()
-            && whole.copy_first::<64>(small)
+            && let Some(most) = head.first_chunk_mut::<64>()
+            && whole.copy_first(most)
         {
             return 64;
         }
         if want <= 48
-            && let Some(Ok(few)) = small.get_mut(..48).map(<&mut [u8; 48]>::try_from)
-            && whole.copy_first::<48>(few)
+            && let Some(few) = head.first_chunk_mut::<48>()
+            && whole.copy_first(few)
         {
             return 48;
         }
-        let _ = rest;
     }
     let room = head.get_mut(..want).unwrap_or_default();
     burst.copy_out(frame, 0, room)
