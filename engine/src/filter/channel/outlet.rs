@@ -196,7 +196,10 @@ impl Run<'_> {
         while !self.shared.link.is_closing() {
             self.adopt();
             if self.file.is_none() {
-                self.discard();
+                // What comes behind a connection that came just now is for that.
+                if !self.shared.link.is_connected() {
+                    self.discard();
+                }
                 self.rest(PollFlags::empty());
             } else if self.stage() {
                 self.write();
