@@ -262,7 +262,7 @@ fn every_dependency_has_its_reason() {
     for line in list.expect("a list of dependencies").lines() {
         let Some((name, _)) = line.split_once('=') else { continue };
         let name = name.trim();
-        let own = ["engine", "control", "bench", "tests"].contains(&name);
+        let own = ["engine", "control", "usernet", "bench", "tests"].contains(&name);
         assert!(
             own || document.contains(&format!("`{name}`")),
             "docs/dependencies.md does not name `{name}`"

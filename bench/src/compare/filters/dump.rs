@@ -119,7 +119,8 @@ pub(super) fn rows(lab: &Lab, options: &Options) -> Result<(Vec<Row>, Ours)> {
     }
     let (Some(without), Some(with)) = (sides.pop(), sides.pop()) else { return Ok((Vec::new(), nothing())) };
     let mut sides = [with, without];
-    let plan = Plan::new(options.quick, QUAD, TICK);
+    // The writer shares the CPU of the load, which is not asked whether it waited.
+    let plan = Plan { watched: 1, ..Plan::new(options.quick, QUAD, TICK) };
     let mut take = |label: &str, rate: Option<f64>, plan: &Plan| {
         let dumping = sides[0].dut.pid();
         interleave(lab, plan, label, &mut sides, |side| {
@@ -129,7 +130,8 @@ pub(super) fn rows(lab: &Lab, options: &Options) -> Result<(Vec<Row>, Ours)> {
     };
     let name = format!("{:.1} M/s offered", options.rate / 1e6);
     let quads = take(&format!("dump, {name}"), Some(options.rate), &plan)?;
-    let beyond = take("dump, as many as go", None, &Plan::new(true, QUAD, TICK))?;
+    let beyond = Plan { watched: 1, ..Plan::new(true, QUAD, TICK) };
+    let beyond = take("dump, as many as go", None, &beyond)?;
     let (mut rows, ours) = judged(&name, &quads);
     rows.extend(overload(&beyond));
     Ok((rows, ours))
