@@ -109,6 +109,14 @@ impl Process {
         Ok(())
     }
 
+    /// Asks it to end.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::SIGTERM)
+    }
+
     /// Waits for its end and gives what it printed.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use crate::compare::stats::{Estimate, Spread};
 use crate::compare::vhost::cases::Case;
 use crate::compare::vhost::duts::{Account, Dut, Home, Netdevd, NetdevdSetup};
 use crate::compare::vhost::load::{Got, Pktgen, Want};
-use crate::compare::vhost::quads::{Plan, Quads, Side, interleave};
+use crate::compare::vhost::quads::{Plan, Quads, Side, interleave, moves};
 use crate::compare::vhost::report::Row;
 use crate::failure::{Context, Result};
 use crate::proc;
@@ -21,6 +21,8 @@ const LEG: Duration = Duration::from_millis(300);
 const QUAD: Duration = Duration::from_millis(2200);
 /// The canary's.
 const TICK: Duration = Duration::from_millis(5);
+/// A worker that waited longer for its CPU makes its quad void.
+const MOST_WAITED: f64 = 0.02;
 /// Entries of the rings: what is sent by the clock has to outlast the writing of a chunk.
 const RING: u16 = 1024;
 /// Header of a file, and of a record.
@@ -44,6 +46,8 @@ struct Sample {
     captured: f64,
     /// Share of a CPU that the writer used.
     writer: f64,
+    /// Share of the time that the worker waited for its CPU.
+    waited: f64,
 }
 
 impl Sample {
@@ -57,10 +61,13 @@ fn leg(side: &mut Side<Pktgen>, netdevd: &mut Capture, rate: Option<f64>) -> Res
     netdevd.begin()?;
     side.dut.begin()?;
     let want = Want { rate, length: LEG, stamps: false, verify: false };
+    let waited = |side: &Side<Pktgen>| proc::waited_ns(side.dut.pid(), moves).unwrap_or(0);
+    let before = waited(side);
     let got = side.load.forward(&want)?;
+    let waited = waited(side).saturating_sub(before) as f64 / 1e9 / got.all_secs;
     let account = side.dut.end()?;
     let (captured, writer) = netdevd.end(side.dut.pid(), &got)?;
-    Ok(Sample { account, got, captured, writer })
+    Ok(Sample { account, got, captured, writer, waited })
 }
 
 /// A `filter-dump` that comes for each leg; nothing without a monitor.
@@ -119,22 +126,29 @@ pub(super) fn rows(lab: &Lab, options: &Options) -> Result<(Vec<Row>, Ours)> {
     }
     let (Some(without), Some(with)) = (sides.pop(), sides.pop()) else { return Ok((Vec::new(), nothing())) };
     let mut sides = [with, without];
-    // The writer shares the CPU of the load, which is not asked whether it waited.
-    let plan = Plan { watched: 1, ..Plan::new(options.quick, QUAD, TICK) };
+    // The writer shares the CPU of the load. Whether the worker waited is asked around the load alone: the capture's begin and end take a CPU, too.
+    let plan = Plan { watched: 0, ..Plan::new(options.quick, QUAD, TICK) };
     let mut take = |label: &str, rate: Option<f64>, plan: &Plan| {
         let dumping = sides[0].dut.pid();
-        interleave(lab, plan, label, &mut sides, |side| {
+        let quads = interleave(lab, plan, label, &mut sides, |side| {
             let at = usize::from(side.dut.pid() != dumping);
             leg(side, &mut captures[at], rate)
-        })
+        });
+        quads.map(undisturbed)
     };
     let name = format!("{:.1} M/s offered", options.rate / 1e6);
     let quads = take(&format!("dump, {name}"), Some(options.rate), &plan)?;
-    let beyond = Plan { watched: 1, ..Plan::new(true, QUAD, TICK) };
+    let beyond = Plan { watched: 0, ..Plan::new(true, QUAD, TICK) };
     let beyond = take("dump, as many as go", None, &beyond)?;
     let (mut rows, ours) = judged(&name, &quads);
     rows.extend(overload(&beyond));
     Ok((rows, ours))
+}
+
+/// Without the quads in which the worker waited for its CPU.
+fn undisturbed(mut quads: Quads<Sample>) -> Quads<Sample> {
+    quads.near.retain(|quad| quad.iter().flatten().all(|leg| leg.waited <= MOST_WAITED));
+    quads
 }
 
 /// Two nics on a hub, and a second monitor.
@@ -169,8 +183,11 @@ fn judged(name: &str, quads: &Quads<Sample>) -> (Vec<Row>, Ours) {
     let hz = Clock::calibrate().hz() as f64;
     let added = added(quads);
     let cycles = |sample: &Sample| sample.account.cycles();
-    let legs = || quads.near.iter().flatten().flatten();
-    let lost: f64 = legs().map(|leg| leg.got.lost).sum();
+    let lost = |side: usize| {
+        quads.near.iter().flat_map(|quad| &quad[side]).map(|leg| leg.got.sent - leg.got.received).sum::<f64>()
+    };
+    let refused: f64 =
+        quads.near.iter().flat_map(|quad| &quad[0]).map(|leg| leg.got.offered - leg.got.sent).sum();
     let missing: f64 =
         quads.near.iter().flat_map(|quad| &quad[0]).map(|leg| (leg.got.sent - leg.captured).max(0.0)).sum();
     let writer = quads.side(0, |sample| sample.writer).map_or(f64::NAN, |spread| spread.median);
@@ -203,7 +220,11 @@ fn judged(name: &str, quads: &Quads<Sample>) -> (Vec<Row>, Ours) {
             theirs: Spread::of(&[1.0]),
             better: Estimate::of(&shares),
             want: Some(1.0),
-            note: format!("lost in all: {lost:.0} by the path, {missing:.0} by the capture"),
+            note: format!(
+                "lost in all: {:.0} by the path, {missing:.0} by the capture; {refused:.0} found the ring full after the load stood still ({:.0} lost without the dump)",
+                lost(0),
+                lost(1)
+            ),
             ..row(name, "captured of sent", false, quads)
         },
     ];

@@ -78,6 +78,7 @@ fn round(
     send.args(["--secs", &SECS.to_string(), "--rate", &options.rate.to_string()]);
     crate::compare::process::run(&mut send)?;
     let after = to.interfaces()?.get("ndfb").map_or(0, |counters| counters.rx_frames);
+    tcpdump.terminate()?;
     tcpdump.finish(Duration::from_secs(10))?;
     let bytes = std::fs::metadata(&file).context("tcpdump's file")?.len() as f64;
     std::fs::remove_file(&file).context("tcpdump's file")?;
