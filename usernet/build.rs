@@ -18,10 +18,11 @@ fn libslirp() {
         }
         Err(why) => {
             eprintln!("\nlibslirp 4.7 or newer was not found: the user netdev needs it.");
-            eprintln!("  Debian, Ubuntu:   apt-get install libslirp-dev pkg-config");
+            eprintln!("  Debian, Ubuntu:  apt-get install libslirp-dev libglib2.0-dev pkg-config");
             eprintln!(
-                "  without it:       cargo build -p usernet --no-default-features (and no user netdev)\n"
+                "  without it:      cargo build -p control --bins   (no netdevd-user, so no user netdev)"
             );
+            eprintln!("                   cargo build -p usernet --no-default-features\n");
             eprintln!("{why}");
             std::process::exit(1);
         }

@@ -194,3 +194,71 @@ fn calls() -> Result<(), Error> {
     seccompiler::apply_filter(&program)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{OFlag, open};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+    use nix::sys::stat::Mode;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, execv, fork};
+
+    /// Runs `inside` in a process that has entered the sandbox; what it says is the exit status.
+    fn in_sandbox(tftp: &Path, inside: impl FnOnce() -> i32) -> i32 {
+        // SAFETY: the child runs on its one thread and ends here.
+        match unsafe { fork() }.expect("a process") {
+            ForkResult::Child => {
+                let entered = limits().and_then(|()| enter(Some(tftp)));
+                let status = if entered.is_ok() { inside() } else { 100 };
+                // SAFETY: ends the process without what the parent has registered.
+                unsafe { libc::_exit(status) }
+            }
+            ForkResult::Parent { child } => match waitpid(child, None).expect("its end") {
+                WaitStatus::Exited(_, status) => status,
+                other => panic!("{other:?}"),
+            },
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_but_sockets_and_two_places_to_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        std::fs::write(&file, "text").expect("a file");
+        let other = tempfile::NamedTempFile::new().expect("another");
+        let reads = |path: &Path| open(path, OFlag::O_RDONLY, Mode::empty()).map(drop);
+        let opens = |path: &Path, how| open(path, how, Mode::S_IRWXU).map(drop);
+        let refused = |done: Result<(), Errno>| matches!(done, Err(Errno::EACCES | Errno::EPERM));
+        let status = in_sandbox(directory.path(), || {
+            let sockets = |family| socket(family, SockType::Stream, SockFlag::empty(), None).map(drop);
+            let raw =
+                socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Icmp).map(drop);
+            // SAFETY: numbers only.
+            let signal = Errno::result(unsafe { libc::kill(libc::getppid(), 0) }).map(drop);
+            // SAFETY: numbers and a pointer that may be anything: the call is refused.
+            let traced = Errno::result(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }).map(drop);
+            // SAFETY: a child that ends at once, if there were one.
+            let forked = unsafe { fork() }.map(drop);
+            let proofs = [
+                reads(&file).is_ok(),
+                !Path::new(RESOLVER).exists() || reads(Path::new(RESOLVER)).is_ok(),
+                refused(reads(Path::new("/etc/passwd"))),
+                refused(reads(Path::new("/proc/self/maps"))),
+                refused(reads(other.path())),
+                refused(opens(&file, OFlag::O_WRONLY)),
+                refused(opens(&directory.path().join("new"), OFlag::O_RDWR | OFlag::O_CREAT)),
+                execv(c"/bin/true", &[c"true"]) == Err(Errno::EPERM),
+                refused(forked),
+                refused(signal),
+                refused(traced),
+                sockets(AddressFamily::Inet).is_ok() && sockets(AddressFamily::Inet6).is_ok(),
+                refused(sockets(AddressFamily::Packet)) && refused(sockets(AddressFamily::Netlink)),
+                refused(raw),
+            ];
+            // Zero, or the number of the first that does not hold.
+            proofs.iter().position(|holds| !holds).map_or(0, |at| i32::try_from(at).unwrap_or(98) + 1)
+        });
+        assert_eq!(status, 0, "the number of the proof that does not hold");
+    }
+}

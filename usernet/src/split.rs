@@ -89,3 +89,79 @@ pub(crate) fn fragments(frame: &[u8], mtu: usize, mut each: impl FnMut(&[u8])) {
         each(&piece);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ACK;
+
+    /// A packet of IPv6 with `payload` behind a header of TCP or UDP.
+    fn packet(next: u8, transport: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        frame.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0]);
+        frame
+            .extend_from_slice(&u16::try_from(transport.len() + payload.len()).expect("short").to_be_bytes());
+        frame.extend_from_slice(&[next, 64]);
+        frame.extend_from_slice(&[0xfe; 32]);
+        [&frame, transport, payload].concat()
+    }
+
+    fn valid(frame: &[u8]) -> Packet {
+        let packet = Packet::of(frame, false).expect("a packet");
+        let covered = sum(&frame[packet.start..packet.end]);
+        assert_eq!(fold(packet.pseudo(frame) + covered), 0xffff, "the checksum");
+        packet
+    }
+
+    fn bytes(count: usize) -> Vec<u8> {
+        (0..count).map(|at| u8::try_from(at % 251).expect("small")).collect()
+    }
+
+    #[test]
+    fn segments_carry_the_bytes_in_order_and_end_as_the_whole_did() {
+        let mut header =
+            vec![0, 1, 0, 2, 0xff, 0xff, 0xff, 0, 0, 0, 0, 9, 0x50, ACK | PSH | FIN, 1, 1, 0, 0, 0, 0];
+        header[12] = 0x50;
+        let frame = packet(6, &header, &bytes(3000));
+        let whole = Packet::of(&frame, false).expect("a packet");
+        let (mut got, mut flags) = (Vec::new(), Vec::new());
+        segments(&frame, &whole, 1220, |piece| {
+            let packet = valid(piece);
+            assert_eq!(
+                long(piece, packet.start + 4),
+                0xffff_ff00u32.wrapping_add(u32::try_from(got.len()).expect("short"))
+            );
+            flags.push(packet.flags(piece));
+            got.extend_from_slice(&piece[packet.payload..packet.end]);
+        });
+        assert_eq!((got, flags), (bytes(3000), vec![ACK, ACK, ACK | PSH | FIN]));
+    }
+
+    #[test]
+    fn datagrams_are_each_whole() {
+        let frame = packet(17, &[0, 1, 0, 2, 0, 0, 0, 0], &bytes(2500));
+        let whole = Packet::of(&frame, true).expect("a packet");
+        let mut sizes = Vec::new();
+        datagrams(&frame, &whole, 1000, |piece| {
+            let packet = valid(piece);
+            assert_eq!(usize::from(word(piece, packet.start + 4)), packet.bytes() + 8);
+            sizes.push(packet.bytes());
+        });
+        assert_eq!(sizes, [1000, 1000, 500]);
+    }
+
+    #[test]
+    fn fragments_of_ipv6_have_their_header() {
+        let frame = packet(17, &[0, 1, 0, 2, 0, 0, 0, 0], &bytes(3000));
+        let mut got = Vec::new();
+        let mut more = Vec::new();
+        fragments(&frame, 1500, |piece| {
+            assert!(piece.len() <= 1514 && piece[20] == 44 && piece[54] == 17);
+            assert_eq!(usize::from(word(piece, 18)), piece.len() - 54);
+            assert_eq!(usize::from(word(piece, 56) & !7), got.len());
+            more.push(word(piece, 56) & 1);
+            got.extend_from_slice(&piece[62..]);
+        });
+        assert_eq!((&got[..], more), (&frame[54..], vec![1, 1, 0]));
+    }
+}

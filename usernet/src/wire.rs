@@ -178,3 +178,41 @@ impl Packet {
         put(frame, self.checksum(), if none { 0xffff } else { value });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// RFC 1071, a word at a time.
+    fn plain(bytes: &[u8]) -> u16 {
+        let word =
+            |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or_default());
+        fold(bytes.chunks(2).map(word).sum())
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_those_of_the_rfc(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            // All ones is another way to write zero.
+            let same = |value: u16| if value == 0xffff { 0 } else { value };
+            prop_assert_eq!(same(fold(sum(&bytes))), same(plain(&bytes)));
+        }
+
+        #[test]
+        fn no_bytes_make_a_packet_that_reaches_beyond_them(mut bytes in prop::collection::vec(any::<u8>(), 0..200), whole: bool, six: bool) {
+            let kind: [u8; 3] = if six { [0x86, 0xdd, 0x60] } else { [8, 0, 0x45] };
+            for (at, value) in (12..).zip(kind) {
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = value;
+                }
+            }
+            if let Some(place) = bytes.get_mut(if six { 20 } else { 23 }) {
+                *place = 6;
+            }
+            if let Some(packet) = Packet::of(&bytes, whole) {
+                prop_assert!(packet.start < packet.payload && packet.payload <= packet.end && packet.end <= bytes.len());
+            }
+        }
+    }
+}
