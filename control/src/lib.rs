@@ -19,6 +19,7 @@ pub mod model;
 pub mod nic;
 pub mod observe;
 pub mod options;
+pub mod passt;
 pub mod qmp;
 pub mod reactor;
 pub mod schema;

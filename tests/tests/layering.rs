@@ -39,6 +39,7 @@ const UNSAFE: &[&str] = &[
     "engine/src/mem/",
     "engine/src/uring/",
     "engine/src/virtq/",
+    "engine/src/backend/child.rs",
     "engine/src/backend/copy.rs",
     "engine/src/backend/af_xdp/",
     "engine/src/backend/datagram/",

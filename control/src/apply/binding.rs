@@ -4,6 +4,7 @@ use super::carriers::Carriers;
 use super::jobs::Product;
 use super::{Backends, DataPlane, DownScript, Jobs, Opened, Pair, Ticket};
 use crate::model::{ClientId, FilterId, Net, QueueRef};
+use crate::passt::Process;
 use crate::qmp::error::QmpError;
 use engine::filter::Handle;
 use engine::port::Queue;
@@ -36,6 +37,8 @@ pub struct Binding {
     pub jobs: Jobs,
     /// Scripts owed to clients when they go.
     down: HashMap<ClientId, DownScript>,
+    /// Processes that end when their clients go.
+    processes: HashMap<ClientId, Process>,
     /// Filters in use, but for those that do nothing.
     filters: HashMap<FilterId, Arc<dyn Handle>>,
     /// Carriers of taps.
@@ -53,6 +56,7 @@ impl Binding {
             backends,
             jobs: Jobs::new()?,
             down: HashMap::new(),
+            processes: HashMap::new(),
             filters: HashMap::new(),
             carriers: Carriers::default(),
         })
@@ -94,6 +98,24 @@ impl Binding {
     /// Notes a script that is owed when the client goes.
     pub fn owe(&mut self, client: ClientId, script: DownScript) {
         self.down.insert(client, script);
+    }
+
+    /// Keeps a process, which ends when the client goes.
+    pub fn keep_process(&mut self, client: ClientId, process: Process) {
+        self.processes.insert(client, process);
+    }
+
+    /// Whether a process belongs to the client.
+    #[must_use]
+    pub fn has_process(&self, client: ClientId) -> bool {
+        self.processes.contains_key(&client)
+    }
+
+    /// Ends the client's process, if there is one; nobody waits for it.
+    pub fn end_process(&mut self, client: ClientId) {
+        if let Some(process) = self.processes.remove(&client) {
+            self.detach(move || process.end());
+        }
     }
 
     /// Keeps the hold on a filter in force.
@@ -146,6 +168,7 @@ impl Binding {
         filters: &[FilterId],
     ) -> io::Result<Ticket> {
         let script = gone.and_then(|id| self.down.remove(&id));
+        let process = gone.and_then(|id| self.processes.remove(&id));
         let handles: Vec<_> = filters.iter().filter_map(|id| self.filters.remove(id)).collect();
         let backends = Arc::clone(&self.backends);
         self.jobs.start(CLOSE_LIMIT, move || {
@@ -153,6 +176,7 @@ impl Binding {
                 backends.run_down_script(&script);
             }
             drop(retired);
+            process.into_iter().for_each(Process::end);
             handles.iter().for_each(|handle| handle.finish(CLOSE_LIMIT));
             Product::Closed
         })
@@ -174,11 +198,14 @@ impl Binding {
     /// Closes a product that came too late or could not be used.
     pub fn discard(&self, product: Product) {
         let backends = Arc::clone(&self.backends);
-        let job = move || {
-            if let Product::Opened(Ok(Opened { down: Some(script), .. })) = &product {
-                backends.run_down_script(script);
+        let job = move || match product {
+            Product::Passt(Ok(started)) => started.process.end(),
+            product => {
+                if let Product::Opened(Ok(Opened { down: Some(script), .. })) = &product {
+                    backends.run_down_script(script);
+                }
+                drop(product);
             }
-            drop(product);
         };
         self.detach(job);
     }
@@ -194,10 +221,14 @@ impl Binding {
     pub fn end(&mut self) {
         let retired = self.plane.commit(&Topology::default(), Attachments::default());
         let scripts: Vec<DownScript> = self.down.drain().map(|(_, script)| script).collect();
+        let processes: Vec<_> = self.processes.drain().map(|(_, process)| process).collect();
         let handles: Vec<_> = self.filters.drain().map(|(_, handle)| handle).collect();
         let (backends, (done, ended)) = (Arc::clone(&self.backends), mpsc::channel::<()>());
         let job = move || {
             std::thread::scope(|scope| {
+                for process in processes {
+                    scope.spawn(move || process.end());
+                }
                 for script in &scripts {
                     scope.spawn(|| backends.run_down_script(script));
                 }

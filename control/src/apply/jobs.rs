@@ -4,6 +4,7 @@
 //! whoever waits needs to know of one only.
 
 use super::{OpenFilter, Opened, Plugged};
+use crate::passt::{LaunchError, Started};
 use crate::qmp::error::QmpError;
 use engine::filter::bpf::Program;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -28,6 +29,8 @@ pub enum Product {
     Opened(Result<Opened, QmpError>),
     /// A port of a VDE switch.
     Vde(Result<Plugged, QmpError>),
+    /// A passt.
+    Passt(Result<Started, LaunchError>),
     /// A filter.
     Filter(Result<OpenFilter, QmpError>),
     /// A filter that is to go has let go of what it held, or its time was up.

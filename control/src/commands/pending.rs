@@ -2,13 +2,14 @@
 
 use super::args::Args;
 use super::matching::NewExpression;
-use super::netdev::{Opening, Way};
+use super::netdev::{NewPasst, Opening, Way};
 use super::object::NewFilter;
 use super::state::empty;
 use super::{State, hmp};
 use crate::apply::Ticket;
 use crate::apply::jobs::{Ended, Product};
 use crate::model::ClientId;
+use crate::passt::{LaunchError, START_LIMIT};
 use crate::qmp::error::QmpError;
 use serde_json::{Map, Value};
 
@@ -32,6 +33,10 @@ pub(super) enum Pending {
     Reopen(ClientId, Vec<usize>),
     /// No command: the switch of that client's `vde` netdev is joined again.
     Replug(ClientId),
+    /// `netdev_add` of a `passt`.
+    Passt(NewPasst),
+    /// No command: the passt of that client is started again.
+    Respawn(ClientId),
     /// `netdev_del`, `object-del`.
     Close,
 }
@@ -80,6 +85,11 @@ impl State {
             }
             (Pending::Replug(client), Product::Vde(result)) => {
                 self.replugged(client, result.map_err(|error| error.desc));
+                Ok(empty())
+            }
+            (Pending::Passt(new), Product::Passt(result)) => self.passt_started(new, result),
+            (Pending::Respawn(client), Product::Passt(result)) => {
+                self.passt_restarted(client, result);
                 Ok(empty())
             }
             (Pending::Drain(name), Product::Drained) => self.filter_drained(&name),
@@ -136,6 +146,14 @@ impl State {
             }
             Pending::Replug(client) => {
                 self.replugged(client, Err("joining the switch took too long".into()));
+                Ok(empty())
+            }
+            Pending::Passt(new) => {
+                self.net.unreserve(new.name());
+                late("netdev", new.name())
+            }
+            Pending::Respawn(client) => {
+                self.passt_restarted(client, Err(LaunchError::Hangs(START_LIMIT)));
                 Ok(empty())
             }
             // It is out of force already; its thread goes on closing.

@@ -58,6 +58,10 @@ impl State {
                 let (state, trouble) = self.vhost_user_state(client.id);
                 self.transport(dev, state, trouble)
             }
+            Kind::Netdev(dev) if dev.driver == "passt" => {
+                let (state, trouble) = self.passt_state(client.id);
+                self.transport(dev, state, trouble)
+            }
             Kind::Netdev(dev) if self.streams.of(client.id).is_some() => {
                 let (state, trouble) = self.stream_state(client.id);
                 self.transport(dev, state, trouble)
@@ -88,7 +92,8 @@ impl State {
         entry.insert("state".into(), state.into());
         entry.insert("info".into(), dev.info.first().cloned().unwrap_or_default().into());
         // Rings in shared memory need no system call.
-        let rings = matches!(dev.driver, "af-xdp" | "nic" | "vhost-user");
+        let rings = matches!(dev.driver, "af-xdp" | "nic" | "vhost-user")
+            || dev.info.first().is_some_and(|info| info.starts_with("vhost-user,connected"));
         let worker = dev.queues.first().filter(|_| !rings).map(|queue| queue.worker);
         if let Some(mode) = worker.and_then(|worker| self.binding.plane.io_mode(worker)) {
             let mode = match mode {

@@ -11,6 +11,7 @@ use crate::apply::{Backends, Binding, DataPlane, Ticket};
 use crate::colo::Colos;
 use crate::model::Net;
 use crate::nic::Nics;
+use crate::passt::Passts;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::events::Event;
 use crate::reactor::Reactor;
@@ -67,6 +68,7 @@ pub struct State {
     pub(super) af_xdps: AfXdps,
     pub(super) streams: Streams,
     pub(super) vdes: Vdes,
+    pub(super) passts: Passts,
     pub(super) announcements: Announcements,
     pub(super) colos: Colos,
     pub(super) channels: Channels,
@@ -107,6 +109,7 @@ impl State {
             af_xdps: AfXdps::new(&reactor)?,
             streams: Streams::new(reactor.clone())?,
             vdes: Vdes::new(reactor.clone())?,
+            passts: Passts::new(reactor.clone())?,
             announcements: Announcements::new(&reactor)?,
             colos: Colos::new(&reactor)?,
             channels: Channels::new(&reactor)?,
@@ -227,6 +230,7 @@ impl State {
     pub fn shutdown(&mut self) {
         self.net = Net::new();
         self.colos.end();
+        self.stop_launches();
         self.binding.end();
     }
 

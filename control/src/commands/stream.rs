@@ -106,7 +106,12 @@ impl State {
     /// Handles what happened to a descriptor of [`crate::reactor::Part::Streams`].
     pub fn stream_ready(&mut self, ready: Ready, events: &mut Vec<Event>) {
         let happened = self.streams.ready(ready, &mut self.net, &mut self.binding);
-        tell(happened, events);
+        for happened in happened {
+            match happened {
+                Happened::PasstClosed(client) => self.passt_closed(client, events),
+                happened => tell(happened, events),
+            }
+        }
     }
 
     /// How it stands: a word, and what went wrong.
@@ -115,16 +120,15 @@ impl State {
     }
 }
 
-fn tell(all: Vec<Happened>, events: &mut Vec<Event>) {
-    for happened in all {
-        let (name, data) = match happened {
-            Happened::Connected(netdev, addr) => {
-                ("NETDEV_STREAM_CONNECTED", json!({"netdev-id": netdev, "addr": addr}))
-            }
-            Happened::Disconnected(netdev) => ("NETDEV_STREAM_DISCONNECTED", json!({"netdev-id": netdev})),
-        };
-        events.push(Event { name, data: Some(data), timestamp: timestamp() });
-    }
+fn tell(happened: Happened, events: &mut Vec<Event>) {
+    let (name, data) = match happened {
+        Happened::Connected(netdev, addr) => {
+            ("NETDEV_STREAM_CONNECTED", json!({"netdev-id": netdev, "addr": addr}))
+        }
+        Happened::Disconnected(netdev) => ("NETDEV_STREAM_DISCONNECTED", json!({"netdev-id": netdev})),
+        Happened::PasstClosed(_) => return,
+    };
+    events.push(Event { name, data: Some(data), timestamp: timestamp() });
 }
 
 /// The time between attempts, which has 32 bits in QEMU.

@@ -6,6 +6,7 @@ mod files;
 mod filters;
 mod matching;
 mod netdevs;
+mod passt;
 mod real;
 mod streams;
 mod switch;

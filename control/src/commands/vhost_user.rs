@@ -74,7 +74,7 @@ impl State {
 
     /// The netdev of that client has left the model: its connection is closed, its chardev free.
     pub(super) fn forget_vhost_user(&mut self, client: ClientId) {
-        if let Some(chardev) = self.vhost_users.remove(client) {
+        if let Some(chardev) = self.vhost_users.remove(client).filter(|chardev| !chardev.is_empty()) {
             self.chardevs.release(&chardev);
         }
     }
@@ -95,6 +95,13 @@ impl State {
         let mut linked = false;
         for happened in all {
             let (name, data) = match happened {
+                // A passt's, of which nothing is told, as in QEMU.
+                Happened::Connected(_, chardev) | Happened::Disconnected(_, chardev)
+                    if chardev.is_empty() =>
+                {
+                    linked = true;
+                    continue;
+                }
                 Happened::Connected(netdev, chardev) => {
                     linked = true;
                     ("NETDEV_VHOST_USER_CONNECTED", json!({"netdev-id": netdev, "chardev-id": chardev}))
@@ -108,6 +115,7 @@ impl State {
                     linked = true;
                     continue;
                 }
+                Happened::GaveUp(chardev) if chardev.is_empty() => continue,
                 Happened::GaveUp(chardev) => {
                     self.chardevs.disconnected(&chardev);
                     continue;
@@ -121,6 +129,7 @@ impl State {
         if linked {
             self.settle_links(events); // of the nic that it is joined to
         }
+        self.look_at_passts(events);
     }
 
     /// Its own members of `query-netdev`.

@@ -17,6 +17,7 @@ use engine::uring::IoMode;
 use engine::{Config, Engine};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -117,8 +118,8 @@ impl Daemon {
     ) -> Result<(), Fatal> {
         let value = serde_json::to_value(chardev).map_err(|e| Fatal::option(option, text, e))?;
         let id = value["id"].as_str().unwrap_or_default().to_owned();
-        let mut none = |name: &str| Err(format!("File descriptor named '{name}' has not been found"));
-        let added = self.registry.borrow_mut().add(&id, &value["backend"], &mut none);
+        let mut given = inherited_socket;
+        let added = self.registry.borrow_mut().add(&id, &value["backend"], &mut given);
         added.map(drop).map_err(|e| Fatal::option(option, text, e.on_command_line()))
     }
 
@@ -162,6 +163,12 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+/// A socket that the daemon was started with, by its number (QEMU `util/qemu-sockets.c`, `socket_get_fd`): no monitor has given names yet.
+fn inherited_socket(number: &str) -> Result<OwnedFd, String> {
+    let parsed = number.parse().map_err(|_| format!("Unable to parse FD number {number}"))?;
+    crate::fds::inherited(parsed).map_err(|_| format!("File descriptor '{number}' is not a socket"))
 }
 
 /// The command of one line, checked; a session does it, as it would on a socket.

@@ -101,6 +101,7 @@ impl Stream {
             Start::Connected(socket) => {
                 this.made(Made::Connected(socket), at, net, binding, &mut Vec::new());
             }
+            Start::Supplied => {}
         }
         this
     }
@@ -147,6 +148,7 @@ impl Stream {
                 self.describe("", net);
                 self.set_link(false, net);
             }
+            Style::Passt => {}
         }
         self.error = Some(why);
         self.standing = Standing::Closed;
@@ -184,8 +186,8 @@ impl Stream {
             Style::Socket if self.server => {
                 self.describe(&format!("socket: connection from {}", end.ip_and_port()), net);
             }
-            // It was described when it was made.
-            Style::Socket => {}
+            // It was described when it was made, or is by its owner.
+            Style::Socket | Style::Passt => {}
         }
         let worker = queue.worker;
         self.set_queues(vec![queue], net);
@@ -219,6 +221,17 @@ impl Stream {
         }
     }
 
+    /// Ends the connection, if there is one.
+    pub(super) fn cut(&mut self, at: At<'_>, net: &mut Net, binding: &mut Binding) {
+        if !matches!(self.standing, Standing::Connected(_)) {
+            return;
+        }
+        self.ended(at, net, &mut Vec::new());
+        if let Err(error) = binding.commit(net, Attachments::default()) {
+            tracing::error!("netdev '{}': {error}", self.name);
+        }
+    }
+
     /// Nobody is at the other end any more, as the next commit puts in force.
     fn ended(&mut self, at: At<'_>, net: &mut Net, happened: &mut Vec<Happened>) {
         self.standing = Standing::Closed;
@@ -227,6 +240,7 @@ impl Stream {
         match self.style {
             Style::Stream => happened.push(Happened::Disconnected(self.name.clone())),
             Style::Socket => self.describe("", net),
+            Style::Passt => happened.push(Happened::PasstClosed(self.client)),
         }
         if self.server {
             self.standing = Standing::Listening;

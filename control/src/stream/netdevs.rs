@@ -28,6 +28,8 @@ pub enum Style {
     Stream,
     /// `socket`: it tells nothing.
     Socket,
+    /// `passt`: its process is somebody else's affair, who describes it too.
+    Passt,
 }
 
 /// How a netdev begins.
@@ -41,6 +43,8 @@ pub enum Start {
     Listening(std::net::TcpListener),
     /// It is connected already.
     Connected(OwnedFd),
+    /// It is connected by [`Streams::supply`].
+    Supplied,
 }
 
 /// What the user asked for.
@@ -76,6 +80,8 @@ pub enum Happened {
     Connected(String, Value),
     /// It has lost it: netdev.
     Disconnected(String),
+    /// A `passt` has closed its end: client.
+    PasstClosed(ClientId),
 }
 
 /// All of them.
@@ -108,6 +114,24 @@ impl Streams {
         self.next += 1;
         let netdev = Stream::begin(number, asked, self.at(), &self.connector, net, binding);
         self.netdevs.insert(number, netdev);
+    }
+
+    /// Gives that of a client the socket of a peer; a former one is gone with [`Streams::cut`].
+    pub fn supply(&mut self, client: ClientId, socket: OwnedFd, net: &mut Net, binding: &mut Binding) {
+        let at = At { reactor: &self.reactor, wake: &self.wake };
+        let found = self.netdevs.values_mut().find(|netdev| netdev.client == client);
+        if let Some(netdev) = found {
+            netdev.made(Made::Connected(socket), at, net, binding, &mut Vec::new());
+        }
+    }
+
+    /// Ends the connection of a client's, if there is one.
+    pub fn cut(&mut self, client: ClientId, net: &mut Net, binding: &mut Binding) {
+        let at = At { reactor: &self.reactor, wake: &self.wake };
+        let found = self.netdevs.values_mut().find(|netdev| netdev.client == client);
+        if let Some(netdev) = found {
+            netdev.cut(at, net, binding);
+        }
     }
 
     fn at(&self) -> At<'_> {

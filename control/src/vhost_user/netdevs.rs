@@ -142,6 +142,14 @@ impl VhostUsers {
         }
     }
 
+    /// Ends the connection of a client's, if there is one.
+    pub fn cut(&mut self, client: ClientId, net: &mut Net, binding: &mut Binding) {
+        let found = self.netdevs.values_mut().find(|netdev| netdev.client == client);
+        if let Some(netdev) = found.filter(|netdev| netdev.link.is_some()) {
+            netdev.end(net, binding);
+        }
+    }
+
     /// Handles what happened to a descriptor of [`Part::VhostUser`].
     pub fn ready(&mut self, ready: Ready, net: &mut Net, binding: &mut Binding) -> Vec<Happened> {
         if ready.token.object == WAKE {

@@ -4,6 +4,7 @@
 
 mod account;
 pub mod af_xdp;
+pub mod child;
 mod copy;
 pub mod datagram;
 mod errno;

@@ -7,6 +7,7 @@ mod host;
 mod hubport;
 mod l2tpv3;
 mod opening;
+mod passt;
 mod socket;
 mod switchport;
 pub(super) mod tap;
@@ -14,6 +15,7 @@ mod vde;
 mod vxlan;
 
 pub(super) use opening::Opening;
+pub(super) use passt::NewPasst;
 pub(super) use socket::Way;
 
 use super::args::Args;
@@ -37,6 +39,7 @@ const BUILT: &[&str] = &[
     "hubport",
     "l2tpv3",
     "nic",
+    "passt",
     "socket",
     "stream",
     "switchport",
@@ -79,6 +82,7 @@ impl State {
             "vxlan" => self.add_vxlan(args),
             "bridge" => self.add_bridge(args),
             "vde" => self.add_vde(args),
+            "passt" => self.add_passt(args),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -153,6 +157,7 @@ impl State {
         self.af_xdps.remove(removed.client.id);
         self.streams.remove(removed.client.id);
         self.vdes.remove(removed.client.id);
+        self.passts.remove(removed.client.id);
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }
@@ -161,7 +166,8 @@ impl State {
             Err(error) => return Err(error).into(),
         };
         self.settle_links(events);
-        if removed.client.queues().is_empty() && removed.filters.is_empty() {
+        let process = self.binding.has_process(removed.client.id);
+        if removed.client.queues().is_empty() && removed.filters.is_empty() && !process {
             return Ok(empty()).into();
         }
         self.tell_lost(&removed.filters);

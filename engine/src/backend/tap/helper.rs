@@ -6,8 +6,8 @@
 
 #![allow(unsafe_code)] // owns the descriptor that was received
 
-use super::child::{inherit_only, pidfd, readable};
 use super::{GivenFd, TapError};
+use crate::backend::child::{inherit_only, pidfd, readable};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
@@ -155,8 +155,8 @@ fn end_it(child: &mut Child) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::child::testing::script;
     use super::*;
+    use crate::backend::child::testing::script;
     use std::os::unix::fs::PermissionsExt;
 
     const LONG: Duration = Duration::from_secs(20);

@@ -4,7 +4,6 @@
 //! another network namespace. The offload state of each frame travels in the ten-byte virtio-net header (`IFF_VNET_HDR`).
 
 mod carrier;
-mod child;
 mod helper;
 mod ioctl;
 mod open;

@@ -1,7 +1,7 @@
 //! The network scripts of a tap: `script` after opening, `downscript` before closing.
 
 use super::TapError;
-use super::child::{inherit_only, pidfd, readable};
+use crate::backend::child::{inherit_only, pidfd, readable};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
@@ -44,8 +44,8 @@ fn wait(mut child: Child, limit: Duration) -> std::io::Result<ExitStatus> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::child::testing::script;
     use super::*;
+    use crate::backend::child::testing::script;
 
     const LONG: Duration = Duration::from_secs(20);
 
