@@ -6,6 +6,7 @@ mod dgram;
 mod host;
 mod hubport;
 mod l2tpv3;
+mod netmap;
 mod opening;
 mod socket;
 mod switchport;
@@ -36,6 +37,7 @@ const BUILT: &[&str] = &[
     "dgram",
     "hubport",
     "l2tpv3",
+    "netmap",
     "nic",
     "socket",
     "stream",
@@ -77,6 +79,7 @@ impl State {
             "stream" => self.add_stream(monitor, args).into(),
             "l2tpv3" => self.add_l2tpv3(args),
             "vxlan" => self.add_vxlan(args),
+            "netmap" => self.add_netmap(args),
             "bridge" => self.add_bridge(args),
             "vde" => self.add_vde(args),
             _ => self.add_tap(monitor, args),
