@@ -275,7 +275,7 @@ impl Fake {
                     // SAFETY: `bytes` asserts that they lie in a buffer.
                     unsafe {
                         self.bytes(slot.buf_idx, bytes.len())
-                            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+                            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
                     };
                     self.write(at, Slot { len: bytes.len() as u16, flags, ..slot });
                     kring.hwtail = (kring.hwtail + 1) % kring.slots;
