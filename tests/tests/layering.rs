@@ -43,6 +43,7 @@ const UNSAFE: &[&str] = &[
     "engine/src/backend/copy.rs",
     "engine/src/backend/af_xdp/",
     "engine/src/backend/datagram/",
+    "engine/src/backend/netmap/",
     "engine/src/backend/nic/",
     "engine/src/backend/stream/buffer.rs",
     "engine/src/backend/stream/message.rs",

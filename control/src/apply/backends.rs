@@ -4,6 +4,7 @@ use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{AfXdpOptions, Port};
 use engine::backend::datagram::DatagramOptions;
 use engine::backend::l2tpv3::L2tpv3Options;
+use engine::backend::netmap::NetmapOptions;
 use engine::backend::stream::Report;
 use engine::backend::tap::{Carrier, TapOptions};
 use engine::backend::vde::VdeOptions;
@@ -109,6 +110,12 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// What failed, and why; nothing stays open.
     fn open_vxlan(&self, options: VxlanOptions) -> Result<Opened, QmpError>;
+
+    /// Opens a netmap port.
+    ///
+    /// # Errors
+    /// In QEMU's words; nothing stays open.
+    fn open_netmap(&self, options: NetmapOptions) -> Result<Opened, QmpError>;
 
     /// Joins a VDE switch.
     ///

@@ -5,6 +5,7 @@ use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
 use engine::backend::datagram::DatagramOptions;
 use engine::backend::l2tpv3::L2tpv3Options;
+use engine::backend::netmap::NetmapOptions;
 use engine::backend::stream::{self, Report};
 use engine::backend::tap::TapOptions;
 use engine::backend::vde::VdeOptions;
@@ -231,6 +232,11 @@ impl Backends for FakeBackends {
 
     fn open_vxlan(&self, options: VxlanOptions) -> Result<Opened, QmpError> {
         self.0.call(format!("open vxlan {options:?}"));
+        Ok(one())
+    }
+
+    fn open_netmap(&self, options: NetmapOptions) -> Result<Opened, QmpError> {
+        self.0.call(format!("open netmap {options:?}"));
         Ok(one())
     }
 

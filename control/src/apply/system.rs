@@ -6,6 +6,7 @@ use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
 use engine::backend::datagram::{self, DatagramOptions};
 use engine::backend::l2tpv3::{self, L2tpv3Options};
+use engine::backend::netmap::{self, NetmapOptions, Regions};
 use engine::backend::stream::{self, Report};
 use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::backend::vde::{self, VdeOptions};
@@ -38,6 +39,8 @@ const DOWN_SCRIPT_LIMIT: Duration = Duration::from_secs(8);
 pub struct SystemBackends {
     arena: Arc<Arena>,
     umems: UmemSets,
+    /// Memory of netmap ports.
+    regions: Regions,
     /// What wakes each worker.
     wakers: Vec<Arc<Waker>>,
 }
@@ -46,7 +49,7 @@ impl SystemBackends {
     /// Buffers come from the engine's arena; threads of filters wake its workers.
     #[must_use]
     pub fn new(arena: Arc<Arena>, wakers: Vec<Arc<Waker>>) -> Self {
-        Self { arena, umems: UmemSets::default(), wakers }
+        Self { arena, umems: UmemSets::default(), regions: Regions::default(), wakers }
     }
 }
 
@@ -120,6 +123,20 @@ impl Backends for SystemBackends {
         let pair =
             vxlan::open(&options, &self.arena).map_err(|error| QmpError::generic(error.to_string()))?;
         Ok(one(pair))
+    }
+
+    fn open_netmap(&self, options: NetmapOptions) -> Result<Opened, QmpError> {
+        let opened =
+            netmap::open(&options, &self.regions).map_err(|error| QmpError::generic(error.to_string()))?;
+        let pair = |QueuePair { rx, tx, fd }| Pair { rx, tx, fd, worker: None };
+        Ok(Opened {
+            queues: opened.queues.into_iter().map(pair).collect(),
+            ifname: None,
+            connected: true,
+            down: None,
+            port: None,
+            carrier: None,
+        })
     }
 
     fn open_vde(&self, options: VdeOptions) -> Result<Plugged, QmpError> {

@@ -9,6 +9,7 @@ mod copy;
 pub mod datagram;
 mod errno;
 pub mod l2tpv3;
+pub mod netmap;
 pub mod nic;
 mod pair;
 mod registered;

@@ -6,6 +6,7 @@ mod dgram;
 mod host;
 mod hubport;
 mod l2tpv3;
+mod netmap;
 mod opening;
 mod passt;
 mod socket;
@@ -38,6 +39,7 @@ const BUILT: &[&str] = &[
     "dgram",
     "hubport",
     "l2tpv3",
+    "netmap",
     "nic",
     "passt",
     "socket",
@@ -80,6 +82,7 @@ impl State {
             "stream" => self.add_stream(monitor, args).into(),
             "l2tpv3" => self.add_l2tpv3(args),
             "vxlan" => self.add_vxlan(args),
+            "netmap" => self.add_netmap(args),
             "bridge" => self.add_bridge(args),
             "vde" => self.add_vde(args),
             "passt" => self.add_passt(args),

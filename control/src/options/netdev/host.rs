@@ -132,9 +132,9 @@ pub struct SwitchStation {
 /// A netmap port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetmapOptions {
-    /// Interface, or a VALE switch port.
+    /// Interface, VALE switch port or pipe, as netmap names it.
     pub ifname: String,
-    /// Device node; taken and not used.
+    /// Device node; `/dev/netmap` without this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub devname: Option<String>,
 }
