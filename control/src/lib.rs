@@ -24,5 +24,6 @@ pub mod reactor;
 pub mod schema;
 pub mod server;
 pub mod stream;
+pub mod user;
 pub mod vde;
 pub mod vhost_user;

@@ -57,6 +57,8 @@ pub enum Part {
     Colo,
     /// The ends of connections of filters' chardevs.
     Filters,
+    /// Processes of `user` netdevs that end, and when they are started again.
+    User,
 }
 
 impl Token {
@@ -85,6 +87,7 @@ impl Token {
             10 => Part::Announce,
             11 => Part::Colo,
             12 => Part::Filters,
+            13 => Part::User,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -317,6 +320,7 @@ mod tests {
             Part::Announce,
             Part::Colo,
             Part::Filters,
+            Part::User,
         ] {
             let token = Token::new(part, u32::MAX - 1, 200);
             assert_eq!(Token::unpack(token.pack()), Some(token));

@@ -10,6 +10,7 @@ use engine::port::Queue;
 use engine::port::counters::PortCounters;
 use engine::topology::model::Topology;
 use engine::{Attachments, Retired};
+use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -36,6 +37,8 @@ pub struct Binding {
     pub jobs: Jobs,
     /// Scripts owed to clients when they go.
     down: HashMap<ClientId, DownScript>,
+    /// What goes when the queues of its client are closed.
+    leaving: HashMap<ClientId, Box<dyn Any + Send>>,
     /// Filters in use, but for those that do nothing.
     filters: HashMap<FilterId, Arc<dyn Handle>>,
     /// Carriers of taps.
@@ -53,6 +56,7 @@ impl Binding {
             backends,
             jobs: Jobs::new()?,
             down: HashMap::new(),
+            leaving: HashMap::new(),
             filters: HashMap::new(),
             carriers: Carriers::default(),
         })
@@ -94,6 +98,11 @@ impl Binding {
     /// Notes a script that is owed when the client goes.
     pub fn owe(&mut self, client: ClientId, script: DownScript) {
         self.down.insert(client, script);
+    }
+
+    /// Keeps what goes when the queues of a client that left are closed.
+    pub fn keep(&mut self, client: ClientId, what: Box<dyn Any + Send>) {
+        self.leaving.insert(client, what);
     }
 
     /// Keeps the hold on a filter in force.
@@ -146,6 +155,7 @@ impl Binding {
         filters: &[FilterId],
     ) -> io::Result<Ticket> {
         let script = gone.and_then(|id| self.down.remove(&id));
+        let leaving = gone.and_then(|id| self.leaving.remove(&id));
         let handles: Vec<_> = filters.iter().filter_map(|id| self.filters.remove(id)).collect();
         let backends = Arc::clone(&self.backends);
         self.jobs.start(CLOSE_LIMIT, move || {
@@ -153,6 +163,7 @@ impl Binding {
                 backends.run_down_script(&script);
             }
             drop(retired);
+            drop(leaving);
             handles.iter().for_each(|handle| handle.finish(CLOSE_LIMIT));
             Product::Closed
         })

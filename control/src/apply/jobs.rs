@@ -4,7 +4,9 @@
 //! whoever waits needs to know of one only.
 
 use super::{OpenFilter, Opened, Plugged};
+use crate::model::ClientId;
 use crate::qmp::error::QmpError;
+use crate::user::Started;
 use engine::filter::bpf::Program;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -17,6 +19,7 @@ use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+use usernet::protocol::Answer;
 
 /// Names a command that is still under way; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +31,10 @@ pub enum Product {
     Opened(Result<Opened, QmpError>),
     /// A port of a VDE switch.
     Vde(Result<Plugged, QmpError>),
+    /// The process of a `user` netdev, with its network.
+    User(Result<Box<Started>, QmpError>),
+    /// What processes of `user` netdevs answered.
+    Answers(Vec<(ClientId, Result<Answer, String>)>),
     /// A filter.
     Filter(Result<OpenFilter, QmpError>),
     /// A filter that is to go has let go of what it held, or its time was up.

@@ -5,6 +5,7 @@ use super::matching::NewExpression;
 use super::netdev::{Opening, Way};
 use super::object::NewFilter;
 use super::state::empty;
+use super::usernet::Asked;
 use super::{State, hmp};
 use crate::apply::Ticket;
 use crate::apply::jobs::{Ended, Product};
@@ -32,6 +33,10 @@ pub(super) enum Pending {
     Reopen(ClientId, Vec<usize>),
     /// No command: the switch of that client's `vde` netdev is joined again.
     Replug(ClientId),
+    /// No command: the process of that client's `user` netdev is started again.
+    Restart(ClientId),
+    /// Processes of `user` netdevs are asked.
+    Asked(Asked),
     /// `netdev_del`, `object-del`.
     Close,
 }
@@ -82,6 +87,16 @@ impl State {
                 self.replugged(client, result.map_err(|error| error.desc));
                 Ok(empty())
             }
+            (Pending::Netdev(opening), Product::User(Ok(started))) => self.user_opened(opening, *started),
+            (Pending::Netdev(opening), Product::User(Err(error))) => {
+                self.user_failed(&opening);
+                Err(error)
+            }
+            (Pending::Restart(client), Product::User(result)) => {
+                self.user_restarted(client, result.map(|started| *started).map_err(|error| error.desc));
+                Ok(empty())
+            }
+            (Pending::Asked(asked), Product::Answers(answers)) => self.answered(asked, answers),
             (Pending::Drain(name), Product::Drained) => self.filter_drained(&name),
             (Pending::Colo(chardevs), Product::Closed) => {
                 self.colo_closed(&chardevs);
@@ -111,7 +126,7 @@ impl State {
         };
         match pending {
             Pending::Netdev(opening) => {
-                self.net.unreserve(&opening.name);
+                self.user_failed(&opening);
                 self.unplace(&opening.workers);
                 late("netdev", &opening.name)
             }
@@ -138,6 +153,11 @@ impl State {
                 self.replugged(client, Err("joining the switch took too long".into()));
                 Ok(empty())
             }
+            Pending::Restart(client) => {
+                self.user_restarted(client, Err("starting the process took too long".into()));
+                Ok(empty())
+            }
+            Pending::Asked(_) => Err(QmpError::generic("a process does not answer")),
             // It is out of force already; its thread goes on closing.
             Pending::Close => {
                 tracing::warn!("closing takes long; the reply does not wait for it");

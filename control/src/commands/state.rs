@@ -16,6 +16,7 @@ use crate::qmp::events::Event;
 use crate::reactor::Reactor;
 use crate::schema::Schema;
 use crate::stream::Streams;
+use crate::user::Users;
 use crate::vde::Vdes;
 use crate::vhost_user::VhostUsers;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -67,6 +68,7 @@ pub struct State {
     pub(super) af_xdps: AfXdps,
     pub(super) streams: Streams,
     pub(super) vdes: Vdes,
+    pub(super) users: Users,
     pub(super) announcements: Announcements,
     pub(super) colos: Colos,
     pub(super) channels: Channels,
@@ -107,6 +109,7 @@ impl State {
             af_xdps: AfXdps::new(&reactor)?,
             streams: Streams::new(reactor.clone())?,
             vdes: Vdes::new(reactor.clone())?,
+            users: Users::new(reactor.clone())?,
             announcements: Announcements::new(&reactor)?,
             colos: Colos::new(&reactor)?,
             channels: Channels::new(&reactor)?,
@@ -133,6 +136,9 @@ impl State {
             "netdev_add" => self.netdev_add(cx.monitor, args, cx.events),
             "netdev_del" => self.netdev_del(&args, cx.events),
             "announce-self" => Ok(self.announce_self(&args)).into(),
+            "netdev-user-forward-add" => self.add_forward(&args),
+            "netdev-user-forward-remove" => self.remove_forward(&args),
+            "query-netdev-user" => self.query_users(&args),
             "set_link" => self.set_link(&args, cx.events).into(),
             "query-netdev" => self.query_netdev(&args).into(),
             "query-filter" => self.query_filter(&args).into(),
@@ -227,6 +233,7 @@ impl State {
     pub fn shutdown(&mut self) {
         self.net = Net::new();
         self.colos.end();
+        self.users.end();
         self.binding.end();
     }
 

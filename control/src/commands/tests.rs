@@ -9,6 +9,7 @@ mod netdevs;
 mod real;
 mod streams;
 mod switch;
+mod user;
 mod vde;
 mod vhost_user;
 

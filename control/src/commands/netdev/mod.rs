@@ -10,6 +10,7 @@ mod opening;
 mod socket;
 mod switchport;
 pub(super) mod tap;
+mod user;
 mod vde;
 mod vxlan;
 
@@ -41,6 +42,7 @@ const BUILT: &[&str] = &[
     "stream",
     "switchport",
     "tap",
+    "user",
     "vde",
     "vhost-user",
     "vxlan",
@@ -78,6 +80,7 @@ impl State {
             "l2tpv3" => self.add_l2tpv3(args),
             "vxlan" => self.add_vxlan(args),
             "bridge" => self.add_bridge(args),
+            "user" => self.add_user(args),
             "vde" => self.add_vde(args),
             _ => self.add_tap(monitor, args),
         }
@@ -153,6 +156,7 @@ impl State {
         self.af_xdps.remove(removed.client.id);
         self.streams.remove(removed.client.id);
         self.vdes.remove(removed.client.id);
+        let leaving = self.users.remove(removed.client.id);
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }
@@ -165,6 +169,9 @@ impl State {
             return Ok(empty()).into();
         }
         self.tell_lost(&removed.filters);
+        if let Some(leaving) = leaving {
+            self.binding.keep(removed.client.id, leaving);
+        }
         let filters: Vec<FilterId> = removed.filters.iter().map(|f| f.id).collect();
         self.close(retired, Some(removed.client.id), &filters)
     }
