@@ -25,5 +25,6 @@ pub mod reactor;
 pub mod schema;
 pub mod server;
 pub mod stream;
+pub mod user;
 pub mod vde;
 pub mod vhost_user;

@@ -59,6 +59,8 @@ pub enum Part {
     Filters,
     /// The ends of passt processes, what they say, and when to start them again.
     Passt,
+    /// Processes of `user` netdevs that end, and when they are started again.
+    User,
 }
 
 impl Token {
@@ -88,6 +90,7 @@ impl Token {
             11 => Part::Colo,
             12 => Part::Filters,
             13 => Part::Passt,
+            14 => Part::User,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -321,6 +324,7 @@ mod tests {
             Part::Colo,
             Part::Filters,
             Part::Passt,
+            Part::User,
         ] {
             let token = Token::new(part, u32::MAX - 1, 200);
             assert_eq!(Token::unpack(token.pack()), Some(token));

@@ -49,6 +49,7 @@ const UNSAFE: &[&str] = &[
     "engine/src/backend/stream/message.rs",
     "engine/src/backend/resolve.rs",
     "engine/src/backend/tap/",
+    "engine/src/backend/user/process.rs",
     "engine/src/backend/vhost_user/",
     // A frame's segments are pointers into memory that is lent; heads are such memory, checksums read it.
     "engine/src/burst.rs",

@@ -68,6 +68,9 @@ pub struct Failure {
     pub text: String,
     /// The system's error number, where there is one.
     pub errno: Option<i32>,
+    /// Of a start: which of the forwards could not be made, where it was one.
+    #[serde(default)]
+    pub forward: Option<usize>,
 }
 
 /// The network, every default filled in (QEMU, `net/slirp.c`).

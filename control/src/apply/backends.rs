@@ -7,6 +7,7 @@ use engine::backend::l2tpv3::L2tpv3Options;
 use engine::backend::netmap::NetmapOptions;
 use engine::backend::stream::Report;
 use engine::backend::tap::{Carrier, TapOptions};
+use engine::backend::user::Process;
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
 use engine::filter::bpf::Program;
@@ -73,6 +74,16 @@ pub struct Plugged {
     pub options: VdeOptions,
 }
 
+/// A process of a `user` netdev that has been told nothing yet.
+pub struct Launched {
+    /// The netdev's queue.
+    pub opened: Opened,
+    /// The process.
+    pub process: Process,
+    /// Our end of its control socket.
+    pub control: OwnedFd,
+}
+
 /// The backends. Any thread may call them, several at once.
 pub trait Backends: Send + Sync {
     /// Opens a tap and runs its script.
@@ -122,6 +133,12 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// In QEMU's words; nothing stays open.
     fn open_vde(&self, options: VdeOptions) -> Result<Plugged, QmpError>;
+
+    /// Starts the process of a `user` netdev.
+    ///
+    /// # Errors
+    /// What failed, and why; nothing is left behind.
+    fn open_user(&self) -> Result<Launched, QmpError>;
 
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);

@@ -11,6 +11,7 @@ use engine::port::Queue;
 use engine::port::counters::PortCounters;
 use engine::topology::model::Topology;
 use engine::{Attachments, Retired};
+use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -39,6 +40,8 @@ pub struct Binding {
     down: HashMap<ClientId, DownScript>,
     /// Processes that end when their clients go.
     processes: HashMap<ClientId, Process>,
+    /// What goes when the queues of its client are closed.
+    leaving: HashMap<ClientId, Box<dyn Any + Send>>,
     /// Filters in use, but for those that do nothing.
     filters: HashMap<FilterId, Arc<dyn Handle>>,
     /// Carriers of taps.
@@ -57,6 +60,7 @@ impl Binding {
             jobs: Jobs::new()?,
             down: HashMap::new(),
             processes: HashMap::new(),
+            leaving: HashMap::new(),
             filters: HashMap::new(),
             carriers: Carriers::default(),
         })
@@ -118,6 +122,11 @@ impl Binding {
         }
     }
 
+    /// Keeps what goes when the queues of a client that left are closed.
+    pub fn keep(&mut self, client: ClientId, what: Box<dyn Any + Send>) {
+        self.leaving.insert(client, what);
+    }
+
     /// Keeps the hold on a filter in force.
     pub fn keep_filter(&mut self, filter: FilterId, handle: Arc<dyn Handle>) {
         self.filters.insert(filter, handle);
@@ -169,6 +178,7 @@ impl Binding {
     ) -> io::Result<Ticket> {
         let script = gone.and_then(|id| self.down.remove(&id));
         let process = gone.and_then(|id| self.processes.remove(&id));
+        let leaving = gone.and_then(|id| self.leaving.remove(&id));
         let handles: Vec<_> = filters.iter().filter_map(|id| self.filters.remove(id)).collect();
         let backends = Arc::clone(&self.backends);
         self.jobs.start(CLOSE_LIMIT, move || {
@@ -177,6 +187,7 @@ impl Binding {
             }
             drop(retired);
             process.into_iter().for_each(Process::end);
+            drop(leaving);
             handles.iter().for_each(|handle| handle.finish(CLOSE_LIMIT));
             Product::Closed
         })

@@ -1,6 +1,8 @@
 //! An engine and backends in memory, which remember what was asked of them.
 
-use super::{Backends, DataPlane, DownScript, FilterKind, FilterRequest, OpenFilter, Opened, Pair, Plugged};
+use super::{
+    Backends, DataPlane, DownScript, FilterKind, FilterRequest, Launched, OpenFilter, Opened, Pair, Plugged,
+};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
 use engine::backend::datagram::DatagramOptions;
@@ -8,6 +10,7 @@ use engine::backend::l2tpv3::L2tpv3Options;
 use engine::backend::netmap::NetmapOptions;
 use engine::backend::stream::{self, Report};
 use engine::backend::tap::TapOptions;
+use engine::backend::user::{self, UserOptions};
 use engine::backend::vde::VdeOptions;
 use engine::backend::vxlan::VxlanOptions;
 use engine::filter::bpf::{Insn, Program};
@@ -20,6 +23,7 @@ use engine::uring::IoMode;
 use engine::{Attachments, ClientStats, QueueStats, Retired, Stats, SwitchStats, WorkerStats};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +38,8 @@ pub struct Log {
     pub switches: Mutex<Vec<UnixStream>>,
     /// What the connections of streams report, oldest first.
     pub streams: Mutex<Vec<Arc<Report>>>,
+    /// The program that stands for `netdevd-user`.
+    pub user: Mutex<PathBuf>,
     /// Commits fail.
     pub refuse: AtomicBool,
     /// Counters grow by this with every look.
@@ -258,6 +264,17 @@ impl Backends for FakeBackends {
             carrier: None,
         };
         Ok(Plugged { opened, plug: plug.into(), options })
+    }
+
+    fn open_user(&self) -> Result<Launched, QmpError> {
+        self.0.call("open user".into());
+        let small = ArenaConfig { initial: 1 << 20, step: 1 << 20, hugepages: false };
+        let arena = Arena::new(&small).map_err(|e| QmpError::generic(e.to_string()))?;
+        let program = lock(&self.0.user).clone();
+        let user::Opened { queue, process, control } = user::open(&UserOptions { program }, &arena)
+            .map_err(|error| QmpError::generic(error.to_string()))?;
+        let pair = Pair { rx: queue.rx, tx: queue.tx, fd: queue.fd, worker: None };
+        Ok(Launched { opened: Opened { queues: vec![pair], ..one() }, process, control })
     }
 
     fn run_down_script(&self, script: &DownScript) {

@@ -4,8 +4,10 @@
 //! whoever waits needs to know of one only.
 
 use super::{OpenFilter, Opened, Plugged};
-use crate::passt::{LaunchError, Started};
+use crate::model::ClientId;
+use crate::passt::{LaunchError, Started as StartedPasst};
 use crate::qmp::error::QmpError;
+use crate::user::Started;
 use engine::filter::bpf::Program;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -18,6 +20,7 @@ use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+use usernet::protocol::Answer;
 
 /// Names a command that is still under way; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,7 +33,11 @@ pub enum Product {
     /// A port of a VDE switch.
     Vde(Result<Plugged, QmpError>),
     /// A passt.
-    Passt(Result<Started, LaunchError>),
+    Passt(Result<StartedPasst, LaunchError>),
+    /// The process of a `user` netdev, with its network.
+    User(Result<Box<Started>, QmpError>),
+    /// What processes of `user` netdevs answered.
+    Answers(Vec<(ClientId, Result<Answer, String>)>),
     /// A filter.
     Filter(Result<OpenFilter, QmpError>),
     /// A filter that is to go has let go of what it held, or its time was up.

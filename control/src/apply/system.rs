@@ -1,7 +1,7 @@
 //! The backends as they are: kernel devices, scripts, files.
 
 use super::backends::strerror;
-use super::{Backends, DownScript, FilterKind, FilterRequest, OpenFilter, Opened, Pair, Plugged};
+use super::{Backends, DownScript, FilterKind, FilterRequest, Launched, OpenFilter, Opened, Pair, Plugged};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
 use engine::backend::datagram::{self, DatagramOptions};
@@ -9,6 +9,7 @@ use engine::backend::l2tpv3::{self, L2tpv3Options};
 use engine::backend::netmap::{self, NetmapOptions, Regions};
 use engine::backend::stream::{self, Report};
 use engine::backend::tap::{self, QueuePair, TapOptions};
+use engine::backend::user::{self, UserOptions};
 use engine::backend::vde::{self, VdeOptions};
 use engine::backend::vxlan::{self, VxlanOptions};
 use engine::filter::bpf::{self, Program};
@@ -22,7 +23,7 @@ use engine::filter::{Filter, Handle, Settings};
 use engine::mem::arena::{Arena, ArenaError};
 use engine::uring::Waker;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ const SCRIPT_LIMIT: Duration = Duration::from_secs(25);
 
 /// How long a bridge helper may run before it is killed: it makes one tap.
 const HELPER_LIMIT: Duration = Duration::from_secs(10);
+
+/// The process of a `user` netdev, beside the daemon.
+const USER_PROGRAM: &str = "netdevd-user";
 
 /// How long a down script may run.
 const DOWN_SCRIPT_LIMIT: Duration = Duration::from_secs(8);
@@ -154,6 +158,13 @@ impl Backends for SystemBackends {
         Ok(Plugged { opened, plug, options })
     }
 
+    fn open_user(&self) -> Result<Launched, QmpError> {
+        let program = beside(USER_PROGRAM);
+        let user::Opened { queue, process, control } = user::open(&UserOptions { program }, &self.arena)
+            .map_err(|error| QmpError::generic(error.to_string()))?;
+        Ok(Launched { opened: one(queue), process, control })
+    }
+
     fn run_down_script(&self, script: &DownScript) {
         if let Err(error) = tap::run_script(&script.path, &script.ifname, DOWN_SCRIPT_LIMIT) {
             tracing::warn!("{error}");
@@ -201,6 +212,12 @@ impl Backends for SystemBackends {
     fn compile(&self, expression: &str) -> Result<Program, QmpError> {
         bpf::compile(expression).map_err(|error| QmpError::generic(error.to_string()))
     }
+}
+
+/// A program of ours, where the daemon's own is.
+fn beside(name: &str) -> PathBuf {
+    let own = std::env::current_exe().ok();
+    own.and_then(|own| Some(own.parent()?.join(name))).unwrap_or_else(|| name.into())
 }
 
 fn settings(request: &FilterRequest) -> Settings {

@@ -25,6 +25,7 @@ mod query_netdev;
 mod query_switch;
 mod state;
 mod stream;
+mod usernet;
 mod vhost_user;
 
 pub use crate::apply::Ticket;

@@ -5,6 +5,7 @@ use super::matching::NewExpression;
 use super::netdev::{NewPasst, Opening, Way};
 use super::object::NewFilter;
 use super::state::empty;
+use super::usernet::Asked;
 use super::{State, hmp};
 use crate::apply::Ticket;
 use crate::apply::jobs::{Ended, Product};
@@ -37,6 +38,10 @@ pub(super) enum Pending {
     Passt(NewPasst),
     /// No command: the passt of that client is started again.
     Respawn(ClientId),
+    /// No command: the process of that client's `user` netdev is started again.
+    Restart(ClientId),
+    /// Processes of `user` netdevs are asked.
+    Asked(Asked),
     /// `netdev_del`, `object-del`.
     Close,
 }
@@ -92,6 +97,16 @@ impl State {
                 self.passt_restarted(client, result);
                 Ok(empty())
             }
+            (Pending::Netdev(opening), Product::User(Ok(started))) => self.user_opened(opening, *started),
+            (Pending::Netdev(opening), Product::User(Err(error))) => {
+                self.user_failed(&opening);
+                Err(error)
+            }
+            (Pending::Restart(client), Product::User(result)) => {
+                self.user_restarted(client, result.map(|started| *started).map_err(|error| error.desc));
+                Ok(empty())
+            }
+            (Pending::Asked(asked), Product::Answers(answers)) => self.answered(asked, answers),
             (Pending::Drain(name), Product::Drained) => self.filter_drained(&name),
             (Pending::Colo(chardevs), Product::Closed) => {
                 self.colo_closed(&chardevs);
@@ -121,7 +136,7 @@ impl State {
         };
         match pending {
             Pending::Netdev(opening) => {
-                self.net.unreserve(&opening.name);
+                self.user_failed(&opening);
                 self.unplace(&opening.workers);
                 late("netdev", &opening.name)
             }
@@ -156,6 +171,11 @@ impl State {
                 self.passt_restarted(client, Err(LaunchError::Hangs(START_LIMIT)));
                 Ok(empty())
             }
+            Pending::Restart(client) => {
+                self.user_restarted(client, Err("starting the process took too long".into()));
+                Ok(empty())
+            }
+            Pending::Asked(_) => Err(QmpError::generic("a process does not answer")),
             // It is out of force already; its thread goes on closing.
             Pending::Close => {
                 tracing::warn!("closing takes long; the reply does not wait for it");

@@ -17,6 +17,7 @@ use crate::qmp::events::Event;
 use crate::reactor::Reactor;
 use crate::schema::Schema;
 use crate::stream::Streams;
+use crate::user::Users;
 use crate::vde::Vdes;
 use crate::vhost_user::VhostUsers;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -69,6 +70,7 @@ pub struct State {
     pub(super) streams: Streams,
     pub(super) vdes: Vdes,
     pub(super) passts: Passts,
+    pub(super) users: Users,
     pub(super) announcements: Announcements,
     pub(super) colos: Colos,
     pub(super) channels: Channels,
@@ -110,6 +112,7 @@ impl State {
             streams: Streams::new(reactor.clone())?,
             vdes: Vdes::new(reactor.clone())?,
             passts: Passts::new(reactor.clone())?,
+            users: Users::new(reactor.clone())?,
             announcements: Announcements::new(&reactor)?,
             colos: Colos::new(&reactor)?,
             channels: Channels::new(&reactor)?,
@@ -136,6 +139,9 @@ impl State {
             "netdev_add" => self.netdev_add(cx.monitor, args, cx.events),
             "netdev_del" => self.netdev_del(&args, cx.events),
             "announce-self" => Ok(self.announce_self(&args)).into(),
+            "netdev-user-forward-add" => self.add_forward(&args),
+            "netdev-user-forward-remove" => self.remove_forward(&args),
+            "query-netdev-user" => self.query_users(&args),
             "set_link" => self.set_link(&args, cx.events).into(),
             "query-netdev" => self.query_netdev(&args).into(),
             "query-filter" => self.query_filter(&args).into(),
@@ -231,6 +237,7 @@ impl State {
         self.net = Net::new();
         self.colos.end();
         self.stop_launches();
+        self.users.end();
         self.binding.end();
     }
 

@@ -10,6 +10,7 @@ mod passt;
 mod real;
 mod streams;
 mod switch;
+mod user;
 mod vde;
 mod vhost_user;
 

@@ -164,6 +164,9 @@ impl Daemon {
                 self.commands.0.passt_ready(event, &mut events);
                 self.server.tell(&events);
             }
+            Part::User => {
+                self.commands.0.user_ready(event);
+            }
             Part::Announce => self.commands.0.announcements_due(),
             Part::Colo => self.commands.0.colo_ready(),
             Part::Filters => self.commands.0.filters_ready(),

@@ -19,6 +19,7 @@ mod signal;
 pub mod stream;
 mod tally;
 pub mod tap;
+pub mod user;
 pub mod vde;
 pub mod vhost_user;
 pub mod vxlan;

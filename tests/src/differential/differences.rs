@@ -252,7 +252,7 @@ pub const TABLE: &[Difference] = &[
 
 /// Types and options that are not built yet; their cases count as pending.
 pub const PENDING: &[&str] =
-    &["user", "vhost-vdpa", "tap,poll-us=", "tap,vhost=", "tap,vhostfd=", "tap,vhostfds=", "tap,vhostforce="];
+    &["vhost-vdpa", "tap,poll-us=", "tap,vhost=", "tap,vhostfd=", "tap,vhostfds=", "tap,vhostforce="];
 
 /// Commands of ours that QEMU does not have, with the reason.
 pub const EXTRA_COMMANDS: &[(&str, &str)] = &[
@@ -263,6 +263,9 @@ pub const EXTRA_COMMANDS: &[(&str, &str)] = &[
     ("query-net-stats-reset", "zeroes those counters"),
     ("query-filter", "filters with their counters"),
     ("query-colo-compare", "colo-compare objects with their counters"),
+    ("query-netdev-user", "user netdevs with their forwards and connections"),
+    ("netdev-user-forward-add", "a forward of a user netdev, IPv6 and unix sockets too"),
+    ("netdev-user-forward-remove", "ends one"),
     ("query-switch", "learning switches with their ports, VLANs and stations"),
 ];
 

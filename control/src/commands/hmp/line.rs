@@ -67,7 +67,7 @@ pub(super) fn parse(line: &str) -> Parsed {
 
 /// The full name of an `info` subject.
 fn info_name(subject: &str) -> Option<&'static str> {
-    ["info chardev", "info name", "info network", "info status", "info version"]
+    ["info chardev", "info name", "info network", "info status", "info usernet", "info version"]
         .into_iter()
         .find(|name| name.strip_prefix("info ") == Some(subject))
 }

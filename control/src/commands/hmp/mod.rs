@@ -22,6 +22,7 @@ const BAD_ID: &str = "Error: Parameter 'id' expects an identifier\n\
 /// The text that stands for a QMP reply.
 pub(super) fn reply(result: Result<Value, QmpError>) -> String {
     match result {
+        Ok(Value::String(text)) => crlf(&text),
         Ok(_) => String::new(),
         Err(error) => crlf(&format!("Error: {error}\n")),
     }
@@ -70,11 +71,14 @@ impl State {
             "info version" => Answer::Text(info::version()),
             "info status" => Answer::Text("VM status: running\n".into()),
             "info name" => Answer::Text(String::new()),
+            "info usernet" => Answer::Reply(self.info_usernet()),
             "info" => Answer::Text(table::help("info").unwrap_or_default()),
             "help" => Answer::Text(match table::help(first) {
                 Some(text) => text,
                 None => format!("unknown command: '{first}'\n"),
             }),
+            "hostfwd_add" => Answer::Reply(self.forward_line(true, first, words.text(1))),
+            "hostfwd_remove" => Answer::Reply(self.forward_line(false, first, words.text(1))),
             "netdev_add" => self.netdev_add_line(cx, first, words.whole()),
             "device_add" => self.device_add_line(first, words.whole(), cx.events),
             "device_del" => Answer::Reply(self.device_del(&object([("id", first.into())])).into()),

@@ -53,6 +53,18 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry(&["device_del"], &[Word::Text], "id", "remove a device"),
     entry(&["getfd"], &[Word::Text], "name", "keep the file descriptor that came with the command"),
     entry(&["help", "?"], &[Word::Maybe], "[command]", "tell the commands, or one of them"),
+    entry(
+        &["hostfwd_add"],
+        &[Word::Text, Word::MaybeText],
+        "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
+        "forward a port of the host to the guest of a user netdev",
+    ),
+    entry(
+        &["hostfwd_remove"],
+        &[Word::Text, Word::MaybeText],
+        "[netdev_id] [tcp|udp]:[hostaddr]:hostport",
+        "remove such a forward",
+    ),
     entry(&["info"], &[Word::Maybe], "[subject]", "tell the state of something"),
     entry(&["netdev_add"], &[Word::Options], "type,id=name[,option=value...]", "make a netdev"),
     entry(&["netdev_del"], &[Word::Text], "id", "remove a netdev"),
@@ -78,6 +90,7 @@ pub(super) const SUBJECTS: &[Entry] = &[
     entry(&["name"], &[], "", "the name of the daemon"),
     entry(&["network"], &[], "", "hubs, netdevs, nics and their filters"),
     entry(&["status"], &[], "", "whether frames move"),
+    entry(&["usernet"], &[], "", "the connections of user netdevs"),
     entry(&["version"], &[], "", "the version"),
 ];
 

@@ -1,6 +1,7 @@
 //! Hosts and ports as QEMU's older network options have them: IPv4 only (QEMU `net/net.c`, `convert_host_port`).
 
 use crate::qmp::error::QmpError;
+pub(super) use crate::user::address::ipv4 as inet_aton;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, ToSocketAddrs};
 
 /// A host and a port in one string.
@@ -44,28 +45,6 @@ fn look_up(host: &str) -> Option<Ipv4Addr> {
         IpAddr::V4(ip) => Some(ip),
         IpAddr::V6(_) => None,
     })
-}
-
-/// An IPv4 address in any of the forms of inet_aton(3): one to four numbers, of which the last fills what is left.
-pub(super) fn inet_aton(text: &str) -> Option<Ipv4Addr> {
-    // What follows white space counts for nothing.
-    let text = text.split(|c: char| c.is_ascii_whitespace()).next()?;
-    let parts: Vec<&str> = text.split('.').collect();
-    let mut ip: u32 = 0;
-    for (place, part) in parts.iter().enumerate() {
-        let (value, _) = part
-            .bytes()
-            .next()
-            .filter(u8::is_ascii_digit)
-            .and_then(|_| number(part))
-            .filter(|(_, rest)| rest.is_empty())?;
-        let last = place + 1 == parts.len();
-        let left = 4u32.checked_sub(place as u32).filter(|left| *left > 0)?;
-        let most = if last { u32::MAX >> (32 - 8 * left) } else { 0xff };
-        let value = u32::try_from(value).ok().filter(|value| *value <= most)?;
-        ip |= if last { value } else { value << (8 * (left - 1)) };
-    }
-    Some(ip.into())
 }
 
 /// The number that a text begins with, in the forms of strtol(3) with base 0 (decimal, octal or hexadecimal), and what follows it. `None` where there is

@@ -9,9 +9,11 @@ mod l2tpv3;
 mod netmap;
 mod opening;
 mod passt;
+mod removal;
 mod socket;
 mod switchport;
 pub(super) mod tap;
+mod user;
 mod vde;
 mod vxlan;
 
@@ -20,15 +22,11 @@ pub(super) use passt::NewPasst;
 pub(super) use socket::Way;
 
 use super::args::Args;
-use super::pending::Pending;
-use super::state::empty;
 use super::{Outcome, State};
 use crate::apply::jobs::Product;
-use crate::model::{Change, ClientId, FilterId};
 use crate::options::id::well_formed;
 use crate::qmp::error::QmpError;
 use crate::qmp::events::Event;
-use engine::{Attachments, Retired};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -46,6 +44,7 @@ const BUILT: &[&str] = &[
     "stream",
     "switchport",
     "tap",
+    "user",
     "vde",
     "vhost-user",
     "vxlan",
@@ -84,6 +83,7 @@ impl State {
             "vxlan" => self.add_vxlan(args),
             "netmap" => self.add_netmap(args),
             "bridge" => self.add_bridge(args),
+            "user" => self.add_user(args),
             "vde" => self.add_vde(args),
             "passt" => self.add_passt(args),
             _ => self.add_tap(monitor, args),
@@ -143,57 +143,5 @@ impl State {
         };
         let backends = Arc::clone(&self.binding.backends);
         self.open(vxlan::opening(args), move || Product::Opened(backends.open_vxlan(options)))
-    }
-
-    /// Removes a netdev with its filters; the reply comes when its files are closed and its script has run.
-    pub(super) fn netdev_del(&mut self, args: &Map<String, Value>, events: &mut Vec<Event>) -> Outcome {
-        if self.net.netdev(args.text("id")).is_none()
-            && let Some(removed) = self.del_nic(args.text("id"))
-        {
-            return removed.into();
-        }
-        let removed = match self.net.remove(args.text("id")) {
-            Ok(removed) => removed,
-            Err(error) => return Err(error.into()).into(),
-        };
-        self.forget_vhost_user(removed.client.id);
-        self.af_xdps.remove(removed.client.id);
-        self.streams.remove(removed.client.id);
-        self.vdes.remove(removed.client.id);
-        self.passts.remove(removed.client.id);
-        if removed.change == Change::Nothing && removed.filters.is_empty() {
-            return Ok(empty()).into();
-        }
-        let retired = match self.binding.commit(&self.net, Attachments::default()) {
-            Ok(retired) => retired,
-            Err(error) => return Err(error).into(),
-        };
-        self.settle_links(events);
-        let process = self.binding.has_process(removed.client.id);
-        if removed.client.queues().is_empty() && removed.filters.is_empty() && !process {
-            return Ok(empty()).into();
-        }
-        self.tell_lost(&removed.filters);
-        let filters: Vec<FilterId> = removed.filters.iter().map(|f| f.id).collect();
-        self.close(retired, Some(removed.client.id), &filters)
-    }
-
-    /// Closes what a commit retired; the reply waits for it.
-    pub(super) fn close(
-        &mut self,
-        retired: Retired,
-        gone: Option<ClientId>,
-        filters: &[FilterId],
-    ) -> Outcome {
-        match self.binding.close(retired, gone, filters) {
-            Ok(ticket) => {
-                self.pending.insert(ticket, Pending::Close);
-                Outcome::Later(ticket)
-            }
-            Err(error) => {
-                tracing::warn!("no thread to close on: {error}");
-                Ok(empty()).into()
-            }
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! What stands before each frame in its datagram.
 
+use crate::port::Caps;
 use crate::port::counters::DropReason;
 use crate::wire::vnet_hdr::VnetHdr;
 
@@ -14,11 +15,26 @@ pub(in crate::backend) trait Framing: Send + 'static {
     /// Frames may come with something left to do: [`Framing::offload`] is asked of each.
     const OFFLOADS: bool = false;
 
+    /// A message without a byte is the end of the connection.
+    const ENDS: bool = false;
+
+    /// Bytes of the longest frame that the other end takes.
+    const LONGEST: usize = usize::MAX;
+
+    /// What may be left undone for the other end.
+    const CAPS: Caps = Caps::NONE;
+
     /// Bytes that [`Framing::head`] writes, the same for every frame.
     fn len(&self) -> usize;
 
     /// Writes what stands before the next frame; `to` has [`Framing::len`] bytes. Counters advance here.
     fn head(&mut self, to: &mut [u8]);
+
+    /// As [`Framing::head`], for a frame of which this is left to do.
+    fn head_of(&mut self, hdr: &VnetHdr, to: &mut [u8]) {
+        let _ = hdr;
+        self.head(to);
+    }
 
     /// The last `frames` frames of [`Framing::head`] did not go; they, or others in their place, are asked for again. Counters go back.
     fn undo(&mut self, frames: usize) {

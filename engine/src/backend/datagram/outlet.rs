@@ -6,6 +6,7 @@ use super::framing::Framing;
 use super::inlet::Control;
 use super::open::Address;
 use crate::burst::{BURST, Burst, Frame, Mask, SEGMENTS, Seg};
+use crate::wire::vnet_hdr::VnetHdr;
 use nix::errno::Errno;
 use std::os::fd::RawFd;
 
@@ -94,7 +95,7 @@ impl Outlet {
         let mut now = Laid::default();
         for frame in mask.iter().filter_map(|i| burst.frames().get(i)) {
             let segs = burst.segs(frame);
-            if never(frame, segs) {
+            if never::<F>(frame, segs) {
                 break;
             }
             let (len, parts) = (self.head + frame.len(), segs.len() + usize::from(self.head > 0));
@@ -102,7 +103,7 @@ impl Outlet {
                 messages += self.close(messages, &now);
                 now = Laid { each: len, first: used, open: len <= limit, ..Laid::default() };
             }
-            used = self.name(framing, frames, segs, now.frames > 0, used);
+            used = self.name(framing, &frame.hdr, frames, segs, now.frames > 0, used);
             now.iovecs = used - now.first;
             now.open &= len == now.each;
             now.frames += 1;
@@ -120,6 +121,7 @@ impl Outlet {
     fn name<F: Framing>(
         &mut self,
         framing: &mut F,
+        hdr: &VnetHdr,
         number: usize,
         segs: &[Seg],
         joins: bool,
@@ -128,7 +130,7 @@ impl Outlet {
         if self.head > 0 {
             let from = number * self.head;
             let Some(head) = self.heads.get_mut(from..from + self.head) else { return used };
-            framing.head(head);
+            framing.head_of(hdr, head);
             if let Some(iovec) = self.iovecs.get_mut(used) {
                 *iovec = libc::iovec { iov_base: head.as_mut_ptr().cast(), iov_len: head.len() };
                 used += 1;
@@ -221,6 +223,6 @@ impl Control {
 
 /// Whether a frame can be no datagram: one without a byte would end the reception of a QEMU that gets it, and the kernel takes no more parts.
 #[inline]
-pub(super) fn never(frame: &Frame, segs: &[Seg]) -> bool {
-    frame.is_empty() || segs.len() >= MAX_IOVECS
+pub(super) fn never<F: Framing>(frame: &Frame, segs: &[Seg]) -> bool {
+    frame.is_empty() || frame.len() > F::LONGEST || segs.len() >= MAX_IOVECS
 }

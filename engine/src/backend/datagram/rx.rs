@@ -54,6 +54,8 @@ pub(super) struct DatagramRx<F> {
     drops: [u64; DropReason::ALL.len()],
     dropped: bool,
     trouble: i32,
+    /// The other end has closed the connection.
+    ended: bool,
 }
 
 impl<F: Framing> DatagramRx<F> {
@@ -71,6 +73,7 @@ impl<F: Framing> DatagramRx<F> {
             drops: [0; DropReason::ALL.len()],
             dropped: false,
             trouble: 0,
+            ended: false,
         }
     }
 
@@ -86,8 +89,8 @@ impl<F: Framing> DatagramRx<F> {
     fn receive(&mut self, frames: usize) {
         let want = frames.div_ceil(self.usual).min(self.buffers.free()).min(MESSAGES);
         // Without a free buffer there is more for sure, in the messages that have them.
-        self.more = true;
-        if want == 0 {
+        self.more = !self.ended;
+        if want == 0 || self.ended {
             return;
         }
         for _ in 0..ERRORS {
@@ -114,8 +117,12 @@ impl<F: Framing> DatagramRx<F> {
     fn arrived(&mut self, n: usize) {
         let mut datagrams = 0;
         for i in 0..n {
-            let (Some(message), Some(buffer)) = (self.inlet.arrived(i), self.buffers.take()) else { return };
-            let Arrived { len, each, cut } = message;
+            let Some(Arrived { len, each, cut }) = self.inlet.arrived(i) else { return };
+            if F::ENDS && len == 0 {
+                (self.ended, self.more, self.trouble) = (true, false, libc::EPIPE);
+                break;
+            }
+            let Some(buffer) = self.buffers.take() else { return };
             datagrams += len.div_ceil(each) as usize;
             // What is bad keeps its buffer until it is taken apart: the next message lies in the next buffer.
             let bad = if cut {

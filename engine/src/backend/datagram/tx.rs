@@ -177,7 +177,7 @@ impl<F: Framing> DatagramTx<F> {
     /// Drops the first of the selected frames if it can never be a datagram.
     fn drop_first(&mut self, burst: &Burst, mask: Mask) -> bool {
         let Some(frame) = mask.iter().next().and_then(|i| burst.frames().get(i)) else { return false };
-        if !never(frame, burst.segs(frame)) {
+        if !never::<F>(frame, burst.segs(frame)) {
             return false;
         }
         let reason = if frame.is_empty() { DropReason::Malformed } else { DropReason::TooLong };
@@ -198,7 +198,7 @@ impl<F: Framing> TxQueue for DatagramTx<F> {
     fn start(&mut self, _turn: &mut Turn<'_>) {}
 
     fn caps(&self) -> Caps {
-        Caps::NONE
+        F::CAPS
     }
 
     fn room(&mut self, turn: &mut Turn<'_>, _want: usize) -> usize {

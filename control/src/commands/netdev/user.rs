@@ -1,0 +1,123 @@
+//! `netdev_add type=user` (QEMU 10.0 `net_init_slirp`), and such a netdev when its process has died.
+
+use super::Opening;
+use super::tap::{Info, cut};
+use crate::apply::binding::OPEN_LIMIT;
+use crate::apply::jobs::Product;
+use crate::commands::args::Args;
+use crate::commands::pending::Pending;
+use crate::commands::state::{empty, timestamp};
+use crate::commands::{Outcome, State};
+use crate::model::ClientId;
+use crate::options::netdev::UserOptions;
+use crate::qmp::error::QmpError;
+use crate::qmp::events::Event;
+use crate::reactor::Ready;
+use crate::user::network::{self, wanted};
+use crate::user::rule::GuestTarget;
+use crate::user::{Ended, Setup, Started, start};
+use serde_json::{Map, Value, json};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+impl State {
+    pub(super) fn add_user(&mut self, args: Map<String, Value>) -> Outcome {
+        let read = serde_json::from_value(Value::Object(args.clone()));
+        let options: UserOptions = match read {
+            Ok(options) => options,
+            Err(error) => return Err(QmpError::generic(error.to_string())).into(),
+        };
+        let wanted = match wanted(&options) {
+            Ok(wanted) => wanted,
+            Err(error) => return Err(error).into(),
+        };
+        let name = args.text("id").to_owned();
+        let mut streams = Vec::new();
+        for forward in &wanted.guest_forwards {
+            if let GuestTarget::Device(device) = &forward.to {
+                match self.claim_guest_forward(&name, forward.port, device) {
+                    Ok(stream) => streams.push(stream),
+                    Err(error) => {
+                        self.forget_guest_forwards(&name);
+                        return Err(error).into();
+                    }
+                }
+            }
+        }
+        let opening = Opening {
+            name: name.clone(),
+            driver: "user",
+            link_up: args.flag("link").unwrap_or(true),
+            down: None,
+            info: Info::Lines(vec![cut(network::info(&wanted, &options))]),
+            workers: Vec::new(),
+            again: None,
+            options: args,
+        };
+        let backends = Arc::clone(&self.binding.backends);
+        self.open(opening, move || {
+            let (rules, forwards) = (wanted.rules.clone(), wanted.network.forwards.clone());
+            let setup = Setup::new(&name, wanted, streams);
+            Product::User(
+                setup.and_then(|setup| {
+                    start(backends.as_ref(), Arc::new(setup), forwards, &rules).map(Box::new)
+                }),
+            )
+        })
+    }
+
+    /// The stream of a chardev that a rule names.
+    fn claim_guest_forward(&mut self, _netdev: &str, port: u16, _device: &str) -> Result<OwnedFd, QmpError> {
+        let _ = &self.chardevs;
+        Err(QmpError::generic(format!("Could not open guest forwarding device 'guestfwd.tcp.{port}'")))
+    }
+
+    /// The chardevs of a netdev have no user any more.
+    fn forget_guest_forwards(&mut self, _netdev: &str) {
+        let _ = &self.chardevs;
+    }
+
+    /// A process runs: the netdev enters the model and the engine.
+    pub(in crate::commands) fn user_opened(
+        &mut self,
+        opening: Opening,
+        started: Started,
+    ) -> Result<Value, QmpError> {
+        let Started { opened, process, conversation, setup, forwards } = started;
+        let (client, counters) = self.enter(opening, opened)?;
+        let counters = counters.into_iter().next().unwrap_or_default();
+        self.users.add(client, setup, process, conversation, forwards, counters);
+        Ok(empty())
+    }
+
+    /// A process did not start: what its netdev had is free again.
+    pub(in crate::commands) fn user_failed(&mut self, opening: &Opening) {
+        self.net.unreserve(&opening.name);
+        self.forget_guest_forwards(&opening.name);
+    }
+
+    /// Handles what happened to a descriptor of [`crate::reactor::Part::User`].
+    pub fn user_ready(&mut self, event: Ready) {
+        let Ended { again, retired } = self.users.ready(event, &mut self.net, &mut self.binding);
+        for retired in retired {
+            self.binding.let_go(retired);
+        }
+        for (client, setup, forwards) in again {
+            let backends = Arc::clone(&self.binding.backends);
+            let job = move || Product::User(start(backends.as_ref(), setup, forwards, &[]).map(Box::new));
+            match self.binding.jobs.start(OPEN_LIMIT, job) {
+                Ok(ticket) => drop(self.pending.insert(ticket, Pending::Restart(client))),
+                Err(error) => self.user_restarted(client, Err(format!("no thread to start it on: {error}"))),
+            }
+        }
+    }
+
+    /// Starting a process again ended.
+    pub(in crate::commands) fn user_restarted(&mut self, client: ClientId, result: Result<Started, String>) {
+        if let Some((netdev, reason)) = self.users.restarted(client, result, &mut self.net, &mut self.binding)
+        {
+            let data = Some(json!({"netdev-id": netdev, "reason": reason}));
+            self.after_reply.push(Event { name: "NETDEV_USER_RESTARTED", data, timestamp: timestamp() });
+        }
+    }
+}
