@@ -36,7 +36,7 @@ fn one_that_is_killed_in_mid_transfer_is_started_again() {
         // What goes on in mid-transfer ends in a reset or in silence: the connection was passt's, and is gone with it.
         let sender = scope.spawn(move || while stream.write_all(&[1; 1 << 16]).is_ok() {});
         let flows =
-            wait::until(wait::PATIENCE, || (received.load(Ordering::Relaxed) > 1 << 20).then_some(()));
+            wait::until(wait::PATIENCE, || (received.load(Ordering::Relaxed) > 1 << 16).then_some(()));
         assert!(flows.is_some(), "nothing is transferred");
         kill(Pid::from_raw(first), Signal::SIGKILL).expect("it was there");
         let second = wait::until(wait::PATIENCE, || Some(world.pid()).filter(|pid| *pid != first));
@@ -45,7 +45,7 @@ fn one_that_is_killed_in_mid_transfer_is_started_again() {
     });
     let connect =
         || world.guest.inside(|| TcpStream::connect((FAR, 7100)).expect("a connection through the new one"));
-    crate::transfer(listener, connect, 1 << 20);
+    crate::transfer(&listener, connect, crate::AMOUNT);
     let shown = world.lab.qmp.ok("query-netdev", json!({"name": "p"}));
     assert_eq!(shown[0]["link"], true);
     assert_eq!(world.left(), Vec::<String>::new(), "no file is left of either");

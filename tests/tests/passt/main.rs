@@ -15,9 +15,12 @@ use world::{FAR, GUEST, World};
 
 const NEEDS: &[Need] = &[Need::Root, Need::Tap, Need::Tool("passt")];
 
+/// Bytes of a transfer: with megabytes, passt of 2023 stalls, on a stream of QEMU as much as on ours.
+pub(crate) const AMOUNT: usize = 1 << 17;
+
 /// Sends so many bytes by a new connection, and waits until all of them have come to the other end, which says so. Only then is it closed:
 /// passt of 2023 passes a FIN on before all data that came with it.
-pub(crate) fn transfer(listener: TcpListener, connect: impl FnOnce() -> TcpStream, amount: usize) {
+pub(crate) fn transfer(listener: &TcpListener, connect: impl FnOnce() -> TcpStream, amount: usize) {
     let sent: Vec<u8> = (0..amount).map(|at| (at % 251) as u8).collect();
     let mut got = vec![0; amount];
     let patient = |stream: TcpStream| {
@@ -52,14 +55,14 @@ fn ping_tcp_and_udp_pass_both_ways() {
     }
     let world = World::new(&json!({"tcp-ports": [{"str": "7000"}], "udp-ports": [{"str": "7001"}]}));
     world.guest.run("ping", &["-c", "3", "-i", "0.2", "-W", "5", &FAR.to_string()]);
-    // Out by TCP. No more than this: with megabytes, passt of 2023 stalls, on a stream of QEMU as much as on ours.
+    // Out by TCP.
     let listener = world.outside.inside(|| TcpListener::bind((FAR, 7100)).expect("a listener"));
     let connect = || world.guest.inside(|| TcpStream::connect((FAR, 7100)).expect("a connection out"));
-    transfer(listener, connect, 1 << 18);
+    transfer(&listener, connect, AMOUNT);
     // In by TCP, through the port that was asked for.
     let listener = world.guest.inside(|| TcpListener::bind((GUEST, 7000)).expect("a listener"));
     let connect = || world.outside.inside(|| TcpStream::connect((GUEST, 7000)).expect("a connection in"));
-    transfer(listener, connect, 1 << 18);
+    transfer(&listener, connect, AMOUNT);
     // UDP, out and in.
     let bound = |place: &tests::netns::NetNs, address: Ipv4Addr, port: u16| {
         let socket = place.inside(|| UdpSocket::bind((address, port)).expect("a socket"));
