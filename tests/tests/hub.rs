@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tests::lab::{Lab, Leg};
+use tests::nics::{await_drop, dropped};
 use tests::packet::frame;
 use tests::skip::{Need, ready};
 use tests::wait;
@@ -180,4 +181,35 @@ fn ping_and_iperf3_pass_between_two_taps() {
     let rate = report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or_default();
     assert!(rate > 1e7, "TCP passes at {rate} bit/s");
     wait::child(&mut server, Duration::from_secs(5)).expect("the server ends after one run");
+}
+
+#[test]
+fn a_tap_whose_link_is_cut_loses_by_name_and_its_host_sees_no_carrier() {
+    if !ready("a_tap_whose_link_is_cut_loses_by_name_and_its_host_sees_no_carrier", NEEDS) {
+        return;
+    }
+    let (mut lab, legs) = three();
+    // The kernel tells of it a little later.
+    let carrier = |leg: &Leg, up: bool| {
+        let seen = || leg.place.ip(&format!("link show {}", leg.name)).contains("NO-CARRIER") != up;
+        assert!(wait::until(wait::PATIENCE, || seen().then_some(())).is_some(), "{}: carrier {up}", leg.name);
+    };
+    for round in 1..3_u8 {
+        lab.qmp.ok("set_link", json!({"name": "two", "up": false}));
+        carrier(&legs[1], false);
+        carrier(&legs[2], true);
+        let before = dropped(&mut lab.qmp, "two", "link-down");
+        legs[0].socket.send(&frame(BROADCAST, SOURCE, &[b'l', round]));
+        await_drop(&mut lab.qmp, "two", "link-down", before + 1);
+        // What its host sends then never leaves it.
+        legs[1].socket.send(&frame(BROADCAST, SOURCE, b"from below"));
+        assert_eq!(legs[2].payloads(), [[b'l', round]], "the other leg is not touched");
+        lab.qmp.ok("set_link", json!({"name": "two", "up": true}));
+        carrier(&legs[1], true);
+        legs[0].socket.send(&frame(BROADCAST, SOURCE, b"down"));
+        legs[1].socket.send(&frame(BROADCAST, SOURCE, b"up"));
+        assert_eq!(legs[1].payloads(), [b"down".to_vec()], "what was lost does not come later");
+        assert_eq!(legs[0].payloads(), [b"up".to_vec()]);
+        assert_eq!(legs[2].payloads(), [b"down".to_vec(), b"up".to_vec()]);
+    }
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tests::daemon::{Daemon, Program, netdevd, oracle};
 use tests::lab::{Lab, Leg};
 use tests::netns::NetNs;
+use tests::nics::{await_drop, dropped};
 use tests::packet::{PacketSocket, frame};
 use tests::skip::{Need, ready};
 use tests::wait;
@@ -435,4 +436,33 @@ fn options_of_vde_are_those_of_libvdeplug() {
     let group = json!({"type": "vde", "id": "v", "sock": path, "group": "no such group"});
     assert_eq!(qmp.refused("netdev_add", group), "Could not open vde: there is no group 'no such group'");
     assert_eq!(switch.plugs(), 0, "sockets stay behind");
+}
+
+#[test]
+fn a_plug_whose_link_is_cut_loses_by_name_both_ways() {
+    if !ready("a_plug_whose_link_is_cut_loses_by_name_both_ways", SWITCHES) {
+        return;
+    }
+    let (one, other) = (Switch::start(), Switch::start());
+    let mut lab = between(&one, &other);
+    let (near, far) = (Plug::join(&one), Plug::join(&other));
+    for name in ["a", "b"] {
+        let pass = |text: &str| {
+            let sent = frame(BROADCAST, SOURCE, text.as_bytes());
+            near.send(&sent);
+            assert_eq!(far.receive(wait::PATIENCE), Some(sent.clone()), "{name}: {text}");
+            far.send(&sent);
+            assert_eq!(near.receive(wait::PATIENCE), Some(sent), "{name}: {text}, back");
+        };
+        pass("before");
+        lab.qmp.ok("set_link", json!({"name": name, "up": false}));
+        let before = dropped(&mut lab.qmp, name, "link-down");
+        near.send(&frame(BROADCAST, SOURCE, b"lost"));
+        await_drop(&mut lab.qmp, name, "link-down", before + 1);
+        far.send(&frame(BROADCAST, SOURCE, b"lost"));
+        await_drop(&mut lab.qmp, name, "link-down", before + 2);
+        lab.qmp.ok("set_link", json!({"name": name, "up": true}));
+        // The next that comes is the next that was sent.
+        pass("after");
+    }
 }

@@ -94,7 +94,7 @@ impl State {
         entry.insert("info".into(), dev.info.first().cloned().unwrap_or_default().into());
         // Rings in shared memory need no system call.
         let rings = matches!(dev.driver, "af-xdp" | "nic" | "vhost-user")
-            || dev.info.first().is_some_and(|info| info.starts_with("vhost-user,connected"));
+            || dev.info.first().is_some_and(|info| info.starts_with("vhost-user,")); // a passt's
         let worker = dev.queues.first().filter(|_| !rings).map(|queue| queue.worker);
         if let Some(mode) = worker.and_then(|worker| self.binding.plane.io_mode(worker)) {
             let mode = match mode {

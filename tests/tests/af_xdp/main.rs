@@ -3,6 +3,7 @@
 mod accounts;
 mod bad;
 mod come_and_go;
+mod cut;
 mod dpdk;
 mod limits;
 mod shared;
