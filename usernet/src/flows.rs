@@ -1,0 +1,208 @@
+//! The TCP connections that the stack has, as its frames tell of them: the size of segments that the guest takes, and
+//! whether both sides have said that they are done.
+//!
+//! libslirp keeps a connection that the host closed first for ten more seconds (TIME-WAIT, `2 * TCPTV_MSL`), with its descriptor and
+//! two buffers of 128 KiB, in a list that it walks from one end to the other for each new connection and in each turn. That is why
+//! its connections get slower as closed ones pile up. The wait guards against segments that are still under way: between us and
+//! the guest nothing is lost or overtaken, so it is ended at once.
+
+use crate::wire::{ACK, FIN, Packet, RST, SYN, Transport, long, word};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+
+/// Segments of a guest that does not say how large it takes them (RFC 9293 section 3.7.1).
+const DEFAULT: [u16; 2] = [536, 1220];
+
+/// A connection: the guest's end, and the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) guest: (IpAddr, u16),
+    pub(crate) peer: (IpAddr, u16),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Flow {
+    /// The host's socket, where it is known.
+    socket: Option<RawFd>,
+    /// What the guest said.
+    mss: u16,
+    /// What acknowledges the guest's FIN, and that of the stack.
+    fins: [Option<u32>; 2],
+    /// Whether each was acknowledged.
+    done: [bool; 2],
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Flows {
+    flows: HashMap<Key, Flow>,
+    sockets: HashMap<RawFd, Key>,
+    finished: Vec<Key>,
+    /// The smallest segment that the guest has asked for.
+    smallest: Option<u16>,
+}
+
+impl Key {
+    /// Of a frame that the guest sent.
+    pub(crate) fn sent(packet: &Packet, frame: &[u8]) -> Key {
+        let (source, destination) = packet.addresses(frame);
+        Key { guest: (source, word(frame, packet.start)), peer: (destination, word(frame, packet.start + 2)) }
+    }
+
+    /// Of one that it gets.
+    pub(crate) fn received(packet: &Packet, frame: &[u8]) -> Key {
+        let Key { guest, peer } = Key::sent(packet, frame);
+        Key { guest: peer, peer: guest }
+    }
+}
+
+/// Where the value of the MSS option of a SYN lies (RFC 9293 section 3.2).
+pub(crate) fn mss_at(packet: &Packet, frame: &[u8]) -> Option<usize> {
+    let mut at = packet.start + 20;
+    while at < packet.payload {
+        match *frame.get(at)? {
+            0 => return None,
+            1 => at += 1,
+            kind => {
+                let length = usize::from(*frame.get(at + 1)?);
+                if kind == 2 && length == 4 && at + 4 <= packet.payload {
+                    return Some(at + 2);
+                }
+                at += length.max(2);
+            }
+        }
+    }
+    None
+}
+
+impl Flows {
+    /// A TCP frame of the guest's. A SYN begins a connection or agrees to one.
+    pub(crate) fn sent(&mut self, packet: &Packet, frame: &[u8]) {
+        let key = Key::sent(packet, frame);
+        let flags = packet.flags(frame);
+        if flags & SYN != 0 {
+            let said = mss_at(packet, frame).map(|at| word(frame, at)).filter(|&mss| mss != 0);
+            let mss = said.unwrap_or(DEFAULT[usize::from(packet.six)]);
+            if said.is_some() {
+                self.smallest = Some(self.smallest.map_or(mss, |smallest| smallest.min(mss)));
+            }
+            let flow = self.flows.entry(key).or_default();
+            *flow = Flow { socket: flow.socket, mss, ..Flow::default() };
+        } else {
+            self.step(key, 0, packet, frame);
+        }
+    }
+
+    /// A TCP frame of the stack's. `opened` is the socket that it accepted last.
+    pub(crate) fn received(&mut self, packet: &Packet, frame: &[u8], opened: Option<RawFd>) {
+        let key = Key::received(packet, frame);
+        if packet.flags(frame) & (SYN | ACK) == SYN && !self.flows.contains_key(&key) {
+            self.flows.insert(key, Flow { mss: DEFAULT[usize::from(packet.six)], ..Flow::default() });
+            if let Some(socket) = opened {
+                self.bind(key, socket);
+            }
+        } else {
+            self.step(key, 1, packet, frame);
+        }
+    }
+
+    /// Takes note of what ends a connection.
+    fn step(&mut self, key: Key, from: usize, packet: &Packet, frame: &[u8]) {
+        let flags = packet.flags(frame);
+        // Most frames of most connections say nothing of an end.
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if flags & RST != 0 && flow.socket.is_none() {
+            self.flows.remove(&key);
+            return;
+        }
+        if flags & FIN != 0 {
+            let length = u32::try_from(packet.bytes()).unwrap_or_default();
+            flow.fins[from] = Some(long(frame, packet.start + 4).wrapping_add(length).wrapping_add(1));
+        }
+        let to = 1 - from;
+        if flags & ACK != 0 && flow.fins[to] == Some(long(frame, packet.start + 8)) && !flow.done[to] {
+            flow.done[to] = true;
+            if flow.done == [true; 2] {
+                self.finished.push(key);
+            }
+        }
+    }
+
+    /// The size of the segments that the guest takes on a connection.
+    pub(crate) fn mss(&self, packet: &Packet, frame: &[u8]) -> u16 {
+        self.flows
+            .get(&Key::received(packet, frame))
+            .map_or_else(|| self.smallest.unwrap_or(DEFAULT[usize::from(packet.six)]), |flow| flow.mss)
+    }
+
+    /// The largest packet that the guest is known to take; Ethernet's unless it said otherwise.
+    pub(crate) fn mtu(&self, six: bool) -> usize {
+        let (headers, least) = if six { (60, 1280) } else { (40, 576) };
+        self.smallest.map_or(1500, |mss| (usize::from(mss) + headers).max(least))
+    }
+
+    /// The stack made this socket for the connection.
+    pub(crate) fn bind(&mut self, key: Key, socket: RawFd) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.socket = Some(socket);
+            self.sockets.insert(socket, key);
+        }
+    }
+
+    /// The stack closes this socket.
+    pub(crate) fn closed(&mut self, socket: RawFd) {
+        if let Some(key) = self.sockets.remove(&socket) {
+            self.flows.remove(&key);
+        }
+    }
+
+    /// Whether the stack made a socket for the connection.
+    pub(crate) fn has_socket(&self, key: &Key) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.socket.is_some())
+    }
+
+    /// Forgets a connection that the stack did not make.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        self.flows.remove(key);
+    }
+
+    /// The connection of a socket.
+    pub(crate) fn of_socket(&self, socket: RawFd) -> Option<&Key> {
+        self.sockets.get(&socket)
+    }
+
+    /// Connections that both sides have ended, each with its socket and the sequence number that the stack awaits of the guest, unless
+    /// `busy` says that its socket has yet to take what the guest sent; those are asked about again.
+    pub(crate) fn ended(&mut self, busy: impl Fn(RawFd) -> bool) -> Vec<(Key, u32)> {
+        let mut ended = Vec::new();
+        let flows = &self.flows;
+        self.finished.retain(|key| {
+            let Some(Flow { socket, fins: [Some(next), _], done: [true, true], .. }) = flows.get(key) else {
+                return false;
+            };
+            if socket.is_some_and(&busy) {
+                return true;
+            }
+            ended.push((*key, *next));
+            false
+        });
+        ended
+    }
+
+    /// Connections to `peer` that the guest has ended, with the sequence number that the stack awaits. A stream does not end them from its side.
+    pub(crate) fn left(&self, peer: (IpAddr, u16)) -> Vec<(Key, u32)> {
+        let left = |(key, flow): (&Key, &Flow)| (key.peer == peer).then_some((*key, flow.fins[0]?));
+        self.flows.iter().filter_map(left).collect()
+    }
+
+    /// Whether some are to be asked about.
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.finished.is_empty()
+    }
+}
+
+/// Whether a frame belongs to a TCP connection.
+pub(crate) fn is_tcp(packet: &Packet) -> bool {
+    packet.transport == Transport::Tcp
+}
