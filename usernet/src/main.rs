@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let mut control = Control::new(CONTROL);
-    let failed = |text: String| Answer::Failed(Failure { text, errno: None });
+    let failed = |text: String| Answer::Failed(Failure { text, errno: None, forward: None });
     let answer = match control.receive(true) {
         Came::End | Came::Nothing => return ExitCode::SUCCESS,
         Came::Request(Request::Start(network), files) => return start(control, &network, files),
@@ -69,6 +69,6 @@ use turn::start;
 #[cfg(not(feature = "slirp"))]
 fn start(mut control: Control, _: &usernet::protocol::Network, _: Vec<std::os::fd::OwnedFd>) -> ExitCode {
     let text = "netdevd-user was built without libslirp".into();
-    let _ = control.answer(Answer::Failed(Failure { text, errno: None }));
+    let _ = control.answer(Answer::Failed(Failure { text, errno: None, forward: None }));
     ExitCode::FAILURE
 }

@@ -30,7 +30,7 @@ pub(crate) struct Net {
 }
 
 fn failed(text: impl Into<String>, errno: Option<Errno>) -> Failure {
-    Failure { text: text.into(), errno: errno.map(|why| why as i32) }
+    Failure { text: text.into(), errno: errno.map(|why| why as i32), forward: None }
 }
 
 impl Net {
@@ -47,14 +47,14 @@ impl Net {
         for service in &network.services {
             net.service(service, &mut files)?;
         }
-        for forward in &network.forwards {
+        for (at, forward) in network.forwards.iter().enumerate() {
             // A socket that somebody has left is no obstacle (as in QEMU); another file is.
             if let Listen::Unix { path } = &forward.listen
                 && std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
             {
                 let _ = std::fs::remove_file(path);
             }
-            net.add(forward.clone())?;
+            net.add(forward.clone()).map_err(|why| Failure { forward: Some(at), ..why })?;
         }
         Ok(net)
     }

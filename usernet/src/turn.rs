@@ -50,8 +50,8 @@ pub(crate) fn start(mut control: Control, network: &Network, files: Vec<OwnedFd>
 type Prepared = (Rc<Shared>, Net, Option<String>);
 
 fn prepare(network: &Network, files: Vec<OwnedFd>) -> Result<Prepared, Failure> {
-    let system = |why: Errno| Failure { text: why.desc().into(), errno: Some(why as i32) };
-    let sandbox = |why: sandbox::Error| Failure { text: why.to_string(), errno: None };
+    let system = |why: Errno| Failure { text: why.desc().into(), errno: Some(why as i32), forward: None };
+    let sandbox = |why: sandbox::Error| Failure { text: why.to_string(), errno: None, forward: None };
     sandbox::limits().map_err(sandbox)?;
     let frames = borrowed(FRAMES);
     // More than the system's default, where it may be: else a few large frames fill it.
@@ -187,7 +187,7 @@ fn requests(control: &mut Control, net: &mut Net) -> Result<bool, Errno> {
             Came::Nothing => return Ok(true),
             Came::Request(request, _) => net.answer(request),
             Came::Nonsense(why) => {
-                Answer::Failed(Failure { text: format!("no request: {why}"), errno: None })
+                Answer::Failed(Failure { text: format!("no request: {why}"), errno: None, forward: None })
             }
         };
         control.answer(answer)?;
