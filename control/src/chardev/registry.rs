@@ -39,6 +39,8 @@ pub enum User {
     Compare(u32, engine::colo::Role),
     /// A filter, by this number: the bytes are frames.
     Filter(u32),
+    /// A forward of a `user` netdev: its process has the connection.
+    Forward,
 }
 
 /// Somebody is at the other end of a used chardev: its user takes the stream, and tells [`Registry::disconnected`]

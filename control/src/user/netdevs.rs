@@ -55,6 +55,8 @@ pub struct Users {
     entries: BTreeMap<u32, Entry>,
     last: u32,
     timer: Timer,
+    /// Chardevs that rules name: the netdev, the chardev.
+    pub claimed: Vec<(String, String)>,
 }
 
 /// What is to be done after something happened.
@@ -83,7 +85,7 @@ impl Users {
     pub fn new(reactor: Rc<Reactor>) -> io::Result<Self> {
         let timer = Timer::new()?;
         reactor.watch(&timer, Token::new(Part::User, TIMER, 0), Interest::READ)?;
-        Ok(Self { reactor, entries: BTreeMap::new(), last: TIMER, timer })
+        Ok(Self { reactor, entries: BTreeMap::new(), last: TIMER, timer, claimed: Vec::new() })
     }
 
     /// A netdev is open.

@@ -111,7 +111,8 @@ fn any_or(text: &str) -> Option<Ipv4Addr> {
 }
 
 fn port_from(text: &str, base: u32, least: u16) -> Option<u16> {
-    number(text, base).and_then(|port| u16::try_from(port).ok()).filter(|port| *port >= least)
+    let port = number(text, base).filter(|_| !text.is_empty());
+    port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port >= least)
 }
 
 /// Reads a rule of `guestfwd=`.
@@ -144,7 +145,7 @@ pub fn listen(text: &str) -> Option<Listen> {
         _ => return None,
     };
     let (address, port) = rest.split_once(':')?;
-    let port = port_from(port, 10, 0).filter(|_| !port.is_empty())?;
+    let port = port_from(port, 10, 0)?;
     Some(Listen::Inet { transport, address: SocketAddrV4::new(any_or(address)?, port).into() })
 }
 

@@ -117,8 +117,10 @@ pub fn start(
 
 /// The text for a start that failed: of a forward, if that was it.
 fn why(failure: &Failure, forwards: &[Forward], rules: &[String]) -> QmpError {
-    let rule = failure.forward.and_then(|at| rules.get(at).or_else(|| rules.last()));
-    match (rule, failure.forward.and_then(|at| forwards.get(at))) {
+    // The only one is it, where an error of the system's is told.
+    let only = || (forwards.len() == 1 && failure.errno.is_some()).then_some(0);
+    let at = failure.forward.or_else(only);
+    match (at.and_then(|at| rules.get(at)), at.and_then(|at| forwards.get(at))) {
         (Some(rule), _) => refused(rule),
         (None, Some(forward)) => refused(&super::rule::text(forward)),
         (None, None) => QmpError::generic(format!("user: {}", failure.text)),

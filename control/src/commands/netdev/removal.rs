@@ -31,6 +31,9 @@ impl State {
         self.vdes.remove(removed.client.id);
         self.passts.remove(removed.client.id);
         let leaving = self.users.remove(removed.client.id);
+        if leaving.is_some() {
+            self.forget_guest_forwards(args.text("id"));
+        }
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }

@@ -4,6 +4,7 @@ use super::Opening;
 use super::tap::{Info, cut};
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
+use crate::chardev::User;
 use crate::commands::args::Args;
 use crate::commands::pending::Pending;
 use crate::commands::state::{empty, timestamp};
@@ -17,7 +18,7 @@ use crate::user::network::{self, wanted};
 use crate::user::rule::GuestTarget;
 use crate::user::{Ended, Setup, Started, start};
 use serde_json::{Map, Value, json};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 impl State {
@@ -66,15 +67,24 @@ impl State {
         })
     }
 
-    /// The stream of a chardev that a rule names.
-    fn claim_guest_forward(&mut self, _netdev: &str, port: u16, _device: &str) -> Result<OwnedFd, QmpError> {
-        let _ = &self.chardevs;
-        Err(QmpError::generic(format!("Could not open guest forwarding device 'guestfwd.tcp.{port}'")))
+    /// The stream of a chardev that a rule names: `chardev:ID`, with somebody at its other end.
+    fn claim_guest_forward(&mut self, netdev: &str, port: u16, device: &str) -> Result<OwnedFd, QmpError> {
+        let failed =
+            || QmpError::generic(format!("Could not open guest forwarding device 'guestfwd.tcp.{port}'"));
+        let id = device.strip_prefix("chardev:").ok_or_else(failed)?;
+        let claimed = self.chardevs.claim(id, User::Forward).map_err(|_| failed())?;
+        self.users.claimed.push((netdev.to_owned(), id.to_owned()));
+        let stream = claimed.filter(crate::chardev::Stream::is_socket).ok_or_else(failed)?;
+        stream.as_fd().try_clone_to_owned().map_err(|_| failed())
     }
 
     /// The chardevs of a netdev have no user any more.
-    fn forget_guest_forwards(&mut self, _netdev: &str) {
-        let _ = &self.chardevs;
+    pub(in crate::commands) fn forget_guest_forwards(&mut self, netdev: &str) {
+        let (of_it, others) =
+            std::mem::take(&mut self.users.claimed).into_iter().partition(|(name, _)| name == netdev);
+        self.users.claimed = others;
+        let of_it: Vec<(String, String)> = of_it;
+        of_it.iter().for_each(|(_, id)| self.chardevs.release(id));
     }
 
     /// A process runs: the netdev enters the model and the engine.
