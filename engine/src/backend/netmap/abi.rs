@@ -152,7 +152,7 @@ pub(super) struct RingHeader {
     pub(super) num_slots: u32,
     pub(super) buf_size: u32,
     pub(super) ringid: u16,
-    /// 0 transmits, 1 receives.
+    /// Which way, by the kernel's own numbers: those of net/netmap.h are the other way round.
     pub(super) dir: u16,
     pub(super) head: u32,
     pub(super) cur: u32,

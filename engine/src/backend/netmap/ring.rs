@@ -23,9 +23,6 @@ pub enum Flaw {
     /// A ring lies outside of the memory.
     #[error("ring {0} lies outside of its memory")]
     Ring(u32),
-    /// A ring that is another one.
-    #[error("ring {0} is described as another one")]
-    Kind(u32),
     /// Places that the ring does not have.
     #[error("ring {0} stands where it has no slot")]
     Place(u32),
@@ -91,19 +88,16 @@ impl Ring {
         }
         let at = isize::try_from(distance).ok().and_then(|distance| start.checked_add_signed(distance));
         let at = at.ok_or(lost)?;
-        Self::at(region, at, way, number).map(Some)
+        Self::at(region, at, number).map(Some)
     }
 
-    fn at(region: &Arc<Region>, at: usize, way: Way, number: u32) -> Result<Self, Flaw> {
+    fn at(region: &Arc<Region>, at: usize, number: u32) -> Result<Self, Flaw> {
         let lost = Flaw::Ring(number);
         let header: NonNull<RingHeader> = region.at(at, size_of::<RingHeader>(), 8).ok_or(lost)?.cast();
         // SAFETY: the bytes lie in the region and are aligned; any are a value.
         let seen = unsafe { header.read_volatile() };
         let bytes = (seen.num_slots as usize).checked_mul(size_of::<Slot>()).ok_or(lost)?;
         let slots = region.at(at + size_of::<RingHeader>(), bytes, 8).ok_or(lost)?.cast();
-        if seen.dir != u16::from(way == Way::Rx) {
-            return Err(Flaw::Kind(number));
-        }
         let cursor = Cursor::new(seen.num_slots, seen.head).ok_or(Flaw::Place(number))?;
         cursor.ours(seen.tail).ok_or(Flaw::Place(number))?;
         let start = isize::try_from(seen.buf_ofs).ok().and_then(|distance| at.checked_add_signed(distance));

@@ -127,7 +127,7 @@ impl Fake {
         state.next_offset += size_of::<RingHeader>() + slots as usize * size_of::<Slot>();
         let known: Vec<u32> = (state.next_buffer..).take(slots as usize).collect();
         state.next_buffer += slots;
-        let (tail, dir) = if way == Way::Tx { (slots - 1, 0) } else { (0, 1) };
+        let (tail, dir) = if way == Way::Tx { (slots - 1, 1) } else { (0, 0) };
         self.write(
             at,
             RingHeader {
