@@ -26,3 +26,4 @@ pub mod server;
 pub mod stream;
 pub mod vde;
 pub mod vhost_user;
+pub mod vhost_vdpa;

@@ -51,6 +51,8 @@ pub enum Part {
     Streams,
     /// Streams to VDE switches, and when to look for those that went.
     Vde,
+    /// Changes of vDPA devices, and their going.
+    Vdpa,
     /// When guests are announced next.
     Announce,
     /// Connections of comparisons that ended.
@@ -82,9 +84,10 @@ impl Token {
             7 => Part::Links,
             8 => Part::Streams,
             9 => Part::Vde,
-            10 => Part::Announce,
-            11 => Part::Colo,
-            12 => Part::Filters,
+            10 => Part::Vdpa,
+            11 => Part::Announce,
+            12 => Part::Colo,
+            13 => Part::Filters,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -314,6 +317,7 @@ mod tests {
             Part::Links,
             Part::Streams,
             Part::Vde,
+            Part::Vdpa,
             Part::Announce,
             Part::Colo,
             Part::Filters,

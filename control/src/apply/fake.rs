@@ -1,6 +1,9 @@
 //! An engine and backends in memory, which remember what was asked of them.
 
-use super::{Backends, DataPlane, DownScript, FilterKind, FilterRequest, OpenFilter, Opened, Pair, Plugged};
+use super::{
+    Backends, DataPlane, DownScript, FilterKind, FilterRequest, OpenFilter, Opened, Pair, Plugged, Vdpa,
+    system,
+};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
 use engine::backend::datagram::DatagramOptions;
@@ -8,6 +11,7 @@ use engine::backend::l2tpv3::L2tpv3Options;
 use engine::backend::stream::{self, Report};
 use engine::backend::tap::TapOptions;
 use engine::backend::vde::VdeOptions;
+use engine::backend::vhost_vdpa::VdpaOptions;
 use engine::backend::vxlan::VxlanOptions;
 use engine::filter::bpf::{Insn, Program};
 use engine::mem::arena::{Arena, ArenaConfig};
@@ -252,6 +256,11 @@ impl Backends for FakeBackends {
             carrier: None,
         };
         Ok(Plugged { opened, plug: plug.into(), options })
+    }
+
+    fn open_vhost_vdpa(&self, options: VdpaOptions, wake: &Arc<OwnedFd>) -> Result<Vdpa, QmpError> {
+        self.0.call(format!("open vhost-vdpa {options:?}"));
+        system::vhost_vdpa(options, wake)
     }
 
     fn run_down_script(&self, script: &DownScript) {

@@ -3,7 +3,7 @@
 //! One file descriptor says that something ended or ran out of time: an epoll of an eventfd and a timerfd, so that
 //! whoever waits needs to know of one only.
 
-use super::{OpenFilter, Opened, Plugged};
+use super::{OpenFilter, Opened, Plugged, Vdpa};
 use crate::qmp::error::QmpError;
 use engine::filter::bpf::Program;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -28,6 +28,8 @@ pub enum Product {
     Opened(Result<Opened, QmpError>),
     /// A port of a VDE switch.
     Vde(Result<Plugged, QmpError>),
+    /// A vDPA device.
+    Vdpa(Result<Vdpa, QmpError>),
     /// A filter.
     Filter(Result<OpenFilter, QmpError>),
     /// A filter that is to go has let go of what it held, or its time was up.

@@ -17,7 +17,9 @@ pub mod jobs;
 pub mod plane;
 mod system;
 
-pub use backends::{Backends, DownScript, FilterKind, FilterRequest, OpenFilter, Opened, Pair, Plugged};
+pub use backends::{
+    Backends, DownScript, FilterKind, FilterRequest, OpenFilter, Opened, Pair, Plugged, Vdpa,
+};
 pub use binding::Binding;
 pub use jobs::{Jobs, Ticket};
 pub use plane::DataPlane;

@@ -44,6 +44,7 @@ impl State {
             "nic" => self.describe_nic(client),
             "vhost-user" => self.describe_vhost_user(client),
             "af-xdp" => self.describe_af_xdp(client),
+            "vhost-vdpa" => self.describe_vhost_vdpa(client),
             _ => client.options.clone(),
         };
         entry.insert("id".into(), client.name.clone().into());
@@ -64,6 +65,7 @@ impl State {
             }
             Kind::Netdev(dev) => {
                 let trouble = self.af_xdps.trouble(client.id).or_else(|| self.vdes.trouble(client.id));
+                let trouble = trouble.or_else(|| self.vdpas.trouble(client.id));
                 let trouble = trouble.or_else(|| troubles.get(&client.id).cloned());
                 let state = match (&trouble, dev.connected) {
                     (Some(_), _) => "failed",
@@ -88,7 +90,7 @@ impl State {
         entry.insert("state".into(), state.into());
         entry.insert("info".into(), dev.info.first().cloned().unwrap_or_default().into());
         // Rings in shared memory need no system call.
-        let rings = matches!(dev.driver, "af-xdp" | "nic" | "vhost-user");
+        let rings = matches!(dev.driver, "af-xdp" | "nic" | "vhost-user" | "vhost-vdpa");
         let worker = dev.queues.first().filter(|_| !rings).map(|queue| queue.worker);
         if let Some(mode) = worker.and_then(|worker| self.binding.plane.io_mode(worker)) {
             let mode = match mode {

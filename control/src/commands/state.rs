@@ -18,6 +18,7 @@ use crate::schema::Schema;
 use crate::stream::Streams;
 use crate::vde::Vdes;
 use crate::vhost_user::VhostUsers;
+use crate::vhost_vdpa::Vdpas;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
@@ -67,6 +68,7 @@ pub struct State {
     pub(super) af_xdps: AfXdps,
     pub(super) streams: Streams,
     pub(super) vdes: Vdes,
+    pub(super) vdpas: Vdpas,
     pub(super) announcements: Announcements,
     pub(super) colos: Colos,
     pub(super) channels: Channels,
@@ -107,6 +109,7 @@ impl State {
             af_xdps: AfXdps::new(&reactor)?,
             streams: Streams::new(reactor.clone())?,
             vdes: Vdes::new(reactor.clone())?,
+            vdpas: Vdpas::new(reactor.clone())?,
             announcements: Announcements::new(&reactor)?,
             colos: Colos::new(&reactor)?,
             channels: Channels::new(&reactor)?,

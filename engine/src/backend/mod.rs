@@ -6,6 +6,7 @@ mod account;
 pub mod af_xdp;
 mod copy;
 pub mod datagram;
+pub mod driver;
 mod errno;
 pub mod l2tpv3;
 pub mod nic;
@@ -18,7 +19,7 @@ pub mod stream;
 mod tally;
 pub mod tap;
 pub mod vde;
-pub mod vhost_user;
+pub mod vhost_vdpa;
 pub mod vxlan;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod socket;
 mod switchport;
 pub(super) mod tap;
 mod vde;
+mod vhost_vdpa;
 mod vxlan;
 
 pub(super) use opening::Opening;
@@ -43,6 +44,7 @@ const BUILT: &[&str] = &[
     "tap",
     "vde",
     "vhost-user",
+    "vhost-vdpa",
     "vxlan",
 ];
 
@@ -79,6 +81,7 @@ impl State {
             "vxlan" => self.add_vxlan(args),
             "bridge" => self.add_bridge(args),
             "vde" => self.add_vde(args),
+            "vhost-vdpa" => self.add_vhost_vdpa(monitor, args),
             _ => self.add_tap(monitor, args),
         }
     }
@@ -153,6 +156,7 @@ impl State {
         self.af_xdps.remove(removed.client.id);
         self.streams.remove(removed.client.id);
         self.vdes.remove(removed.client.id);
+        self.vdpas.remove(removed.client.id);
         if removed.change == Change::Nothing && removed.filters.is_empty() {
             return Ok(empty()).into();
         }
