@@ -28,3 +28,4 @@ pub mod stream;
 pub mod user;
 pub mod vde;
 pub mod vhost_user;
+pub mod vhost_vdpa;

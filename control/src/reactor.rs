@@ -61,6 +61,8 @@ pub enum Part {
     Passt,
     /// Processes of `user` netdevs that end, and when they are started again.
     User,
+    /// Changes of vDPA devices, and their going.
+    Vdpa,
 }
 
 impl Token {
@@ -91,6 +93,7 @@ impl Token {
             12 => Part::Filters,
             13 => Part::Passt,
             14 => Part::User,
+            15 => Part::Vdpa,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -320,6 +323,7 @@ mod tests {
             Part::Links,
             Part::Streams,
             Part::Vde,
+            Part::Vdpa,
             Part::Announce,
             Part::Colo,
             Part::Filters,

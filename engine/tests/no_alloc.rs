@@ -5,9 +5,9 @@
 use af_xdp::testing::Kernel;
 use engine::backend::af_xdp::testing::{TestQueue, queue, umem};
 use engine::backend::datagram::{self, DatagramOptions};
+use engine::backend::driver::{self, WANTED};
 use engine::backend::nic::{self, Mode, Published, RxFilter};
 use engine::backend::stream;
-use engine::backend::vhost_user::{self, WANTED};
 use engine::port::testing::{Outside, port};
 use engine::port::{Caps, Queue};
 use engine::topology::model::{Client, ClientId, ClientKind, HUB_BACKLOG, QueueRef, Topology};
@@ -184,7 +184,7 @@ fn line(
     workers: usize,
 ) -> (Vec<(usize, Queue)>, [Outside; 2]) {
     let wake: Arc<OwnedFd> = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap().into());
-    let mut opened = vhost_user::open(features, 1, false, &wake).unwrap();
+    let mut opened = driver::open(&driver::Shape::new(features, 1), false, &wake, None).unwrap();
     let driver = opened.pairs.remove(0);
     let mut filter = RxFilter::new([marks[1]; 6]);
     filter.set_mode(Mode::Promiscuous, false);

@@ -1,7 +1,7 @@
 //! The back-end handler of the `vhost` crate is driven by our front-end over a socket.
 
+use engine::backend::driver::{Opened, Shape, choose, open};
 use engine::backend::nic::NetFeatures;
-use engine::backend::vhost_user::{Opened, choose, open};
 use engine::vhost::{Frontend, Heard, Reader};
 use engine::virtq::{F_EVENT_IDX, F_RING_PACKED, F_VERSION_1};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -226,7 +226,8 @@ fn drive(device: Noted, pairs: u16) -> (Arc<Mutex<Noted>>, std::result::Result<V
             heard.push(news);
             if let Heard::Offer { features, .. } = news {
                 let features = choose(features, pairs);
-                let Opened { rings, region, file, .. } = open(features, pairs, false, &wake).unwrap();
+                let Opened { rings, region, file, .. } =
+                    open(&Shape::new(features, pairs), false, &wake, None).unwrap();
                 let channel = UnixStream::pair().unwrap().1.into();
                 front.set_up(features, &region, file, &rings, Some(channel));
             }

@@ -9,6 +9,7 @@ use engine::backend::stream::Report;
 use engine::backend::tap::{Carrier, TapOptions};
 use engine::backend::user::Process;
 use engine::backend::vde::VdeOptions;
+use engine::backend::vhost_vdpa::{Handle as VdpaHandle, VdpaOptions};
 use engine::backend::vxlan::VxlanOptions;
 use engine::filter::bpf::Program;
 use engine::filter::limit::Limits;
@@ -84,6 +85,16 @@ pub struct Launched {
     pub control: OwnedFd,
 }
 
+/// An open vDPA device.
+pub struct Vdpa {
+    /// The netdev's queues.
+    pub queues: Vec<Pair>,
+    /// Control's hold on the device.
+    pub handle: VdpaHandle,
+    /// Whether its link is up.
+    pub up: bool,
+}
+
 /// The backends. Any thread may call them, several at once.
 pub trait Backends: Send + Sync {
     /// Opens a tap and runs its script.
@@ -139,6 +150,12 @@ pub trait Backends: Send + Sync {
     /// # Errors
     /// What failed, and why; nothing is left behind.
     fn open_user(&self) -> Result<Launched, QmpError>;
+
+    /// Opens a vDPA device; `wake` is written to when a ring stops for cause.
+    ///
+    /// # Errors
+    /// In QEMU's words; nothing stays open.
+    fn open_vhost_vdpa(&self, options: VdpaOptions, wake: &Arc<OwnedFd>) -> Result<Vdpa, QmpError>;
 
     /// Runs a down script to its end; failures are logged, as QEMU does.
     fn run_down_script(&self, script: &DownScript);

@@ -2,6 +2,7 @@
 
 use super::{
     Backends, DataPlane, DownScript, FilterKind, FilterRequest, Launched, OpenFilter, Opened, Pair, Plugged,
+    Vdpa, system,
 };
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::AfXdpOptions;
@@ -12,6 +13,7 @@ use engine::backend::stream::{self, Report};
 use engine::backend::tap::TapOptions;
 use engine::backend::user::{self, UserOptions};
 use engine::backend::vde::VdeOptions;
+use engine::backend::vhost_vdpa::VdpaOptions;
 use engine::backend::vxlan::VxlanOptions;
 use engine::filter::bpf::{Insn, Program};
 use engine::mem::arena::{Arena, ArenaConfig};
@@ -275,6 +277,11 @@ impl Backends for FakeBackends {
             .map_err(|error| QmpError::generic(error.to_string()))?;
         let pair = Pair { rx: queue.rx, tx: queue.tx, fd: queue.fd, worker: None };
         Ok(Launched { opened: Opened { queues: vec![pair], ..one() }, process, control })
+    }
+
+    fn open_vhost_vdpa(&self, options: VdpaOptions, wake: &Arc<OwnedFd>) -> Result<Vdpa, QmpError> {
+        self.0.call(format!("open vhost-vdpa {options:?}"));
+        system::vhost_vdpa(options, wake)
     }
 
     fn run_down_script(&self, script: &DownScript) {

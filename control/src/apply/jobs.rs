@@ -3,7 +3,7 @@
 //! One file descriptor says that something ended or ran out of time: an epoll of an eventfd and a timerfd, so that
 //! whoever waits needs to know of one only.
 
-use super::{OpenFilter, Opened, Plugged};
+use super::{OpenFilter, Opened, Plugged, Vdpa};
 use crate::model::ClientId;
 use crate::passt::{LaunchError, Started as StartedPasst};
 use crate::qmp::error::QmpError;
@@ -38,6 +38,8 @@ pub enum Product {
     User(Result<Box<Started>, QmpError>),
     /// What processes of `user` netdevs answered.
     Answers(Vec<(ClientId, Result<Answer, String>)>),
+    /// A vDPA device.
+    Vdpa(Result<Vdpa, QmpError>),
     /// A filter.
     Filter(Result<OpenFilter, QmpError>),
     /// A filter that is to go has let go of what it held, or its time was up.

@@ -18,7 +18,7 @@ pub mod plane;
 mod system;
 
 pub use backends::{
-    Backends, DownScript, FilterKind, FilterRequest, Launched, OpenFilter, Opened, Pair, Plugged,
+    Backends, DownScript, FilterKind, FilterRequest, Launched, OpenFilter, Opened, Pair, Plugged, Vdpa,
 };
 pub use binding::Binding;
 pub use jobs::{Jobs, Ticket};

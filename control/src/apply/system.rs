@@ -1,7 +1,9 @@
 //! The backends as they are: kernel devices, scripts, files.
 
 use super::backends::strerror;
-use super::{Backends, DownScript, FilterKind, FilterRequest, Launched, OpenFilter, Opened, Pair, Plugged};
+use super::{
+    Backends, DownScript, FilterKind, FilterRequest, Launched, OpenFilter, Opened, Pair, Plugged, Vdpa,
+};
 use crate::qmp::error::QmpError;
 use engine::backend::af_xdp::{self, AfXdpOptions, UmemSets};
 use engine::backend::datagram::{self, DatagramOptions};
@@ -11,6 +13,7 @@ use engine::backend::stream::{self, Report};
 use engine::backend::tap::{self, QueuePair, TapOptions};
 use engine::backend::user::{self, UserOptions};
 use engine::backend::vde::{self, VdeOptions};
+use engine::backend::vhost_vdpa::{self, VdpaOptions};
 use engine::backend::vxlan::{self, VxlanOptions};
 use engine::filter::bpf::{self, Program};
 use engine::filter::buffer::Buffer;
@@ -22,6 +25,7 @@ use engine::filter::rewriter::Rewriter;
 use engine::filter::{Filter, Handle, Settings};
 use engine::mem::arena::{Arena, ArenaError};
 use engine::uring::Waker;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,10 +69,16 @@ impl Backends for SystemBackends {
         }
         let by_name = options.fds.is_empty();
         let script = options.script_path().filter(|_| by_name).map(str::to_owned);
-        let opened = tap::open(options, &self.arena).map_err(generic)?;
-        if let Some(script) = script {
-            tap::run_script(&script, &opened.ifname, SCRIPT_LIMIT).map_err(generic)?;
-        }
+        let run = |ifname: &str| match &script {
+            Some(script) => tap::run_script(script, ifname, SCRIPT_LIMIT),
+            None => Ok(()),
+        };
+        let opened = tap::open_with(options, &self.arena, run).map_err(|error| {
+            if let tap::TapError::Vhost(Some(why)) = &error {
+                tracing::warn!("vhost-net: {why}");
+            }
+            generic(error)
+        })?;
         let pair = |QueuePair { rx, tx, fd }| Pair { rx, tx, fd, worker: None };
         Ok(Opened {
             queues: opened.queues.into_iter().map(pair).collect(),
@@ -165,6 +175,16 @@ impl Backends for SystemBackends {
         Ok(Launched { opened: one(queue), process, control })
     }
 
+    fn open_vhost_vdpa(&self, options: VdpaOptions, wake: &Arc<OwnedFd>) -> Result<Vdpa, QmpError> {
+        // The kernel counts what a device may reach as locked, whoever asks: as far as the daemon may, it raises the limit.
+        if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK)
+            && setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).is_err()
+        {
+            let _ = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
+        }
+        vhost_vdpa(options, wake)
+    }
+
     fn run_down_script(&self, script: &DownScript) {
         if let Err(error) = tap::run_script(&script.path, &script.ifname, DOWN_SCRIPT_LIMIT) {
             tracing::warn!("{error}");
@@ -218,6 +238,18 @@ impl Backends for SystemBackends {
 fn beside(name: &str) -> PathBuf {
     let own = std::env::current_exe().ok();
     own.and_then(|own| Some(own.parent()?.join(name))).unwrap_or_else(|| name.into())
+}
+
+/// A vDPA device, whatever the limits are.
+pub(super) fn vhost_vdpa(options: VdpaOptions, wake: &Arc<OwnedFd>) -> Result<Vdpa, QmpError> {
+    let opened = vhost_vdpa::open(options, wake).map_err(|error| QmpError::generic(error.to_string()))?;
+    if !opened.hugepages {
+        tracing::warn!(
+            "the rings of a vhost-vdpa netdev lie in ordinary memory: not enough free hugepages (see vm.nr_hugepages)"
+        );
+    }
+    let pair = |halves: vhost_vdpa::Halves| Pair { rx: halves.rx, tx: halves.tx, fd: -1, worker: None };
+    Ok(Vdpa { queues: opened.pairs.into_iter().map(pair).collect(), handle: opened.handle, up: opened.up })
 }
 
 fn settings(request: &FilterRequest) -> Settings {

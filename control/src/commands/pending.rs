@@ -88,6 +88,11 @@ impl State {
                 self.net.unreserve(&opening.name);
                 Err(error)
             }
+            (Pending::Netdev(opening), Product::Vdpa(Ok(vdpa))) => self.vdpa_opened(opening, vdpa),
+            (Pending::Netdev(opening), Product::Vdpa(Err(error))) => {
+                self.net.unreserve(&opening.name);
+                Err(error)
+            }
             (Pending::Replug(client), Product::Vde(result)) => {
                 self.replugged(client, result.map_err(|error| error.desc));
                 Ok(empty())

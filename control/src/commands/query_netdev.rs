@@ -44,6 +44,7 @@ impl State {
             "nic" => self.describe_nic(client),
             "vhost-user" => self.describe_vhost_user(client),
             "af-xdp" => self.describe_af_xdp(client),
+            "vhost-vdpa" => self.describe_vhost_vdpa(client),
             _ => client.options.clone(),
         };
         entry.insert("id".into(), client.name.clone().into());
@@ -69,6 +70,7 @@ impl State {
             Kind::Netdev(dev) => {
                 let trouble = self.af_xdps.trouble(client.id).or_else(|| self.vdes.trouble(client.id));
                 let trouble = trouble.or_else(|| self.users.trouble(client.id));
+                let trouble = trouble.or_else(|| self.vdpas.trouble(client.id));
                 let trouble = trouble.or_else(|| troubles.get(&client.id).cloned());
                 let state = match (&trouble, dev.connected) {
                     (Some(_), _) => "failed",
@@ -93,7 +95,7 @@ impl State {
         entry.insert("state".into(), state.into());
         entry.insert("info".into(), dev.info.first().cloned().unwrap_or_default().into());
         // Rings in shared memory need no system call.
-        let rings = matches!(dev.driver, "af-xdp" | "nic" | "vhost-user")
+        let rings = matches!(dev.driver, "af-xdp" | "nic" | "vhost-user" | "vhost-vdpa")
             || dev.info.first().is_some_and(|info| info.starts_with("vhost-user,")); // a passt's
         let worker = dev.queues.first().filter(|_| !rings).map(|queue| queue.worker);
         if let Some(mode) = worker.and_then(|worker| self.binding.plane.io_mode(worker)) {

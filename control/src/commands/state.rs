@@ -20,6 +20,7 @@ use crate::stream::Streams;
 use crate::user::Users;
 use crate::vde::Vdes;
 use crate::vhost_user::VhostUsers;
+use crate::vhost_vdpa::Vdpas;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
@@ -71,6 +72,7 @@ pub struct State {
     pub(super) vdes: Vdes,
     pub(super) passts: Passts,
     pub(super) users: Users,
+    pub(super) vdpas: Vdpas,
     pub(super) announcements: Announcements,
     pub(super) colos: Colos,
     pub(super) channels: Channels,
@@ -113,6 +115,7 @@ impl State {
             vdes: Vdes::new(reactor.clone())?,
             passts: Passts::new(reactor.clone())?,
             users: Users::new(reactor.clone())?,
+            vdpas: Vdpas::new(reactor.clone())?,
             announcements: Announcements::new(&reactor)?,
             colos: Colos::new(&reactor)?,
             channels: Channels::new(&reactor)?,

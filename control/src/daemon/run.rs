@@ -169,6 +169,11 @@ impl Daemon {
             Part::User => {
                 self.commands.0.user_ready(event);
             }
+            Part::Vdpa => {
+                let mut events = Vec::new();
+                self.commands.0.vdpa_ready(event, &mut events);
+                self.server.tell(&events);
+            }
             Part::Announce => self.commands.0.announcements_due(),
             Part::Colo => self.commands.0.colo_ready(),
             Part::Filters => self.commands.0.filters_ready(),

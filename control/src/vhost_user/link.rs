@@ -3,7 +3,7 @@
 use crate::chardev::Stream;
 use crate::nic::{Connection, Read};
 use crate::reactor::{Interest, Reactor, Ready, Timer, Token};
-use engine::backend::vhost_user::{Halves, OpenError, Opened, Report, choose, open};
+use engine::backend::driver::{Halves, OpenError, Opened, Report, Shape, choose, open};
 use engine::vhost::{Frontend, Heard, Message, ProtocolError, Reader};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -196,8 +196,8 @@ impl Link {
             Some(Heard::Offer { pairs, .. }) if pairs < self.pairs => return Err(End::Queues(pairs)),
             Some(Heard::Offer { features: offered, .. }) => {
                 let accepted = choose(offered, self.pairs);
-                let Opened { pairs, rings, region, file, hugepages } =
-                    open(accepted, self.pairs, true, &self.wake)?;
+                let Opened { pairs, rings, region, file, hugepages, .. } =
+                    open(&Shape::new(accepted, self.pairs), true, &self.wake, None)?;
                 if !hugepages {
                     tracing::warn!(
                         "the rings of a vhost-user netdev lie in ordinary memory: not enough free hugepages (see vm.nr_hugepages)"

@@ -3,7 +3,7 @@
 //! ```text
 //!  chardev (connects or listens) -> Connection (bytes, files) -> engine::vhost::Frontend (protocol)
 //!                                                                     |
-//!            engine::backend::vhost_user (memory, rings) -> queue pairs <-> workers, by one commit
+//!            engine::backend::driver (memory, rings) -> queue pairs <-> workers, by one commit
 //! ```
 //!
 //! A netdev exists without its back-end: its link is down and frames for it are dropped as `not-connected`. When a back-end comes, or comes

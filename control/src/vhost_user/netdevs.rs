@@ -6,7 +6,7 @@ use crate::chardev::Stream;
 use crate::model::{Client, ClientId, Kind, Net, QueueRef};
 use crate::reactor::{Interest, Part, Reactor, Ready, Token, Wake};
 use engine::Attachments;
-use engine::backend::vhost_user::Halves;
+use engine::backend::driver::Halves;
 use engine::port::counters::PortCounters;
 use std::collections::BTreeMap;
 use std::io;

@@ -7,6 +7,7 @@ pub mod af_xdp;
 pub mod child;
 mod copy;
 pub mod datagram;
+pub mod driver;
 mod errno;
 pub mod l2tpv3;
 pub mod netmap;
@@ -21,7 +22,7 @@ mod tally;
 pub mod tap;
 pub mod user;
 pub mod vde;
-pub mod vhost_user;
+pub mod vhost_vdpa;
 pub mod vxlan;
 
 #[cfg(test)]

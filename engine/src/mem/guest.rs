@@ -111,8 +111,14 @@ impl Range {
 #[derive(Debug, Clone)]
 enum Hold {
     Shared(Arc<SharedMap>),
-    Part { _part: Arc<Part> },
-    Own { _map: Arc<Mapping> },
+    Part {
+        _part: Arc<Part>,
+    },
+    Own {
+        _map: Arc<Mapping>,
+    },
+    #[cfg(test)]
+    Other,
 }
 
 /// A guest's memory.
@@ -166,6 +172,12 @@ impl GuestMemory {
     pub fn of_mapping(map: Arc<Mapping>, guest: u64) -> Self {
         let range = Range { guest, size: map.len() as u64, host: map.base(), user: guest };
         Self::of(vec![(range, Hold::Own { _map: map })], None)
+    }
+
+    /// Memory of this process that somebody else keeps mapped: what a device that a test plays was told of.
+    #[cfg(test)]
+    pub(crate) fn of_others(host: NonNull<u8>, guest: u64, size: u64) -> Self {
+        Self::of(vec![(Range { guest, size, host, user: guest }, Hold::Other)], None)
     }
 
     /// This table and one region more.

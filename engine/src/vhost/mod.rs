@@ -27,6 +27,7 @@ mod error;
 mod frontend;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
+pub mod kernel;
 mod marks;
 mod message;
 mod reader;

@@ -54,11 +54,13 @@ pub struct Boot {
     processors: u8,
     sockets: Vec<Socket>,
     incoming: bool,
+    /// Archives that are appended to the image.
+    archives: Vec<PathBuf>,
 }
 
 impl Boot {
     pub(super) const fn new(number: u8) -> Self {
-        Self { number, processors: 1, sockets: Vec::new(), incoming: false }
+        Self { number, processors: 1, sockets: Vec::new(), incoming: false, archives: Vec::new() }
     }
 
     /// One more nic.
@@ -75,6 +77,13 @@ impl Boot {
         self
     }
 
+    /// More files for the guest: an archive as the kernel takes it (cpio, `newc`). It has more memory then.
+    #[must_use]
+    pub fn archive(mut self, path: impl Into<PathBuf>) -> Self {
+        self.archives.push(path.into());
+        self
+    }
+
     /// Boots nothing: waits for [`Machine::migrate`].
     #[must_use]
     pub const fn incoming(mut self) -> Self {
@@ -86,13 +95,26 @@ impl Boot {
         let at = |name: &str| directory.join(name).display().to_string();
         let image = image().unwrap_or_else(|reason| panic!("{reason}"));
         let mut line = String::from(
-            "-nodefaults -no-user-config -display none -accel tcg,thread=multi,tb-size=96 -cpu max -m 256M \
-             -machine pc,memory-backend=mem -object memory-backend-memfd,id=mem,size=256M,share=on",
+            "-nodefaults -no-user-config -display none -accel tcg,thread=multi,tb-size=96 -cpu max \
+             -machine pc,memory-backend=mem -object memory-backend-memfd,id=mem,share=on",
         );
+        let memory = if self.archives.is_empty() { "256M" } else { "1024M" };
+        line = line.replace("id=mem,", &format!("id=mem,size={memory},")) + " -m " + memory;
         line += &format!(" -smp {} -qmp unix:{},server=on,wait=off", self.processors, at("qmp"));
         line += &format!(" -serial file:{} -chardev socket,id=channel,path={}", at("console"), at("channel"));
         line += " -device virtio-serial-pci -device virtserialport,chardev=channel,name=commands";
-        line += &format!(" -kernel {0}/vmlinux -initrd {0}/initramfs", image.display());
+        let mut initramfs = image.join("initramfs");
+        if !self.archives.is_empty() {
+            let mut all = std::fs::read(&initramfs).expect("the image");
+            for archive in &self.archives {
+                // Archives behind one another are one to the kernel, each at a multiple of four bytes.
+                all.resize(all.len().next_multiple_of(4), 0);
+                all.extend(std::fs::read(archive).expect("an archive"));
+            }
+            initramfs = directory.join("initramfs");
+            std::fs::write(&initramfs, all).expect("the image is written");
+        }
+        line += &format!(" -kernel {}/vmlinux -initrd {}", image.display(), initramfs.display());
         if self.incoming {
             line += &format!(" -incoming unix:{}", at("migration"));
         }

@@ -9,6 +9,7 @@ mod migration;
 mod restart;
 mod shapes;
 mod tap;
+mod vhost;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

@@ -15,6 +15,7 @@ mod switchport;
 pub(super) mod tap;
 mod user;
 mod vde;
+mod vhost_vdpa;
 mod vxlan;
 
 pub(super) use opening::Opening;
@@ -47,6 +48,7 @@ const BUILT: &[&str] = &[
     "user",
     "vde",
     "vhost-user",
+    "vhost-vdpa",
     "vxlan",
 ];
 
@@ -86,6 +88,7 @@ impl State {
             "user" => self.add_user(args),
             "vde" => self.add_vde(args),
             "passt" => self.add_passt(args),
+            "vhost-vdpa" => self.add_vhost_vdpa(monitor, args),
             _ => self.add_tap(monitor, args),
         }
     }

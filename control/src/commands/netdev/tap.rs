@@ -6,7 +6,7 @@ use crate::apply::Opened;
 use crate::commands::args::Args;
 use crate::commands::fd::Fds;
 use crate::qmp::error::QmpError;
-use engine::backend::tap::{GivenFd, Helper, TapOptions};
+use engine::backend::tap::{GivenFd, Helper, TapOptions, VhostOptions};
 use serde_json::{Map, Value};
 use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
@@ -27,7 +27,7 @@ pub(in crate::commands) enum Info {
     Told(Arc<OnceLock<String>>),
 }
 
-/// Checks which options may stand together, in QEMU's order and words, and names those that are not built yet.
+/// Checks which options may stand together, in QEMU's order and words.
 pub(super) fn check(args: &Map<String, Value>) -> Result<(), QmpError> {
     let has = |name: &str| args.contains_key(name);
     let any = |names: &[&str]| names.iter().any(|name| has(name));
@@ -68,27 +68,24 @@ pub(super) fn check(args: &Map<String, Value>) -> Result<(), QmpError> {
     Ok(())
 }
 
-/// The options that are not built yet, looked at after those that QEMU would refuse first.
-fn check_built(args: &Map<String, Value>) -> Result<(), QmpError> {
-    let on = |name: &str| args.flag(name) == Some(true);
-    let has = |name: &str| args.contains_key(name);
-    if args.flag("vhost") == Some(false) && (has("vhostfd") || has("vhostfds")) {
-        return Err(QmpError::generic("vhostfd(s)= is not valid without vhost"));
+/// What vhost-net is to do, if anything: looked at after the tap's own files, as in QEMU. `vhostforce` counts where `vhost` is not given.
+fn vhost(args: &Map<String, Value>, fds: &mut Fds, monitor: u64) -> Result<Option<VhostOptions>, QmpError> {
+    let names: Vec<&str> = match (args.maybe("vhostfd"), args.maybe("vhostfds")) {
+        (Some(fd), _) => vec![fd],
+        (None, Some(list)) => list.split(':').filter(|part| !part.is_empty()).collect(),
+        (None, None) => Vec::new(),
+    };
+    let asked = args.flag("vhost").unwrap_or(!names.is_empty() || args.flag("vhostforce") == Some(true));
+    if !asked {
+        return match names.is_empty() {
+            true => Ok(None),
+            false => Err(QmpError::generic("vhostfd(s)= is not valid without vhost")),
+        };
     }
-    let vhostforce = on("vhostforce") && !has("vhost");
-    let missing = [
-        ("vhost", on("vhost")),
-        ("vhostfd", has("vhostfd")),
-        ("vhostfds", has("vhostfds")),
-        ("vhostforce", vhostforce),
-        ("poll-us", args.uint("poll-us").is_some_and(|us| us > 0)),
-    ];
-    match missing.iter().find(|(_, asked)| *asked) {
-        Some((name, _)) => Err(QmpError::generic(format!(
-            "option '{name}' of network backend 'tap' is not compiled into this binary"
-        ))),
-        None => Ok(()),
-    }
+    let named = |name| fds.named_or_numbered(monitor, args.text("id"), name).map(|(fd, _)| fd);
+    let fds = names.into_iter().map(named).collect::<Result<_, _>>()?;
+    let busy = args.uint("poll-us").map_or(0, |us| u32::try_from(us).unwrap_or(u32::MAX));
+    Ok(Some(VhostOptions { fds, busy }))
 }
 
 /// What to open, after [`check`]. Files that a client named are used up even if the rest fails, as in QEMU.
@@ -111,7 +108,7 @@ pub(super) fn options(
         let (fd, number) = fds.named_or_numbered(monitor, args.text("id"), name)?;
         given.push(GivenFd { fd, number });
     }
-    check_built(args)?;
+    let vhost = vhost(args, fds, monitor)?;
     let text = |name: &str| args.maybe(name).map(str::to_owned);
     Ok(TapOptions {
         ifname: text("ifname"),
@@ -120,6 +117,7 @@ pub(super) fn options(
         helper: text("helper").map(|program| Helper { program, bridge: bridge(args) }),
         vnet_hdr: args.flag("vnet_hdr"),
         sndbuf: args.uint("sndbuf"),
+        vhost,
         queues: args.uint("queues").map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX)),
         script: text("script"),
         downscript: text("downscript"),

@@ -12,6 +12,8 @@ impl State {
     /// Tells guests whose link has changed.
     pub(in crate::commands) fn settle_links(&mut self, events: &mut Vec<Event>) {
         let happened = self.nics.settle_links(&mut self.net, &mut self.binding);
+        let nics = &self.nics;
+        self.vdpas.settle_macs(&self.net, |client| nics.mac_of(client));
         self.tell_happened(happened, events);
     }
 

@@ -86,7 +86,12 @@ impl State {
         let mut stats = self.binding.plane.stats();
         let nics = self.nics.all().map(|nic| (nic.client, nic.counters()));
         let netdevs = self.vhost_users.all().map(|netdev| (netdev.client, netdev.counters()));
-        let interfaces = self.af_xdps.counters().chain(self.vdes.counters()).chain(self.users.counters());
+        let interfaces = self
+            .af_xdps
+            .counters()
+            .chain(self.vdes.counters())
+            .chain(self.users.counters())
+            .chain(self.vdpas.counters());
         let streams = self.streams.counters();
         let mut pairs: HashMap<ClientId, _> = nics.chain(netdevs).chain(interfaces).chain(streams).collect();
         if pairs.is_empty() {

@@ -11,12 +11,13 @@ mod options;
 mod rx;
 mod script;
 mod tx;
+mod vhost;
 
 pub use super::pair::QueuePair;
 pub use carrier::Carrier;
 pub use helper::{Helper, run_helper};
-pub use open::{Opened, TapError, create, open};
-pub use options::{GivenFd, TapOptions};
+pub use open::{Opened, TapError, create, open, open_with};
+pub use options::{GivenFd, TapOptions, VhostOptions};
 pub use script::run_script;
 
 use crate::backend::registered::Registered;

@@ -3,6 +3,7 @@
 use super::options::TapOptions;
 use super::rx::TapRx;
 use super::tx::TapTx;
+use super::vhost::Vhost;
 use super::{Carrier, Shared, ioctl};
 use crate::backend::errno::text;
 use crate::backend::pair::QueuePair;
@@ -10,6 +11,7 @@ use crate::mem::arena::{Arena, ArenaError};
 use crate::mem::pool::LARGE;
 use crate::port::Caps;
 use crate::uring::Buffers;
+use crate::vhost::kernel::KernelError;
 use crate::wire::vnet_hdr::VnetHdr;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open as open_file};
@@ -82,6 +84,12 @@ pub enum TapError {
         /// How long it had.
         seconds: u64,
     },
+    /// There is no vhost-net, or it may not be opened.
+    #[error("tap: open vhost char device failed: {}", text(*.0))]
+    OpenVhost(Errno),
+    /// vhost-net does not take the tap, or the file is not one of its.
+    #[error("vhost-net requested but could not be initialized")]
+    Vhost(Option<KernelError>),
     /// No memory for receive buffers.
     #[error(transparent)]
     Memory(#[from] ArenaError),
@@ -110,9 +118,24 @@ pub struct Opened {
 /// # Errors
 /// [`TapError`]; everything opened so far is closed again.
 pub fn open(options: TapOptions, arena: &Arc<Arena>) -> Result<Opened, TapError> {
+    open_with(options, arena, |_| Ok(()))
+}
+
+/// As [`open()`], and runs `script` with the interface's name where QEMU runs it: when the interface is there, and before the rest.
+///
+/// # Errors
+/// As [`open()`], and the script's.
+pub fn open_with(
+    mut options: TapOptions,
+    arena: &Arc<Arena>,
+    script: impl FnOnce(&str) -> Result<(), TapError>,
+) -> Result<Opened, TapError> {
     let (limit, asked) = (options.send_limit(), options.sndbuf.is_some());
+    let vhost = options.vhost.take();
     let files = if options.fds.is_empty() { by_name(&options)? } else { given(options)? };
-    let caps = offloads(&files)?;
+    script(&files.ifname)?;
+    let mut caps = offloads(&files);
+    let mut vhost = vhost.map(|options| Vhost::new(options, files.vnet_hdr, caps)).transpose()?;
     let mut queues = Vec::with_capacity(files.fds.len());
     let mut carrier = Carrier::default();
     for fd in files.fds {
@@ -121,9 +144,15 @@ pub fn open(options: TapOptions, arena: &Arc<Arena>) -> Result<Opened, TapError>
             _ => {
                 let shared = Arc::new(Shared::new(fd, files.vnet_hdr));
                 carrier = Carrier::new(&shared);
-                queues.push(pair(shared, caps, limit < i32::MAX, arena)?);
+                queues.push(match &mut vhost {
+                    Some(vhost) => vhost.pair(&shared)?,
+                    None => pair(shared, caps, limit < i32::MAX, arena)?,
+                });
             }
         }
+    }
+    if let Some(pair) = queues.first().filter(|_| vhost.is_some()) {
+        caps = pair.tx.caps();
     }
     // Whoever had the tap before may have taken it away; where it cannot be shown, it is as it is.
     let _ = carrier.set(true);
@@ -227,12 +256,12 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// Tells the kernel which frames we take (all it can make: the engine finishes them in software for receivers that
 /// cannot), and learns which it takes from us.
-fn offloads(files: &Files) -> Result<Caps, TapError> {
-    let Some(fd) = files.fds.first().map(AsFd::as_fd) else { return Ok(Caps::NONE) };
+fn offloads(files: &Files) -> Caps {
+    let Some(fd) = files.fds.first().map(AsFd::as_fd) else { return Caps::NONE };
     if !files.vnet_hdr {
         // A persistent tap may still have what its last user set.
         let _ = ioctl::set_offload(fd, 0);
-        return Ok(Caps::NONE);
+        return Caps::NONE;
     }
     // A persistent tap may have been left with a longer header. Old kernels know only this length.
     let _ = ioctl::set_header_len(fd, VnetHdr::LEN as i32);
@@ -243,7 +272,7 @@ fn offloads(files: &Files) -> Result<Caps, TapError> {
         let _ = ioctl::set_offload(fd, tcp).or_else(|_| ioctl::set_offload(fd, ioctl::TUN_F_CSUM));
     }
     // On the way in, the kernel takes every kind that its virtio_net_hdr_to_skb knows: USO since it offers it.
-    Ok(Caps { csum: true, tso4: true, tso6: true, ecn: true, ufo: true, uso, coalesce: uso })
+    Caps { csum: true, tso4: true, tso6: true, ecn: true, ufo: true, uso, coalesce: uso }
 }
 
 fn pair(shared: Arc<Shared>, caps: Caps, limited: bool, arena: &Arc<Arena>) -> Result<QueuePair, TapError> {

@@ -32,8 +32,19 @@ pub struct TapOptions {
     pub queues: u32,
     /// Path of the script to run after opening; see [`TapOptions::script_path`].
     pub script: Option<String>,
+    /// The kernel's vhost-net moves the frames.
+    pub vhost: Option<VhostOptions>,
     /// Path of the script to run before closing; see [`TapOptions::downscript_path`].
     pub downscript: Option<String>,
+}
+
+/// vhost-net for a tap (`vhost=on`).
+#[derive(Debug, Default)]
+pub struct VhostOptions {
+    /// Open `/dev/vhost-net`, one a queue (`vhostfd=`, `vhostfds=`). Empty: opened here.
+    pub fds: Vec<OwnedFd>,
+    /// Microseconds that the kernel looks busily for more (`poll-us=`).
+    pub busy: u32,
 }
 
 impl TapOptions {

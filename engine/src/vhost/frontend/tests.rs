@@ -1,8 +1,8 @@
 //! Our own session is the other side; a real back-end's handler drives it in `tests/vhost_backend.rs`.
 
 use super::{Frontend, Heard};
+use crate::backend::driver::{Opened, Shape, choose, open};
 use crate::backend::nic::NetFeatures;
-use crate::backend::vhost_user::{Opened, choose, open};
 use crate::vhost::testing::{Bench, Noted, Told};
 use crate::vhost::{Message, ProtocolError, Reader, Reply};
 use crate::virtq::{F_RING_PACKED, F_VERSION_1, Position};
@@ -19,7 +19,7 @@ fn message(reader: &mut Reader, Reply { bytes, fd }: Reply) -> Message {
 
 fn opened(features: u64, pairs: u16) -> Opened {
     let wake = Arc::new(EventFd::new().unwrap().into());
-    open(features, pairs, false, &wake).unwrap()
+    open(&Shape::new(features, pairs), false, &wake, None).unwrap()
 }
 
 /// Says to the session what the front-end says, until something is heard or nothing is left to say.

@@ -1,6 +1,6 @@
 //! The other side is the nic of this project, or its device rings driven by hand.
 
-use super::{Halves, Opened, WANTED, open};
+use super::{Halves, Opened, Shape, WANTED, open};
 use crate::backend::nic::{self, NetFeatures};
 use crate::backend::testing::{World, frame, wake};
 use crate::burst::BURST;
@@ -19,7 +19,7 @@ const MERGEABLE: u64 = F_VERSION_1 | NetFeatures::MRG_RXBUF;
 const ALL: u64 = WANTED & !F_RING_PACKED;
 
 fn driver(features: u64) -> (Opened, Halves) {
-    let mut opened = open(features, 1, false, &wake()).unwrap();
+    let mut opened = open(&Shape::new(features, 1), false, &wake(), None).unwrap();
     let halves = opened.pairs.remove(0);
     (opened, halves)
 }

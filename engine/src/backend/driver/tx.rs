@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // writes the shared region
 
 use super::buffers::Buffers;
+use super::open::Keep;
 use super::options::Agreed;
 use crate::backend::copy::copy;
 use crate::backend::report::Report;
@@ -36,7 +37,7 @@ impl Shelf {
 }
 
 /// The transmitting half of a queue pair.
-pub(super) struct VhostUserTx<R> {
+pub(super) struct DriverTx<R> {
     ring: Option<R>,
     agreed: Agreed,
     small: Shelf,
@@ -44,6 +45,8 @@ pub(super) struct VhostUserTx<R> {
     tally: Tally,
     kick: Option<Bell>,
     report: Arc<Report>,
+    /// Goes before the region.
+    _keep: Option<Keep>,
     /// Keeps the region mapped.
     _memory: Arc<GuestMemory>,
 }
@@ -57,13 +60,14 @@ enum Put {
     Never,
 }
 
-impl<R: DriverRing> VhostUserTx<R> {
+impl<R: DriverRing> DriverTx<R> {
     pub(super) fn new(
         ring: R,
         agreed: Agreed,
         [small, large]: [Buffers; 2],
         config: &RingConfig,
         report: Arc<Report>,
+        keep: Option<&Keep>,
     ) -> Self {
         Self {
             ring: Some(ring),
@@ -73,6 +77,7 @@ impl<R: DriverRing> VhostUserTx<R> {
             tally: Tally::default(),
             kick: config.kick.as_ref().map(Bell::new),
             report,
+            _keep: keep.cloned(),
             _memory: config.memory.clone(),
         }
     }
@@ -132,7 +137,7 @@ impl<R: DriverRing> VhostUserTx<R> {
     }
 }
 
-impl<R: DriverRing> TxQueue for VhostUserTx<R> {
+impl<R: DriverRing> TxQueue for DriverTx<R> {
     fn start(&mut self, _turn: &mut Turn<'_>) {}
 
     fn caps(&self) -> Caps {

@@ -1,6 +1,7 @@
 //! From the device: lends frames where it wrote them, in our receive buffers.
 
 use super::buffers::Buffers;
+use super::open::Keep;
 use super::options::Agreed;
 use crate::backend::report::Report;
 use crate::backend::signal::Signal;
@@ -21,7 +22,7 @@ const ETH_HEADER: usize = 14;
 const SEGS: usize = 64;
 
 /// The receiving half of a queue pair.
-pub(super) struct VhostUserRx<R> {
+pub(super) struct DriverRx<R> {
     ring: Option<R>,
     agreed: Agreed,
     buffers: Buffers,
@@ -39,6 +40,8 @@ pub(super) struct VhostUserRx<R> {
     kick: Option<Bell>,
     call: Signal,
     report: Arc<Report>,
+    /// Goes before the region.
+    _keep: Option<Keep>,
     /// Keeps the region mapped.
     _memory: Arc<GuestMemory>,
 }
@@ -53,7 +56,7 @@ enum Next {
     Later,
 }
 
-impl<R: DriverRing> VhostUserRx<R> {
+impl<R: DriverRing> DriverRx<R> {
     /// Gives all buffers to the ring.
     pub(super) fn new(
         mut ring: R,
@@ -61,6 +64,7 @@ impl<R: DriverRing> VhostUserRx<R> {
         buffers: Buffers,
         config: &RingConfig,
         report: Arc<Report>,
+        keep: Option<&Keep>,
     ) -> Self {
         for token in 0..buffers.count() {
             ring.add(&[buffers.seg(token, buffers.len())], 0, token);
@@ -79,6 +83,7 @@ impl<R: DriverRing> VhostUserRx<R> {
             kick: config.kick.as_ref().map(Bell::new),
             call: Signal::new(config.call.as_ref()),
             report,
+            _keep: keep.cloned(),
             _memory: config.memory.clone(),
         }
     }
@@ -165,7 +170,7 @@ impl<R: DriverRing> VhostUserRx<R> {
     }
 }
 
-impl<R: DriverRing> VhostUserRx<R> {
+impl<R: DriverRing> DriverRx<R> {
     /// Gives the oldest `count` buffers that arrived to the ring again.
     #[inline]
     fn recycle(&mut self, count: usize) {
@@ -185,7 +190,7 @@ impl<R: DriverRing> VhostUserRx<R> {
     }
 }
 
-impl<R: DriverRing> RxQueue for VhostUserRx<R> {
+impl<R: DriverRing> RxQueue for DriverRx<R> {
     fn start(&mut self, turn: &mut Turn<'_>) {
         self.call.start(turn.io);
     }

@@ -1,5 +1,6 @@
-//! The `vhost-user` netdev: the driver's side of a virtio-net device that another program (OVS, DPDK, VPP, passt, another netdevd)
-//! runs. Rings and buffers lie in memory of our own, which is shared with that program and holds nothing else.
+//! The driver's side of a virtio-net device that somebody else runs: another program (the `vhost-user` netdev), the kernel's vhost-net
+//! (a tap with `vhost=on`) or a vDPA device (`vhost-vdpa`). Rings and buffers lie in memory of our own, which is shared with the
+//! device and holds nothing else.
 //!
 //! ```text
 //!  region = per queue pair: receive ring, transmit ring, receive buffers, small and large transmit buffers
@@ -16,8 +17,10 @@ mod rx;
 mod tx;
 
 pub use super::report::Report;
-pub use open::{Halves, OpenError, Opened, open};
-pub use options::{Agreed, WANTED, choose};
+pub(super) use buffers::Buffers;
+pub(super) use open::kick;
+pub use open::{Halves, Keep, OpenError, Opened, Shape, open};
+pub use options::{Agreed, RING, WANTED, choose};
 
 #[cfg(test)]
 mod tests;

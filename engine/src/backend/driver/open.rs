@@ -4,8 +4,8 @@
 
 use super::buffers::Buffers;
 use super::options::{Agreed, RING};
-use super::rx::VhostUserRx;
-use super::tx::VhostUserTx;
+use super::rx::DriverRx;
+use super::tx::DriverTx;
 use crate::backend::report::Report;
 use crate::burst::MAX_FRAME;
 use crate::mem::guest::{GuestMemory, Region};
@@ -16,12 +16,37 @@ use crate::virtq::split::{self, SplitDriver};
 use crate::virtq::{DriverRing, F_RING_PACKED, Position, RingConfig, RingFault};
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// Where the region lies, as the device is told: guest and VMM addresses are the same, and say nothing of ours.
-const BASE: u64 = 0x10_0000_0000;
+/// What lives at least as long as any half of a pair: the device, which must let go of the memory before it is unmapped.
+pub type Keep = Arc<dyn Any + Send + Sync>;
+
+/// What is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// The virtio features agreed on.
+    pub features: u64,
+    /// Queue pairs.
+    pub pairs: u16,
+    /// Entries of each ring: a power of two, at most [`RING`].
+    pub size: u16,
+    /// A control queue behind the pairs.
+    pub control: bool,
+    /// Where the region lies, as the device is told: guest and VMM addresses are the same, and say nothing of ours.
+    pub base: u64,
+}
+
+impl Shape {
+    /// So many pairs without a control queue, at an address that every device can name.
+    #[must_use]
+    pub const fn new(features: u64, pairs: u16) -> Self {
+        Self { features, pairs, size: RING, control: false, base: 0x10_0000_0000 }
+    }
+}
+
 /// Bytes of a cache line: buffers lie an odd number of them apart, so that they spread over the cache's sets.
 const LINE: u32 = 64;
 /// Bytes of a receive buffer that may be one of several for a frame.
@@ -74,16 +99,31 @@ pub struct Opened {
     pub rings: Vec<RingConfig>,
     /// Where the shared memory lies, as the device knows it.
     pub region: Region,
+    /// The same as we know it.
+    pub memory: Arc<GuestMemory>,
+    /// The control queue, with one buffer for commands.
+    pub(in crate::backend) control: Option<(RingConfig, Buffers)>,
     /// The shared memory's file.
     pub file: OwnedFd,
     /// Whether it is made of hugepages.
     pub hugepages: bool,
+    /// Where the shared memory lies for us.
+    pub host: NonNull<u8>,
+}
+
+/// Kicks a device that has just begun to run: it may look at a ring only then, and buffers are there already.
+pub(in crate::backend) fn kick(ring: &RingConfig) {
+    if let Some(kick) = &ring.kick {
+        // Ours, empty and non-blocking.
+        let _ = nix::unistd::write(kick, &1u64.to_ne_bytes());
+    }
 }
 
 /// Cuts the region into pieces, front to back.
 struct Cut {
     map: Arc<Mapping>,
     used: usize,
+    base: u64,
 }
 
 impl Cut {
@@ -95,70 +135,91 @@ impl Cut {
             return Err(OpenError::Memory { pairs, errno });
         }
         // SAFETY: at + bytes lies inside of the mapping.
-        Ok((unsafe { self.map.base().add(at) }, BASE + at as u64))
+        Ok((unsafe { self.map.base().add(at) }, self.base + at as u64))
     }
 }
 
 /// Bytes of the parts of a ring.
-fn parts(packed: bool) -> [u64; 3] {
+fn parts(packed: bool, size: u16) -> [u64; 3] {
     if packed {
-        [packed::desc_bytes(RING), packed::EVENT_BYTES, packed::EVENT_BYTES]
+        [packed::desc_bytes(size), packed::EVENT_BYTES, packed::EVENT_BYTES]
     } else {
-        [split::desc_bytes(RING), split::avail_bytes(RING), split::used_bytes(RING)]
+        [split::desc_bytes(size), split::avail_bytes(size), split::used_bytes(size)]
     }
 }
 
-/// Bytes of the region for so many pairs.
+/// Bytes of the region for so many pairs and a control queue.
 fn bytes(pairs: u16) -> usize {
-    let ring = parts(false).iter().sum::<u64>() as usize + 3 * 2 * LINE as usize;
+    let ring = parts(false, RING).iter().sum::<u64>() as usize + 3 * 2 * LINE as usize;
     let buffers = RECEIVE + (SMALL + LINE) * u32::from(RING) + (LARGE + LINE) * large(pairs);
-    usize::from(pairs) * (2 * ring + buffers as usize + 4 * 2 * LINE as usize)
+    let control = ring + (SMALL + 4 * LINE) as usize;
+    usize::from(pairs) * (2 * ring + buffers as usize + 4 * 2 * LINE as usize) + control
 }
 
-/// Makes `pairs` queue pairs as the virtio `features` agreed on want them. `wake` is an eventfd that is written to when a ring stops for cause.
+/// Makes queue pairs. `wake` is an eventfd that is written to when a ring stops for cause.
 ///
 /// # Errors
 /// No memory, no file.
-pub fn open(features: u64, pairs: u16, hugepages: bool, wake: &Arc<OwnedFd>) -> Result<Opened, OpenError> {
+pub fn open(
+    shape: &Shape,
+    hugepages: bool,
+    wake: &Arc<OwnedFd>,
+    keep: Option<&Keep>,
+) -> Result<Opened, OpenError> {
+    let Shape { features, pairs, control, base, .. } = *shape;
     let failed = |errno| OpenError::Memory { pairs, errno };
     let map = Arc::new(Mapping::shared(bytes(pairs), hugepages).map_err(failed)?);
     let file = map.fd().ok_or(Errno::EBADF).map_err(failed)?;
     let file = nix::unistd::dup(file).map_err(failed)?;
-    let memory = Arc::new(GuestMemory::of_mapping(map.clone(), BASE));
-    let region = Region { guest: BASE, user: BASE, size: map.len() as u64, offset: 0 };
+    let memory = Arc::new(GuestMemory::of_mapping(map.clone(), base));
+    let region = Region { guest: base, user: base, size: map.len() as u64, offset: 0 };
     let hugepages = map.backing() == Backing::Huge;
-    let mut made = Opened { pairs: Vec::new(), rings: Vec::new(), region, file, hugepages };
-    let mut cut = Cut { map, used: 0 };
+    let mut made = Opened {
+        pairs: Vec::new(),
+        rings: Vec::new(),
+        region,
+        memory: memory.clone(),
+        control: None,
+        file,
+        hugepages,
+        host: map.base(),
+    };
+    let mut cut = Cut { map, used: 0, base };
     for _ in 0..pairs {
         let halves = if features & F_RING_PACKED == 0 {
-            pair::<SplitDriver>(features, pairs, &mut cut, &memory, wake, &mut made.rings)?
+            pair::<SplitDriver>(shape, &mut cut, &memory, wake, keep, &mut made.rings)?
         } else {
-            pair::<PackedDriver>(features, pairs, &mut cut, &memory, wake, &mut made.rings)?
+            pair::<PackedDriver>(shape, &mut cut, &memory, wake, keep, &mut made.rings)?
         };
         made.pairs.push(halves);
+    }
+    if control {
+        let config = ring(shape, &mut cut, &memory)?;
+        made.control = Some((config, run(&mut cut, pairs, SMALL, 1)?));
     }
     Ok(made)
 }
 
 fn pair<R: DriverRing>(
-    features: u64,
-    pairs: u16,
+    shape: &Shape,
     cut: &mut Cut,
     memory: &Arc<GuestMemory>,
     wake: &Arc<OwnedFd>,
+    keep: Option<&Keep>,
     rings: &mut Vec<RingConfig>,
 ) -> Result<Halves, OpenError> {
+    let Shape { features, pairs, size, .. } = *shape;
     let agreed = Agreed::of(features);
-    let receive = ring(features, pairs, cut, memory)?;
-    let transmit = ring(features, pairs, cut, memory)?;
+    let receive = ring(shape, cut, memory)?;
+    let transmit = ring(shape, cut, memory)?;
     let len = if agreed.mergeable { PIECE } else { WHOLE };
-    let count = (RECEIVE / (len + LINE)).min(u32::from(RING));
+    let count = (RECEIVE / (len + LINE)).min(u32::from(size));
     let posted = run(cut, pairs, len, count)?;
-    let small = run(cut, pairs, SMALL, u32::from(RING))?;
+    let small = run(cut, pairs, SMALL, u32::from(size))?;
     let large = run(cut, pairs, LARGE, large(pairs))?;
     let reports = [Report::new(wake), Report::new(wake)].map(Arc::new);
-    let rx = VhostUserRx::new(R::new(&receive)?, agreed, posted, &receive, reports[0].clone());
-    let tx = VhostUserTx::new(R::new(&transmit)?, agreed, [small, large], &transmit, reports[1].clone());
+    let rx = DriverRx::new(R::new(&receive)?, agreed, posted, &receive, reports[0].clone(), keep);
+    let tx = DriverTx::new(R::new(&transmit)?, agreed, [small, large], &transmit, reports[1].clone(), keep);
     rings.extend([receive, transmit]);
     Ok(Halves { rx: Box::new(rx), tx: Box::new(tx), reports })
 }
@@ -171,13 +232,9 @@ fn run(cut: &mut Cut, pairs: u16, len: u32, count: u32) -> Result<Buffers, OpenE
     Ok(unsafe { Buffers::new(base, guest, stride, len, count) })
 }
 
-fn ring(
-    features: u64,
-    pairs: u16,
-    cut: &mut Cut,
-    memory: &Arc<GuestMemory>,
-) -> Result<RingConfig, OpenError> {
-    let [desc, avail, used] = parts(features & F_RING_PACKED != 0);
+fn ring(shape: &Shape, cut: &mut Cut, memory: &Arc<GuestMemory>) -> Result<RingConfig, OpenError> {
+    let Shape { features, pairs, size, .. } = *shape;
+    let [desc, avail, used] = parts(features & F_RING_PACKED != 0, size);
     let mut take = |bytes| cut.take(bytes, Errno::ENOMEM, pairs).map(|(at, _)| at);
     let (desc, avail, used) = (take(desc)?, take(avail)?, take(used)?);
     let event = || {
@@ -185,7 +242,7 @@ fn ring(
         event.map(|event| Arc::new(OwnedFd::from(event))).map_err(|errno| OpenError::Memory { pairs, errno })
     };
     Ok(RingConfig {
-        size: RING,
+        size,
         features,
         memory: memory.clone(),
         desc,

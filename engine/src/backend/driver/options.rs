@@ -5,7 +5,7 @@ use crate::port::Caps;
 use crate::virtq::{F_EVENT_IDX, F_RING_PACKED, F_VERSION_1};
 
 /// Entries of each ring, as QEMU's.
-pub(super) const RING: u16 = 256;
+pub const RING: u16 = 256;
 
 /// The features that are accepted when they are offered.
 pub const WANTED: u64 = F_VERSION_1
