@@ -27,12 +27,12 @@ fn has_process(test: &str) -> bool {
 fn guest(options: &Value) -> (Lab, NetNs) {
     let mut lab = Lab::new(&[]);
     let place = lab.home.sibling();
-    lab.tap_at("t", &place, GUEST);
+    lab.tap_at("guest", &place, GUEST);
     place.ip("route add default via 10.0.2.2");
     let mut all = json!({"type": "user", "id": "u"});
     all.as_object_mut().expect("an object").extend(options.as_object().cloned().unwrap_or_default());
     lab.qmp.ok("netdev_add", all);
-    lab.hub(1, &["t", "u"]);
+    lab.hub(1, &["guest", "u"]);
     (lab, place)
 }
 
@@ -123,7 +123,7 @@ fn a_dhcp_client_is_told_the_network() {
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .expect("executable");
     let mut client = place.command("busybox");
-    client.args(["udhcpc", "-i", "t", "-n", "-q", "-f", "-s"]).arg(&script);
+    client.args(["udhcpc", "-i", "guest", "-n", "-q", "-f", "-s"]).arg(&script);
     let output = output(&client, 30);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("10.0.2.15 10.0.2.2 10.0.2.3 guest inside"), "{text}{output:?}");

@@ -85,6 +85,8 @@ pub struct State {
     pub(super) human: HashSet<Ticket>,
     /// Events that are told behind the reply of the command that caused them.
     pub(super) after_reply: Vec<Event>,
+    /// Events of jobs that no command waits for.
+    pub(super) of_jobs: Vec<Event>,
     /// Ids of netdevs that the human monitor added.
     pub(super) by_line: HashSet<String>,
     /// Replies that [`State::run`] met while it waited for its own.
@@ -126,6 +128,7 @@ impl State {
             pending: HashMap::new(),
             human: HashSet::new(),
             after_reply: Vec::new(),
+            of_jobs: Vec::new(),
             by_line: HashSet::new(),
             finished: Vec::new(),
             quit: false,
@@ -218,9 +221,9 @@ impl State {
     /// Replies of commands that were [`Outcome::Later`]. Never blocks; call it when [`State::completion_fd`] is
     /// readable.
     pub fn completed(&mut self, events: &mut Vec<Event>) -> Vec<(Ticket, Result<Value, QmpError>)> {
-        let _ = events;
         let mut replies = std::mem::take(&mut self.finished);
         replies.extend(self.finish_jobs());
+        events.append(&mut self.of_jobs);
         replies
     }
 

@@ -56,7 +56,7 @@ fn forward(rule: &str) -> Result<Forward, &'static str> {
     };
     let (address, port) = rest.split_once(':').ok_or("Missing guest address")?;
     let address = any_or(address).ok_or("Bad guest address")?;
-    let port = port_from(port, 0, 1).ok_or("Bad guest port")?;
+    let port = leading_port(port, 1).ok_or("Bad guest port")?;
     Ok(Forward { listen, guest: SocketAddrV4::new(address, port).into() })
 }
 
@@ -64,7 +64,7 @@ fn inet(transport: Transport, rest: &str) -> Result<(Listen, &str), &'static str
     let (address, rest) = rest.split_once(':').ok_or("Missing : separator")?;
     let address = any_or(address).ok_or("Bad host address")?;
     let (port, rest) = rest.split_once('-').ok_or("Bad host port separator")?;
-    let port = port_from(port, 0, 0).ok_or("Bad host port")?;
+    let port = leading_port(port, 0).ok_or("Bad host port")?;
     Ok((Listen::Inet { transport, address: SocketAddrV4::new(address, port).into() }, rest))
 }
 
@@ -108,6 +108,13 @@ pub fn make_way(forward: &Forward) {
 
 fn any_or(text: &str) -> Option<Ipv4Addr> {
     if text.is_empty() { Some(Ipv4Addr::UNSPECIFIED) } else { ipv4(text) }
+}
+
+/// The port that a text begins with; what follows counts for nothing (QEMU's `qemu_strtoi` with an end).
+fn leading_port(text: &str, least: u16) -> Option<u16> {
+    let beginnings = (1..=text.len()).rev().filter_map(|end| text.get(..end));
+    let port = beginnings.filter_map(|text| number(text, 0)).next()?;
+    u16::try_from(port).ok().filter(|port| *port >= least)
 }
 
 fn port_from(text: &str, base: u32, least: u16) -> Option<u16> {
@@ -238,6 +245,9 @@ mod tests {
         invalid("tcp::1-1", "Missing guest address");
         invalid("tcp::1-x:1", "Bad guest address");
         invalid("tcp::1-:0", "Bad guest port");
+        invalid("tcp::1-:x", "Bad guest port");
+        invalid("tcp::-:1", "Bad host port");
+        assert_eq!(of("tcp::1x-:2y"), "tcp:0.0.0.0:1-:2", "what follows a number counts for nothing");
         invalid("unix:a-:1", "unix socket path must be absolute");
         invalid("unix:-:1", "Missing unix socket path");
         invalid("unix:/dev/null-:1", "file exists and it's not unix socket");

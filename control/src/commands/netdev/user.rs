@@ -127,7 +127,7 @@ impl State {
         if let Some((netdev, reason)) = self.users.restarted(client, result, &mut self.net, &mut self.binding)
         {
             let data = Some(json!({"netdev-id": netdev, "reason": reason}));
-            self.after_reply.push(Event { name: "NETDEV_USER_RESTARTED", data, timestamp: timestamp() });
+            self.of_jobs.push(Event { name: "NETDEV_USER_RESTARTED", data, timestamp: timestamp() });
         }
     }
 }

@@ -83,7 +83,7 @@ impl Client {
     fn user_job(&mut self) {
         let mut fds = [super::PollFd::new(self.state.completion_fd(), super::PollFlags::POLLIN)];
         assert_eq!(super::poll(&mut fds, super::PollTimeout::from(5000u16)).unwrap(), 1, "no job ends");
-        self.state.completed(&mut Vec::new());
+        self.state.completed(&mut self.events);
     }
 
     fn user_stands(&mut self) -> (String, String) {
@@ -223,7 +223,7 @@ fn a_process_that_is_killed_is_started_again_with_its_forwards() {
     let start = &process.asked()[0]["start"];
     assert_eq!(start["forwards"][0]["listen"]["inet"]["address"], "0.0.0.0:2222");
     assert_ne!(c.pid(), Some(first));
-    let event = c.state.after_reply.pop().unwrap();
+    let event = c.events.pop().unwrap();
     assert_eq!(event.name, "NETDEV_USER_RESTARTED");
     assert_eq!(event.data, Some(json!({"netdev-id": "u", "reason": "killed by signal 9"})));
 }
