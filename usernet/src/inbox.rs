@@ -8,8 +8,10 @@ use usernet::protocol::HEADER;
 
 /// The largest packet that the stack takes (`IF_MTU_MAX` is a byte more).
 pub(crate) const MTU: usize = 65_520;
-/// What the stack is told of the size of segments; it makes none larger than 32 KiB.
-const MSS: [u16; 2] = [65_480, 65_460];
+/// What the stack is told of the size of segments. It makes some of up to 32 KiB, but then never says that its window has opened again:
+/// it does so for two segments more, and knows no windows of more than 64 KiB. A guest whose peer reads slowly would stand still
+/// until its own timer asks.
+const MSS: u16 = 16_384;
 
 const NEEDS_CSUM: u8 = 1;
 const GSO_NONE: u8 = 0;
@@ -96,7 +98,7 @@ fn segment(packet: &Packet, frame: &mut [u8], flows: &RefCell<Flows>, partial: b
         return None;
     }
     if let Some(at) = mss_at(packet, frame) {
-        let (old, new) = (word(frame, at), MSS[usize::from(packet.six)]);
+        let (old, new) = (word(frame, at), MSS);
         put(frame, at, new);
         if !partial {
             // RFC 1624: what the sum was before, less the old word, with the new; at an odd place with its bytes swapped.

@@ -145,13 +145,37 @@ impl Tcp {
 
     /// Writes all of it in segments of `segment` bytes, as the window allows.
     pub fn write(&mut self, guest: &mut Guest, bytes: &[u8], segment: usize) {
-        for part in bytes.chunks(segment) {
-            while self.flying() + part.len() > self.window && !self.reset {
+        let mut rest = bytes;
+        while !rest.is_empty() && !self.reset {
+            let room = self.window.saturating_sub(self.flying());
+            // What does not fit at all goes in part, when nothing is under way.
+            let fits = rest.len().min(segment) <= room || (self.flying() == 0 && room > 0);
+            if !fits {
                 self.step(guest);
+                continue;
             }
+            let (part, later) = rest.split_at(rest.len().min(segment).min(room));
+            rest = later;
             self.send(guest, ACK, part, None);
             self.next = self.next.wrapping_add(part.len() as u32);
         }
+    }
+
+    /// Writes until the window is closed and stays so; how many bytes went.
+    pub fn fill(&mut self, guest: &mut Guest, bytes: &[u8]) -> usize {
+        let mut gone = 0;
+        while gone < bytes.len() {
+            let room = self.window.saturating_sub(self.flying()).min(bytes.len() - gone).min(60_000);
+            if room > 0 {
+                self.send(guest, ACK, &bytes[gone..gone + room], None);
+                self.next = self.next.wrapping_add(room as u32);
+                gone += room;
+            } else {
+                let Some((header, frame)) = guest.receive(Duration::from_millis(300)) else { break };
+                self.take(guest, &header, &frame);
+            }
+        }
+        gone
     }
 
     /// Writes as long as what was written is acknowledged within a second; how many bytes were.
