@@ -9,7 +9,7 @@ use tests::skip::{Need, ready, record};
 use tests::{daemon, wait};
 
 /// Frames that go through the vDPA device and back.
-const FRAMES: u32 = 200_000;
+const FRAMES: u32 = 100_000;
 /// Bytes of each.
 const LEN: usize = 64;
 /// The vDPA device's hardware address.
@@ -53,7 +53,7 @@ fn ctl(guest: &mut Machine, command: &str) -> String {
 /// Starts netdevd in the guest.
 #[track_caller]
 fn serve(guest: &mut Machine) {
-    guest.run("mkdir -p /run/netns && echo 512 >/proc/sys/vm/nr_hugepages; netdevd -qmp unix:/tmp/qmp,server=on,wait=off </dev/null >/tmp/log 2>&1 &");
+    guest.run("mkdir -p /run/netns && echo 48 >/proc/sys/vm/nr_hugepages; netdevd -qmp unix:/tmp/qmp,server=on,wait=off </dev/null >/tmp/log 2>&1 &");
     guest.run("for i in $(seq 100); do [ -S /tmp/qmp ] && exit 0; sleep 0.1; done; cat /tmp/log; exit 1");
 }
 
@@ -75,10 +75,10 @@ fn a_tap_with_vhost_net_carries_traffic_both_ways() {
     }
     let _turn = machine::turn();
     let directory = daemon::directory();
-    let mut guest = Machine::prepare(1).processors(2).archive(programs(directory.path(), &[])).start().up();
+    let mut guest = Machine::prepare(1).archive(programs(directory.path(), &[])).start().up();
     guest.run("modprobe tun && modprobe vhost_net");
     serve(&mut guest);
-    for (tap, vhost) in [("a", "vhost=on poll-us=20"), ("b", "vhostforce=on")] {
+    for (tap, vhost) in [("ta", "vhost=on poll-us=20"), ("tb", "vhostforce=on")] {
         let add = format!("netdev_add type=tap id={tap} ifname={tap} script=no downscript=no {vhost}");
         ctl(&mut guest, &add);
         ctl(&mut guest, &format!("netdev_add type=hubport id=p{tap} hubid=0 netdev={tap}"));
@@ -86,17 +86,17 @@ fn a_tap_with_vhost_net_carries_traffic_both_ways() {
     }
     let held = guest.run("ls -l /proc/$(pidof netdevd)/fd | grep -c /dev/vhost-net");
     assert_eq!(held.trim(), "2", "a file of vhost-net for each tap");
-    guest.run("ip -n a addr add 10.9.0.1/24 dev a && ip -n a link set a up && ip -n b addr add 10.9.0.2/24 dev b && ip -n b link set b up");
-    for (from, to) in [("a", "10.9.0.2"), ("b", "10.9.0.1")] {
+    guest.run("ip -n ta addr add 10.9.0.1/24 dev ta && ip -n ta link set ta up && ip -n tb addr add 10.9.0.2/24 dev tb && ip -n tb link set tb up");
+    for (from, to) in [("ta", "10.9.0.2"), ("tb", "10.9.0.1")] {
         guest.run(&format!("ip netns exec {from} sh -c 'for i in $(seq 30); do ping -q -c 1 -W 1 {to} && exit 0; done; exit 1'"));
         guest.run(&format!("ip netns exec {from} ping -q -c 5 -s 4000 {to}"));
     }
-    guest.run("ip netns exec b iperf3 -s -D && sleep 1");
+    guest.run("ip netns exec tb iperf3 -s -D && sleep 1");
     for options in ["-n 32M", "-n 32M -R", "-u -l 1200 -b 10M -n 480K"] {
-        let said = guest.run(&format!("ip netns exec a timeout 80 iperf3 -c 10.9.0.2 -i 0 {options}"));
+        let said = guest.run(&format!("ip netns exec ta timeout 80 iperf3 -c 10.9.0.2 -i 0 {options}"));
         assert!(said.contains("iperf Done."), "{options}: {said}");
     }
-    for tap in ["a", "b"] {
+    for tap in ["ta", "tb"] {
         let [rx, tx, dropped] = counted(&mut guest, tap);
         eprintln!("vhost tap {tap}: {rx} frames received, {tx} sent, {dropped} dropped");
         assert!(rx > 100 && tx > 100, "{tap}: {rx} {tx}");
@@ -104,11 +104,11 @@ fn a_tap_with_vhost_net_carries_traffic_both_ways() {
         assert_eq!(crate::tap::wrong_checksums(&snmp), 0, "{snmp}");
     }
     // It goes, and comes back at once, while the other stays.
-    guest.run("ip netns del a; true");
-    ctl(&mut guest, "netdev_del id=a");
-    ctl(&mut guest, "netdev_add type=tap id=a ifname=a script=no downscript=no vhost=on vnet_hdr=off");
-    ctl(&mut guest, "netdev_add type=hubport id=pa2 hubid=0 netdev=a");
-    guest.run("ip addr add 10.9.0.1/24 dev a && ip link set a up");
+    guest.run("ip netns del ta; true");
+    ctl(&mut guest, "netdev_del id=ta");
+    ctl(&mut guest, "netdev_add type=tap id=ta ifname=ta script=no downscript=no vhost=on vnet_hdr=off");
+    ctl(&mut guest, "netdev_add type=hubport id=pa2 hubid=0 netdev=ta");
+    guest.run("ip addr add 10.9.0.1/24 dev ta && ip link set ta up");
     guest.run("for i in $(seq 30); do ping -q -c 1 -W 1 10.9.0.2 && exit 0; done; exit 1");
     guest.run("ping -q -c 5 -s 1400 10.9.0.2");
 }
@@ -141,8 +141,8 @@ fn frames_loop_through_a_vdpa_device_without_loss() {
     };
     let directory = daemon::directory();
     let archive = programs(directory.path(), &[("in", frames())]);
-    let mut guest = Machine::prepare(1).processors(2).archive(modules).archive(archive).start().up();
-    guest.run("modprobe vhost_net; cd /modules && for m in vhost_iotlb vhost vdpa vringh vhost_vdpa vdpa_sim vdpa_sim_net; do lsmod | grep -q \"^$m \" || insmod $m.ko || exit 1; done");
+    let mut guest = Machine::prepare(1).archive(modules).archive(archive).start().up();
+    guest.run("modprobe vhost_net; cd /modules && for m in irqbypass vhost_iotlb vhost vdpa vringh vhost_vdpa vdpa_sim vdpa_sim_net; do lsmod | grep -q \"^$m \" || insmod $m.ko || exit 1; done");
     guest.run("vdpa dev add name vdpa0 mgmtdev vdpasim_net mac 00:11:22:33:44:55 && for i in $(seq 50); do [ -c /dev/vhost-vdpa-0 ] && exit 0; sleep 0.1; done; exit 1");
     serve(&mut guest);
     ctl(&mut guest, "netdev_add type=vhost-vdpa id=v vhostdev=/dev/vhost-vdpa-0");
@@ -160,9 +160,12 @@ fn frames_loop_through_a_vdpa_device_without_loss() {
     ctl(&mut guest, "netdev_add type=hubport id=ps hubid=0 netdev=s");
     let size = FRAMES as usize * (4 + LEN);
     let began = std::time::Instant::now();
-    // The connection stays open until all of it is back.
+    // The device drops what finds no receive buffer (it counts an overrun), and without mergeable buffers there are some hundred: so that
+    // many are under way at most.
+    let some = 100 * (4 + LEN);
     guest.run(&format!(
-        "(cat /in; for i in $(seq 600); do [ $(stat -c %s /tmp/out) -ge {size} ] && exit; sleep 0.1; done) | nc 127.0.0.1 7000 >/tmp/out; cmp /in /tmp/out"
+        ">/tmp/out; exec 4</in; i=0; while [ $i -lt {size} ]; do dd bs={some} count=1 <&4 2>/dev/null; i=$((i+{some})); \
+         until [ $(stat -c %s /tmp/out) -ge $i ]; do :; done; done | nc 127.0.0.1 7000 >/tmp/out; cmp /in /tmp/out"
     ));
     eprintln!("{FRAMES} frames there and back in {:?}", began.elapsed());
     let [rx, tx, dropped] = counted(&mut guest, "v");
