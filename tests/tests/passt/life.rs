@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -32,7 +33,7 @@ fn one_that_is_killed_in_mid_transfer_is_started_again() {
             }
         });
         let mut stream = world.guest.inside(|| TcpStream::connect((FAR, 7100)).expect("a connection"));
-        stream.set_write_timeout(Some(wait::PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a timeout");
         // What goes on in mid-transfer ends in a reset or in silence: the connection was passt's, and is gone with it.
         let sender = scope.spawn(move || while stream.write_all(&[1; 1 << 16]).is_ok() {});
         let flows =
