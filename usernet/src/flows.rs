@@ -31,7 +31,14 @@ struct Flow {
     fins: [Option<u32>; 2],
     /// Whether each was acknowledged.
     done: [bool; 2],
+    /// What the guest acknowledged last, and the stack.
+    acknowledged: [u32; 2],
+    /// What the stack said last of the room that it has.
+    window: u16,
 }
+
+/// Windows that are larger than this are not asked for again.
+const SMALL: u16 = 32_768;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -116,6 +123,12 @@ impl Flows {
             self.flows.remove(&key);
             return;
         }
+        if flags & ACK != 0 {
+            flow.acknowledged[from] = long(frame, packet.start + 8);
+            if from == 1 {
+                flow.window = word(frame, packet.start + 14);
+            }
+        }
         if flags & FIN != 0 {
             let length = u32::try_from(packet.bytes()).unwrap_or_default();
             flow.fins[from] = Some(long(frame, packet.start + 4).wrapping_add(length).wrapping_add(1));
@@ -155,6 +168,14 @@ impl Flows {
         if let Some(key) = self.sockets.remove(&socket) {
             self.flows.remove(&key);
         }
+    }
+
+    /// The connection of a socket, if the guest was told of a small window last, with what the stack awaits and what the guest acknowledged.
+    pub(crate) fn shut(&self, socket: RawFd) -> Option<(Key, [u32; 2])> {
+        let key = self.sockets.get(&socket)?;
+        let flow = self.flows.get(key)?;
+        let Flow { acknowledged: [guest, stack], window, fins: [None, _], .. } = *flow else { return None };
+        (window < SMALL && stack != 0).then_some((*key, [stack, guest]))
     }
 
     /// Whether the stack made a socket for the connection.

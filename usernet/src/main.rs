@@ -25,6 +25,8 @@ mod poll;
 #[cfg(feature = "slirp")]
 mod sandbox;
 #[cfg(feature = "slirp")]
+mod segment;
+#[cfg(feature = "slirp")]
 mod services;
 #[cfg(feature = "slirp")]
 mod split;

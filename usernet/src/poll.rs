@@ -164,6 +164,11 @@ impl Set {
         place.map_or(0, |place| place.ready)
     }
 
+    /// Sockets that could be written to when the stack was served last.
+    pub(crate) fn written(&self) -> impl Iterator<Item = RawFd> {
+        self.ready.iter().copied().filter(|&socket| self.happened(socket) & ffi::POLL_OUT != 0)
+    }
+
     /// The stack closes a socket.
     pub(crate) fn closed(&mut self, socket: RawFd) {
         let Some(place) = self.place(socket) else { return };

@@ -10,12 +10,12 @@ use crate::inbox;
 use crate::message::Burst;
 use crate::network::Net;
 use crate::sandbox;
+use crate::segment;
 use crate::stack::Shared;
-use crate::wire::{self, ETHERNET, Packet, RST, Transport};
+use crate::wire::{Packet, Transport};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -99,6 +99,7 @@ fn serve(control: &mut Control, mut net: Net, shared: &Rc<Shared>) -> Result<(),
                 shared.set.borrow_mut().take();
             }
             net.stack.serve();
+            open_windows(&mut net, shared);
         }
         for (index, at, port, room) in happened.streams {
             let bytes = net.streams().read(index, room);
@@ -228,6 +229,18 @@ fn for_full_stream(message: &[u8], shared: &Shared) -> bool {
     })
 }
 
+/// Asks the stack for the windows of connections whose sockets have just taken something: libslirp 4.7 tells the guest of new room only when the
+/// guest asks, and a guest asks ever more seldom.
+fn open_windows(net: &mut Net, shared: &Shared) {
+    let probes: Vec<_> = {
+        let (set, flows) = (shared.set.borrow(), shared.flows.borrow());
+        set.written().filter_map(|socket| flows.shut(socket)).collect()
+    };
+    for (key, [sequence, acknowledged]) in probes {
+        net.stack.input(&segment::probe(&key, sequence, acknowledged), None);
+    }
+}
+
 /// Ends what both sides have ended, at once, by a reset that only the stack sees.
 fn end_connections(net: &mut Net, shared: &Shared) {
     if !shared.flows.borrow().has_ended() {
@@ -246,37 +259,7 @@ fn end_connections(net: &mut Net, shared: &Shared) {
 fn end(net: &mut Net, shared: &Shared, key: &Key, sequence: u32) {
     let known = shared.flows.borrow().has_socket(key);
     if known || net.streams().is(key) {
-        net.stack.input_silently(&reset(key, sequence));
+        net.stack.input_silently(&segment::reset(key, sequence));
     }
     shared.flows.borrow_mut().forget(key);
-}
-
-/// A segment of the guest's that resets a connection.
-fn reset(key: &Key, sequence: u32) -> Vec<u8> {
-    let mut frame = vec![0; ETHERNET];
-    match (key.guest.0, key.peer.0) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            wire::put(&mut frame, 12, 0x0800);
-            frame.extend_from_slice(&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0]);
-            frame.extend_from_slice(&source.octets());
-            frame.extend_from_slice(&destination.octets());
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            wire::put(&mut frame, 12, 0x86dd);
-            frame.extend_from_slice(&[0x60, 0, 0, 0, 0, 0, 6, 64]);
-            frame.extend_from_slice(&source.octets());
-            frame.extend_from_slice(&destination.octets());
-        }
-        _ => return Vec::new(),
-    }
-    let start = frame.len();
-    frame.extend_from_slice(&key.guest.1.to_be_bytes());
-    frame.extend_from_slice(&key.peer.1.to_be_bytes());
-    frame.extend_from_slice(&sequence.to_be_bytes());
-    frame.extend_from_slice(&[0, 0, 0, 0, 0x50, RST, 0, 0, 0, 0, 0, 0]);
-    let end = frame.len();
-    let packet = Packet { six: key.guest.0.is_ipv6(), transport: Transport::Tcp, start, payload: end, end };
-    packet.write_lengths(&mut frame);
-    packet.write_checksum(&mut frame);
-    frame
 }
