@@ -11,8 +11,6 @@ use super::side::Outcomes;
 pub enum Verdict {
     /// Everything is the same.
     Same,
-    /// The same up to our answer that this type is not built yet.
-    Pending(String),
     /// Different as the table of intended differences says.
     Intended,
     /// Different; the text shows where.
@@ -42,12 +40,6 @@ pub fn judge(case: &Case, theirs: &Outcomes, ours: &Outcomes) -> Verdict {
         let (their_shape, our_shape) = (shape(theirs), shape(ours));
         if their_shape == our_shape {
             continue;
-        }
-        let first = our_shape.iter().zip(&their_shape).position(|(ours, theirs)| ours != theirs);
-        if let Some(at) = first
-            && let Some(kind) = pending(&theirs[at], &ours[at])
-        {
-            return Verdict::Pending(kind);
         }
         return Verdict::Differs(shown(step, theirs, ours));
     }
@@ -83,29 +75,7 @@ pub fn judge_intended(name: &str, theirs: Option<&Outcomes>, ours: &Outcomes, ca
     if kept {
         return Verdict::Intended;
     }
-    if let Some(kind) = not_built(&text) {
-        return Verdict::Pending(kind);
-    }
     Verdict::Differs(format!("    not as the table says ({:?}): {}", difference.ours, brief(&text)))
-}
-
-/// The type that ours says is not built, where the reference has got past the checks of the arguments.
-fn pending(theirs: &Value, ours: &Value) -> Option<String> {
-    let kind = not_built(&ours.to_string())?;
-    let theirs = theirs["error"]["desc"].as_str().unwrap_or_default();
-    let argument_error = theirs.starts_with("Parameter '") || theirs.starts_with("Invalid parameter type");
-    (!argument_error).then_some(kind)
-}
-
-/// What a text says is not compiled into this binary, if it is something that is yet to come.
-fn not_built(text: &str) -> Option<String> {
-    let subject =
-        text.split(" is not compiled into this binary").next().filter(|subject| *subject != text)?;
-    let mut quoted = subject.rsplit('\'').skip(1).step_by(2);
-    let kind = quoted.next()?;
-    let option = quoted.next().filter(|_| subject.contains("option '"));
-    let name = option.map_or_else(|| kind.to_string(), |option| format!("{kind},{option}="));
-    differences::PENDING.contains(&name.as_str()).then_some(name)
 }
 
 /// One text for all values that count as the same: members sorted, descriptor numbers blanked, lists sorted where
@@ -154,7 +124,7 @@ fn brief(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{canonical, not_built, pending};
+    use super::canonical;
     use serde_json::json;
 
     #[test]
@@ -164,25 +134,5 @@ mod tests {
             canonical(&json!({"b": [1, 2], "a": 1}), true)
         );
         assert_ne!(canonical(&json!([2, 1]), false), canonical(&json!([1, 2]), false));
-    }
-
-    #[test]
-    fn what_is_not_built_is_known_by_its_text() {
-        let said = |what: &str| not_built(&format!("Error: {what} is not compiled into this binary"));
-        assert_eq!(said("network backend 'user'").as_deref(), Some("user"));
-        assert_eq!(said("object type 'colo-compare'"), None, "it is built");
-        assert_eq!(said("option 'vhost' of network backend 'tap'").as_deref(), Some("tap,vhost="));
-        assert_eq!(said("network backend 'tap'"), None);
-        assert_eq!(not_built("network backend 'user' has not been found"), None);
-    }
-
-    #[test]
-    fn pending_holds_only_past_the_argument_checks() {
-        let ours = json!({"error": {"desc": "network backend 'user' is not compiled into this binary"}});
-        let early = json!({"error": {"desc": "Parameter 'net' is unexpected"}});
-        let late = json!({"error": {"desc": "Failed to parse netmask"}});
-        assert_eq!(pending(&early, &ours), None);
-        assert_eq!(pending(&late, &ours).as_deref(), Some("user"));
-        assert_eq!(pending(&json!({"return": {}}), &ours).as_deref(), Some("user"));
     }
 }

@@ -250,10 +250,6 @@ pub const TABLE: &[Difference] = &[
     },
 ];
 
-/// Types and options that are not built yet; their cases count as pending.
-pub const PENDING: &[&str] =
-    &["vhost-vdpa", "tap,poll-us=", "tap,vhost=", "tap,vhostfd=", "tap,vhostfds=", "tap,vhostforce="];
-
 /// Commands of ours that QEMU does not have, with the reason.
 pub const EXTRA_COMMANDS: &[(&str, &str)] = &[
     ("nic-set-netdev", "another netdev for a nic whose guest runs"),
