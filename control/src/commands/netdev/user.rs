@@ -34,12 +34,14 @@ impl State {
         };
         let name = args.text("id").to_owned();
         let mut streams = Vec::new();
+        // A netdev of that name that is being opened may have chardevs, too: those stay.
+        let before = self.users.claimed.len();
         for forward in &wanted.guest_forwards {
             if let GuestTarget::Device(device) = &forward.to {
                 match self.claim_guest_forward(&name, forward.port, device) {
                     Ok(stream) => streams.push(stream),
                     Err(error) => {
-                        self.forget_guest_forwards(&name);
+                        self.release_guest_forwards(before);
                         return Err(error).into();
                     }
                 }
@@ -56,15 +58,18 @@ impl State {
             options: args,
         };
         let backends = Arc::clone(&self.binding.backends);
-        self.open(opening, move || {
-            let (rules, forwards) = (wanted.rules.clone(), wanted.network.forwards.clone());
-            let setup = Setup::new(&name, wanted, streams);
-            Product::User(
-                setup.and_then(|setup| {
+        let outcome =
+            self.open(opening, move || {
+                let (rules, forwards) = (wanted.rules.clone(), wanted.network.forwards.clone());
+                let setup = Setup::new(&name, wanted, streams);
+                Product::User(setup.and_then(|setup| {
                     start(backends.as_ref(), Arc::new(setup), forwards, &rules).map(Box::new)
-                }),
-            )
-        })
+                }))
+            });
+        if !matches!(outcome, Outcome::Later(_)) {
+            self.release_guest_forwards(before);
+        }
+        outcome
     }
 
     /// The stream of a chardev that a rule names: `chardev:ID`, with somebody at its other end.
@@ -76,6 +81,12 @@ impl State {
         self.users.claimed.push((netdev.to_owned(), id.to_owned()));
         let stream = claimed.filter(crate::chardev::Stream::is_socket).ok_or_else(failed)?;
         stream.as_fd().try_clone_to_owned().map_err(|_| failed())
+    }
+
+    /// The chardevs that were claimed since there were so many have no user any more.
+    fn release_guest_forwards(&mut self, before: usize) {
+        let late = self.users.claimed.split_off(before);
+        late.iter().for_each(|(_, id)| self.chardevs.release(id));
     }
 
     /// The chardevs of a netdev have no user any more.
@@ -94,7 +105,9 @@ impl State {
         started: Started,
     ) -> Result<Value, QmpError> {
         let Started { opened, process, conversation, setup, forwards } = started;
-        let (client, counters) = self.enter(opening, opened)?;
+        let name = opening.name.clone();
+        let entered = self.enter(opening, opened);
+        let (client, counters) = entered.inspect_err(|_| self.forget_guest_forwards(&name))?;
         let counters = counters.into_iter().next().unwrap_or_default();
         self.users.add(client, setup, process, conversation, forwards, counters);
         Ok(empty())
