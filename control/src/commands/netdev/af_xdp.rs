@@ -107,13 +107,9 @@ fn filter(args: &Map<String, Value>) -> Result<Filter, QmpError> {
 pub(super) fn opening(args: Map<String, Value>, options: &AfXdpOptions) -> Opening {
     let line = |queue| format!("af-xdp{queue} to {}", options.ifname);
     Opening {
-        name: args.text("id").to_owned(),
-        driver: "af-xdp",
-        link_up: args.flag("link").unwrap_or(true),
-        down: None,
         info: Info::Lines((0..options.workers.len()).map(line).collect()),
         workers: options.workers.clone(),
         again: options.again(),
-        options: args,
+        ..Opening::new("af-xdp", args)
     }
 }

@@ -23,16 +23,7 @@ pub(super) fn options(args: &Map<String, Value>) -> TapOptions {
 /// What to remember while it opens.
 pub(super) fn opening(args: Map<String, Value>, options: &TapOptions) -> Opening {
     let line = |Helper { program, bridge }: &Helper| cut(format!("helper={program},br={bridge}"));
-    Opening {
-        name: args.text("id").to_owned(),
-        driver: "bridge",
-        link_up: args.flag("link").unwrap_or(true),
-        down: None,
-        info: Info::Lines(options.helper.iter().map(line).collect()),
-        workers: Vec::new(),
-        again: None,
-        options: args,
-    }
+    Opening { info: Info::Lines(options.helper.iter().map(line).collect()), ..Opening::new("bridge", args) }
 }
 
 /// The bridge that a helper is asked for.

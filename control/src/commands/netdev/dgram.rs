@@ -167,16 +167,7 @@ impl State {
         find: impl FnOnce() -> Result<Found, QmpError> + Send + 'static,
     ) -> Outcome {
         let told = Arc::new(OnceLock::new());
-        let opening = Opening {
-            name: args.text("id").to_owned(),
-            driver,
-            link_up: args.flag("link").unwrap_or(true),
-            down: None,
-            info: Info::Told(Arc::clone(&told)),
-            workers: Vec::new(),
-            again: None,
-            options: args,
-        };
+        let opening = Opening { info: Info::Told(Arc::clone(&told)), ..Opening::new(driver, args) };
         let backends = Arc::clone(&self.binding.backends);
         self.open(opening, move || {
             Product::Opened(find().and_then(|(options, line)| {

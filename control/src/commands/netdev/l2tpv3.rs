@@ -50,16 +50,7 @@ pub(super) fn options(args: &Map<String, Value>) -> Result<L2tpv3Options, QmpErr
 
 /// What to remember while it opens.
 pub(super) fn opening(args: Map<String, Value>) -> Opening {
-    Opening {
-        name: args.text("id").to_owned(),
-        driver: "l2tpv3",
-        link_up: args.flag("link").unwrap_or(true),
-        down: None,
-        info: Info::Lines(vec!["l2tpv3: connected".to_owned()]),
-        workers: Vec::new(),
-        again: None,
-        options: args,
-    }
+    Opening { info: Info::Lines(vec!["l2tpv3: connected".to_owned()]), ..Opening::new("l2tpv3", args) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `netdev_add type=netmap` (QEMU 10.0 `net_init_netmap`).
 
 use super::Opening;
-use super::tap::Info;
 use crate::apply::jobs::Product;
 use crate::commands::args::Args;
 use crate::commands::{Outcome, State};
@@ -21,17 +20,7 @@ impl State {
     /// A netmap port, by as many queues as it has ring pairs.
     pub(super) fn add_netmap(&mut self, args: Map<String, Value>) -> Outcome {
         let options = options(&args);
-        let opening = Opening {
-            name: args.text("id").to_owned(),
-            driver: "netmap",
-            link_up: args.flag("link").unwrap_or(true),
-            down: None,
-            // QEMU says nothing of it.
-            info: Info::Lines(Vec::new()),
-            workers: Vec::new(),
-            again: None,
-            options: args,
-        };
+        let opening = Opening::new("netmap", args);
         let backends = Arc::clone(&self.binding.backends);
         self.open(opening, move || Product::Opened(backends.open_netmap(options)))
     }

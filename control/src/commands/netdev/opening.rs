@@ -4,6 +4,7 @@ use super::tap;
 use crate::apply::Opened;
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
+use crate::commands::args::Args;
 use crate::commands::pending::Pending;
 use crate::commands::state::empty;
 use crate::commands::{Outcome, State};
@@ -29,6 +30,22 @@ pub(in crate::commands) struct Opening {
     /// How an interface is opened again that came back.
     pub again: Option<AfXdpOptions>,
     pub options: Map<String, Value>,
+}
+
+impl Opening {
+    /// As its arguments say, with nothing that only some netdevs have.
+    pub(super) fn new(driver: &'static str, args: Map<String, Value>) -> Self {
+        Self {
+            name: args.text("id").to_owned(),
+            driver,
+            link_up: args.flag("link").unwrap_or(true),
+            down: None,
+            info: tap::Info::Lines(Vec::new()),
+            workers: Vec::new(),
+            again: None,
+            options: args,
+        }
+    }
 }
 
 impl State {

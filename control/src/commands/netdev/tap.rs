@@ -137,15 +137,10 @@ pub(super) fn opening(args: Map<String, Value>, options: &TapOptions) -> Opening
         Info::Files(options.fds.iter().map(|given| given.number).collect())
     };
     Opening {
-        name: args.text("id").to_owned(),
-        driver: "tap",
-        link_up: args.flag("link").unwrap_or(true),
         // Of those that are opened by name only.
         down: options.downscript_path().filter(|_| matches!(info, Info::Named { .. })).map(str::to_owned),
         info,
-        workers: Vec::new(),
-        again: None,
-        options: args,
+        ..Opening::new("tap", args)
     }
 }
 

@@ -48,14 +48,8 @@ impl State {
             }
         }
         let opening = Opening {
-            name: name.clone(),
-            driver: "user",
-            link_up: args.flag("link").unwrap_or(true),
-            down: None,
             info: Info::Lines(vec![cut(network::info(&wanted, &options))]),
-            workers: Vec::new(),
-            again: None,
-            options: args,
+            ..Opening::new("user", args)
         };
         let backends = Arc::clone(&self.binding.backends);
         let outcome =

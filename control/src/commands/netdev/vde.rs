@@ -36,16 +36,7 @@ fn options(args: &Map<String, Value>) -> VdeOptions {
 impl State {
     pub(super) fn add_vde(&mut self, args: Map<String, Value>) -> Outcome {
         let options = options(&args);
-        let opening = Opening {
-            name: args.text("id").to_owned(),
-            driver: "vde",
-            link_up: args.flag("link").unwrap_or(true),
-            down: None,
-            info: Info::Lines(Vec::new()),
-            workers: Vec::new(),
-            again: None,
-            options: args,
-        };
+        let opening = Opening::new("vde", args);
         let backends = Arc::clone(&self.binding.backends);
         self.open(opening, move || Product::Vde(backends.open_vde(options)))
     }

@@ -54,16 +54,7 @@ impl State {
             Ok(options) => options,
             Err(error) => return Err(error).into(),
         };
-        let opening = Opening {
-            name: args.text("id").to_owned(),
-            driver: "vhost-vdpa",
-            link_up: args.flag("link").unwrap_or(true),
-            down: None,
-            info: Info::Lines(Vec::new()),
-            workers: Vec::new(),
-            again: None,
-            options: args,
-        };
+        let opening = Opening::new("vhost-vdpa", args);
         let (backends, wake) = (Arc::clone(&self.binding.backends), self.vdpas.wake().clone());
         self.open(opening, move || Product::Vdpa(backends.open_vhost_vdpa(options, &wake)))
     }

@@ -35,14 +35,8 @@ pub(super) fn opening(args: Map<String, Value>) -> Opening {
     let (remote, port) = (args.text("remote"), port(&args));
     let remote = if remote.contains(':') { format!("[{remote}]") } else { remote.to_owned() };
     Opening {
-        name: args.text("id").to_owned(),
-        driver: "vxlan",
-        link_up: args.flag("link").unwrap_or(true),
-        down: None,
         info: Info::Lines(vec![format!("vxlan: vni={vni},remote={remote}:{port}")]),
-        workers: Vec::new(),
-        again: None,
-        options: args,
+        ..Opening::new("vxlan", args)
     }
 }
 
