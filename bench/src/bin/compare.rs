@@ -2,7 +2,9 @@
 
 use bench::args::Args;
 use bench::compare::lab::{Lab, catch_signals};
-use bench::compare::{af_xdp, churn, coalesce, filters, idle, link, qmp, soak, switch, tap, vhost, wire};
+use bench::compare::{
+    af_xdp, churn, coalesce, filters, idle, link, qmp, soak, switch, tap, user, vhost, wire,
+};
 use bench::failure::{Failure, Result, exit};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +26,9 @@ scripts/compare wire   socket, dgram, stream and l2tpv3 netdevs beside QEMU's, v
                        [--part frames|tcp|vde|vxlan]... [--only dgram|tap-dgram|...]... [--spread] [--quick] [--check] [--same]
 scripts/compare filters   64 bytes between two nics without and with a filter-dump, beside tcpdump on a veth and QEMU's filter-dump;
                        [--rate 5000000] [--part dump|tcpdump|qemu]... [--quick] [--check]
+scripts/compare user   a namespace behind a user netdev beside QEMU's, slirp4netns and pasta: TCP both ways at MTU 1500 and 65520, UDP,
+                       short connections, and a profile of netdevd and of pasta; [--rounds 5] [--secs 1]
+                       [--part tcp|udp|connect|profile]... [--only tcp-1500-in]... [--peer NAME]... [--quick] [--check]
 scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
 scripts/compare soak   DPDK's guests and back-ends, and pktgen, for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]
@@ -93,6 +98,12 @@ fn run() -> Result<()> {
             args.finish()?;
             wire::run(&lab, &wire::Options { quick, json, check, parts, only, same, spread })
         }
+        Some("user") => {
+            let (parts, only) = (all(&mut args, "--part")?, all(&mut args, "--only")?);
+            let peers = all(&mut args, "--peer")?;
+            args.finish()?;
+            user::run(&lab, &user::Options { rounds, slice, quick, json, check, parts, only, peers })
+        }
         Some("filters") => {
             let parts = all(&mut args, "--part")?;
             let rate = args.value("--rate")?.unwrap_or(5e6);
@@ -121,7 +132,7 @@ fn run() -> Result<()> {
             idle::run(&lab, taps, if quick { 2.0 } else { 10.0 }, json, check)
         }
         _ => Err(Failure::new(
-            "tap, qmp, link, vhost, af-xdp, switch, wire, filters, coalesce, soak, churn or idle? (--help)",
+            "tap, qmp, link, vhost, af-xdp, switch, wire, user, filters, coalesce, soak, churn or idle? (--help)",
         )),
     }
 }

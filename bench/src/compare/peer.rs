@@ -144,7 +144,8 @@ fn find_qemu(target: &Path) -> PathBuf {
     if oracle.exists() { oracle } else { "qemu-system-x86_64".into() }
 }
 
-fn on_path(program: &Path) -> bool {
+/// Whether a program of this name would be found.
+pub(super) fn on_path(program: &Path) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }

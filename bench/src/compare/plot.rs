@@ -27,11 +27,13 @@ const GROUP_GAP: f64 = 12.0;
 const PANEL_HEAD: f64 = 46.0;
 
 /// Colours that differ in lightness too, so that they survive grey print.
-const COLOURS: [(&str, &str); 5] = [
+const COLOURS: [(&str, &str); 7] = [
     ("netdevd", "#c2410c"),
     ("qemu", "#1d4ed8"),
     ("testpmd", "#1d4ed8"),
     ("bridge", "#64748b"),
+    ("slirp4netns", "#64748b"),
+    ("pasta", "#0f766e"),
     ("veth", "#cbd5e1"),
 ];
 

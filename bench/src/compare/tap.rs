@@ -1,11 +1,10 @@
 //! `compare tap`: two namespaces joined by netdevd, QEMU's hub, the kernel's bridge, a veth pair.
 
 use crate::compare::account::Engine;
-use crate::compare::lab::{Lab, Slice, progress, progress_done};
+use crate::compare::lab::{Lab, progress, progress_done};
 use crate::compare::pair::Pair;
-use crate::compare::stats::{Spread, times_better};
-use crate::compare::table::{Table, figure, ratio};
-use crate::compare::workload::{ALL, Metric, Observation, Workload};
+use crate::compare::rounds::{self, Record, Row};
+use crate::compare::workload::{ALL, Workload};
 use crate::compare::{netns, peer, plot};
 use crate::failure::{Context, Failure, Result};
 use serde_json::{Value, json};
@@ -27,19 +26,6 @@ pub struct Options {
     pub peers: Vec<String>,
     /// Only workloads whose id starts with one of these; empty for all.
     pub only: Vec<String>,
-}
-
-/// One slice with where it belongs.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// Which round.
-    pub round: usize,
-    /// Which workload.
-    pub workload: &'static str,
-    /// Which peer.
-    pub peer: &'static str,
-    /// What it gave.
-    pub slice: Slice<Observation>,
 }
 
 /// Losses of one workload through netdevd, all its slices together.
@@ -98,7 +84,8 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
     progress_done();
     let names: Vec<&str> = pairs.iter().map(|pair| pair.name).collect();
     drop(pairs);
-    let rows = rows(&workloads, &names, &records);
+    let metrics: Vec<_> = workloads.iter().map(|workload| (workload.id, workload.metrics)).collect();
+    let rows = rounds::rows(&metrics, &names, &records);
     report(lab, options, &names, &rows, &records, &losses)?;
     let missed: Vec<&str> = rows.iter().filter(|row| row.missed()).map(|row| row.metric.label).collect();
     match options.check && !missed.is_empty() {
@@ -129,76 +116,6 @@ fn join_all(lab: &Lab, options: &Options) -> Result<Vec<Pair>> {
     }
 }
 
-/// One metric over all rounds and peers.
-#[derive(Debug)]
-pub struct Row {
-    /// What it is.
-    pub metric: Metric,
-    /// Values by peer, in the order of the peers' names.
-    pub values: Vec<(&'static str, Spread)>,
-    /// How many times better netdevd (or else the first peer) is than each other one, over the rounds.
-    pub ratios: Vec<(&'static str, Spread)>,
-}
-
-impl Row {
-    fn missed(&self) -> bool {
-        let against_qemu = self.ratios.iter().find(|(peer, _)| *peer == "qemu");
-        let ours = self.values.first().is_some_and(|(peer, _)| *peer == "netdevd");
-        ours && against_qemu.is_some_and(|(_, ratio)| ratio.median < self.metric.want)
-    }
-
-    fn value(&self, peer: &str) -> Option<&Spread> {
-        self.values.iter().find(|(name, _)| *name == peer).map(|(_, spread)| spread)
-    }
-
-    fn ratio(&self, peer: &str) -> Option<&Spread> {
-        self.ratios.iter().find(|(name, _)| *name == peer).map(|(_, spread)| spread)
-    }
-}
-
-fn rows(workloads: &[&Workload], names: &[&str], records: &[Record]) -> Vec<Row> {
-    let metrics = workloads.iter().flat_map(|workload| {
-        workload.metrics.iter().enumerate().map(move |(index, metric)| (workload.id, index, metric))
-    });
-    metrics
-        .map(|(id, index, metric)| {
-            let of = |name: &str| {
-                records
-                    .iter()
-                    .filter(|record| record.workload == id && record.peer == name)
-                    .collect::<Vec<_>>()
-            };
-            let own_name = |name: &str| of(name).first().map(|record| record.peer);
-            let values = names.iter().filter_map(|name| {
-                let values: Vec<f64> =
-                    of(name).iter().map(|record| record.slice.value.values[index]).collect();
-                Some((own_name(name)?, Spread::of(&values)?))
-            });
-            let ours = names.first().map(|name| of(name)).unwrap_or_default();
-            let ratios = names.iter().skip(1).filter_map(|name| {
-                let theirs = of(name);
-                Some((own_name(name)?, Spread::of(&round_ratios(&ours, &theirs, index, metric.less))?))
-            });
-            Row { metric: *metric, values: values.collect(), ratios: ratios.collect() }
-        })
-        .collect()
-}
-
-/// The ratios of the rounds in which both slices were clean and the CPUs equally far apart; of all when those are few.
-fn round_ratios(ours: &[&Record], theirs: &[&Record], index: usize, less: bool) -> Vec<f64> {
-    let mut all = Vec::new();
-    let mut good = Vec::new();
-    for our in ours {
-        let Some(their) = theirs.iter().find(|their| their.round == our.round) else { continue };
-        let better = times_better(our.slice.value.values[index], their.slice.value.values[index], less);
-        all.push(better);
-        if our.slice.clean() && their.slice.clean() && our.slice.far() == their.slice.far() {
-            good.push(better);
-        }
-    }
-    if good.len() * 2 >= all.len() { good } else { all }
-}
-
 fn report(
     lab: &Lab,
     options: &Options,
@@ -211,19 +128,12 @@ fn report(
     let (json_path, svg_path) = (lab.reports.join("tap.json"), lab.reports.join("tap.svg"));
     let text = serde_json::to_string_pretty(&document).context("report")?;
     std::fs::write(&json_path, &text).context(json_path.display())?;
-    let group = |row: &Row| plot::Group {
-        label: row.metric.label.to_owned(),
-        unit: row.metric.unit,
-        less: row.metric.less,
-        values: row.values.clone(),
-    };
-    let groups: Vec<plot::Group> = rows.iter().map(group).collect();
-    std::fs::write(&svg_path, plot::bars(&groups)).context(svg_path.display())?;
+    std::fs::write(&svg_path, plot::bars(&rounds::groups(rows))).context(svg_path.display())?;
     if options.json {
         println!("{text}");
         return Ok(());
     }
-    print!("{}", table(names, rows));
+    print!("{}", rounds::table(names, rows));
     let disturbed = records.iter().filter(|record| !record.slice.clean()).count();
     let far = records.iter().filter(|record| record.slice.far()).count();
     println!(
@@ -252,36 +162,6 @@ fn report(
     Ok(())
 }
 
-fn table(names: &[&str], rows: &[Row]) -> Table {
-    let mut table = Table::default();
-    let ours = names.first().copied().unwrap_or("");
-    let others: Vec<&str> = names.iter().skip(1).copied().filter(|name| *name != "veth").collect();
-    let mut head = vec![String::new(), "unit".into()];
-    head.extend(names.iter().map(ToString::to_string));
-    head.extend(others.iter().map(|name| format!("/{name}")));
-    if ours == "netdevd" {
-        head.push("want".into());
-    }
-    table.row(head);
-    for row in rows {
-        let mut cells = vec![row.metric.label.to_string(), row.metric.unit.to_string()];
-        cells.extend(
-            names.iter().map(|name| row.value(name).map_or("-".into(), |value| figure(value.median))),
-        );
-        cells.extend(others.iter().map(|name| {
-            row.ratio(name).map_or("-".into(), |spread| {
-                let (median, min, max) = (ratio(spread.median), figure(spread.min), figure(spread.max));
-                if *name == "qemu" { format!("{median} ({min}-{max})") } else { median }
-            })
-        }));
-        if ours == "netdevd" {
-            cells.push(format!("{}{}", ratio(row.metric.want), if row.missed() { " MISS" } else { "" }));
-        }
-        table.row(cells);
-    }
-    table
-}
-
 fn document(
     lab: &Lab,
     options: &Options,
@@ -289,31 +169,6 @@ fn document(
     records: &[Record],
     losses: &BTreeMap<&str, Losses>,
 ) -> Value {
-    let spreads = |list: &[(&str, Spread)]| {
-        list.iter()
-            .map(|(name, spread)| (name.to_string(), spread.summary()))
-            .collect::<serde_json::Map<_, _>>()
-    };
-    let rows: Vec<Value> = rows
-        .iter()
-        .map(|row| {
-            json!({
-                "row": row.metric.label, "unit": row.metric.unit, "less-is-better": row.metric.less,
-                "want": row.metric.want, "values": spreads(&row.values), "times-better-than": spreads(&row.ratios),
-            })
-        })
-        .collect();
-    let slices: Vec<Value> = records
-        .iter()
-        .map(|record| {
-            json!({
-                "round": record.round, "workload": record.workload, "peer": record.peer,
-                "values": record.slice.value.values, "offered": record.slice.value.offered,
-                "peer-cpu": record.slice.value.cpu, "lost-share": record.slice.lost, "others": record.slice.others,
-                "round-trip-ns": record.slice.round_trip_ns, "clean": record.slice.clean(),
-            })
-        })
-        .collect();
     let losses: serde_json::Map<_, _> = losses
         .iter()
         .map(|(workload, sum)| {
@@ -325,6 +180,7 @@ fn document(
         .collect();
     json!({
         "what": "compare tap", "rounds": options.rounds, "slice-seconds": options.slice.as_secs_f64(),
-        "dut-cpu": lab.dut_cpu, "load-cpu": lab.load_cpu, "rows": rows, "account": losses, "slices": slices,
+        "dut-cpu": lab.dut_cpu, "load-cpu": lab.load_cpu, "rows": rounds::rows_summary(rows), "account": losses,
+        "slices": rounds::slices_summary(records),
     })
 }

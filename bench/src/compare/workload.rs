@@ -138,7 +138,8 @@ fn tool(lab: &Lab, pair: &Pair, program: &str, duration: Duration, words: &[&str
     command
 }
 
-fn json_of(text: &str) -> Result<Value> {
+/// Reads a line of JSON that a tool printed.
+pub(super) fn json_of(text: &str) -> Result<Value> {
     serde_json::from_str(text.trim()).context(format_args!("output {text:?}"))
 }
 

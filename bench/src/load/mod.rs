@@ -1,5 +1,6 @@
-//! What loads the device under test: a UDP sender and sink, round trips, QMP commands; and a bare wire between taps.
+//! What loads the device under test: a UDP sender and sink, short connections, round trips, QMP commands; and a bare wire between taps.
 
+pub mod connects;
 pub mod ping;
 pub mod qmp_rate;
 pub mod send;

@@ -1,0 +1,276 @@
+//! `compare user`: a namespace behind a tap whose network is netdevd's `user` netdev, beside QEMU's, slirp4netns and pasta.
+//!
+//! The stack has the device's CPU with all its processes, what makes and takes load has the other one. Servers are on the loopback of a
+//! namespace of their own, in which the stack runs. Every stack is started twice, for Ethernet's MTU and for the largest.
+
+mod load;
+mod profile;
+mod stacks;
+
+use self::load::{Amount, FLAT, Workload};
+use self::profile::Profile;
+use self::stacks::{Host, Site, Stack};
+use crate::compare::lab::{Lab, progress, progress_done};
+use crate::compare::rounds::{self, Record, Row};
+use crate::compare::{netns, plot};
+use crate::failure::{Context, Failure, Result};
+use serde_json::json;
+use std::time::Duration;
+
+/// What the user asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How often each stack takes its turn.
+    pub rounds: usize,
+    /// Length of one slice.
+    pub slice: Duration,
+    /// Fewer connections.
+    pub quick: bool,
+    /// Print JSON instead of the table.
+    pub json: bool,
+    /// Fail when netdevd misses a target.
+    pub check: bool,
+    /// Only these parts (`tcp`, `udp`, `connect`, `profile`); empty for all.
+    pub parts: Vec<String>,
+    /// Only these workloads (`tcp-1500-in`, `udp-64`, ...); empty for all.
+    pub only: Vec<String>,
+    /// Only these peers beside netdevd; empty for all.
+    pub peers: Vec<String>,
+}
+
+const PARTS: [&str; 4] = ["tcp", "udp", "connect", "profile"];
+
+/// The rate of the last thousand connections over that of the first: below it, closed ones pile up.
+const STILL_FLAT: f64 = 0.9;
+
+/// Runs the comparison and writes `user.json` and `user.svg`.
+///
+/// # Errors
+/// When a stack fails, and with `check` when a target is missed.
+pub fn run(lab: &Lab, options: &Options) -> Result<()> {
+    if let Some(part) = options.parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        return Err(Failure::new(format!("part {part}: {}", PARTS.join(", "))));
+    }
+    let workloads: Vec<&Workload> = load::ALL.iter().filter(|workload| options.wants(workload)).collect();
+    netns::sweep();
+    let mut host = Host::new(lab)?;
+    let mut missing = Vec::new();
+    let mut sites = start_all(lab, options, &workloads, &host, &mut missing)?;
+    let mut names: Vec<&'static str> = Vec::new();
+    for site in &sites {
+        if !names.contains(&site.stack.name()) {
+            names.push(site.stack.name());
+        }
+    }
+    let measured = workloads.iter().filter(|workload| options.wants_part(workload));
+    let measured: Vec<&Workload> = measured.copied().collect();
+    let records = measure(lab, options, &measured, &mut host, &mut sites)?;
+    let profiles =
+        if options.part("profile") { profiles(lab, options, &workloads, &sites)? } else { Vec::new() };
+    progress_done();
+    drop(sites);
+    let metrics: Vec<_> = measured.iter().map(|workload| (workload.id, workload.metrics)).collect();
+    let rows = rounds::rows(&metrics, &names, &records);
+    report(lab, options, &names, &rows, &records, &profiles, &missing)?;
+    let mut missed: Vec<&str> = rows.iter().filter(|row| row.missed()).map(|row| row.metric.label).collect();
+    missed.extend(rows.iter().filter(|row| falls(row)).map(|row| row.metric.label));
+    match options.check && !missed.is_empty() {
+        true => Err(Failure::new(format!("below target: {}", missed.join("; ")))),
+        false => Ok(()),
+    }
+}
+
+impl Options {
+    fn part(&self, part: &str) -> bool {
+        self.parts.is_empty() || self.parts.iter().any(|name| name == part)
+    }
+
+    fn wants_part(&self, workload: &Workload) -> bool {
+        self.parts.is_empty() || self.parts.iter().any(|part| workload.is(part))
+    }
+
+    /// Whether a workload is measured or profiled.
+    fn wants(&self, workload: &Workload) -> bool {
+        let named = self.only.is_empty() || self.only.iter().any(|word| workload.is(word));
+        named && (self.wants_part(workload) || self.part("profile") && workload.is("tcp"))
+    }
+
+    fn wants_stack(&self, stack: Stack) -> bool {
+        stack == Stack::Netdevd || self.peers.is_empty() || self.peers.iter().any(|name| name == stack.name())
+    }
+}
+
+/// Whether netdevd's connections get slower as closed ones pile up.
+fn falls(row: &Row) -> bool {
+    let flat = load::ALL
+        .iter()
+        .filter_map(|workload| workload.metrics.get(FLAT))
+        .any(|metric| metric.label == row.metric.label);
+    let ours = row.values.iter().find(|(name, _)| *name == Stack::Netdevd.name());
+    flat && ours.is_some_and(|(_, ratio)| ratio.median < STILL_FLAT)
+}
+
+fn start_all(
+    lab: &Lab,
+    options: &Options,
+    workloads: &[&Workload],
+    host: &Host,
+    missing: &mut Vec<String>,
+) -> Result<Vec<Site>> {
+    let mut sites = Vec::new();
+    for stack in stacks::ALL.into_iter().filter(|stack| options.wants_stack(*stack)) {
+        if let Some(why) = stack.missing(lab) {
+            if stack == Stack::Netdevd {
+                return Err(Failure::new(why));
+            }
+            missing.push(format!("without {}: {why}", stack.name()));
+            continue;
+        }
+        for mtu in load::MTUS.into_iter().filter(|mtu| workloads.iter().any(|workload| workload.mtu == *mtu))
+        {
+            progress(&format!("starting {}, MTU {mtu}", stack.name()));
+            sites.push(Site::start(lab, host, stack, mtu).context(stack.name())?);
+        }
+    }
+    Ok(sites)
+}
+
+fn measure(
+    lab: &Lab,
+    options: &Options,
+    workloads: &[&Workload],
+    host: &mut Host,
+    sites: &mut [Site],
+) -> Result<Vec<Record>> {
+    let amount = Amount { slice: options.slice, connections: if options.quick { 3_000 } else { 10_000 } };
+    let mut records = Vec::new();
+    for round in 0..options.rounds {
+        for workload in workloads {
+            let mut turns: Vec<&mut Site> =
+                sites.iter_mut().filter(|site| site.mtu == workload.mtu).collect();
+            // Another stack begins in every round, so that none always follows the same one.
+            let first = round % turns.len().max(1);
+            turns.rotate_left(first);
+            for site in turns {
+                let peer = site.stack.name();
+                progress(&format!("round {}/{}: {} through {peer}", round + 1, options.rounds, workload.id));
+                let slice = lab.slice(Duration::from_millis(1), || {
+                    let seen = workload.measure(lab, host, site, amount)?;
+                    site.rest(lab)?;
+                    Ok(seen)
+                });
+                records.push(Record { round, workload: workload.id, peer, slice: slice.context(peer)? });
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// Profiles of netdevd and of pasta, which is ahead of it or next to it.
+fn profiles(lab: &Lab, options: &Options, workloads: &[&Workload], sites: &[Site]) -> Result<Vec<Profile>> {
+    let mut profiles = Vec::new();
+    for workload in workloads {
+        for site in sites.iter().filter(|site| site.mtu == workload.mtu) {
+            if matches!(site.stack, Stack::Netdevd | Stack::Pasta) {
+                progress(&format!("profile of {} through {}", workload.id, site.stack.name()));
+                let _lock = lab.hold()?;
+                lab.go_on()?;
+                profiles.extend(Profile::of(lab, site, workload, options.slice).context(site.stack.name())?);
+            }
+        }
+    }
+    Ok(profiles)
+}
+
+fn report(
+    lab: &Lab,
+    options: &Options,
+    names: &[&str],
+    rows: &[Row],
+    records: &[Record],
+    profiles: &[Profile],
+    missing: &[String],
+) -> Result<()> {
+    let document = json!({
+        "what": "compare user", "rounds": options.rounds, "slice-seconds": options.slice.as_secs_f64(),
+        "dut-cpu": lab.dut_cpu, "load-cpu": lab.load_cpu, "missing": missing, "rows": rounds::rows_summary(rows),
+        "profiles": profiles.iter().map(Profile::summary).collect::<Vec<_>>(), "slices": rounds::slices_summary(records),
+    });
+    let (json_path, svg_path) = (lab.reports.join("user.json"), lab.reports.join("user.svg"));
+    let text = serde_json::to_string_pretty(&document).context("report")?;
+    std::fs::write(&json_path, &text).context(json_path.display())?;
+    std::fs::write(&svg_path, plot::bars(&rounds::groups(rows))).context(svg_path.display())?;
+    if options.json {
+        println!("{text}");
+        return Ok(());
+    }
+    if !rows.is_empty() {
+        print!("{}", rounds::table(names, rows));
+        let disturbed = records.iter().filter(|record| !record.slice.clean()).count();
+        let far = records.iter().filter(|record| record.slice.far()).count();
+        println!(
+            "\nMedians of {} rounds; /qemu and so on: how many times better netdevd is, the median of the rounds' own ratios\n\
+             (least-largest). out: from the guest to the host's loopback, in: back. Connections: opened, a byte, closed by the\n\
+             server first, one after the other. CPU {} has the stack with all its processes, CPU {} the load and the servers.\n\
+             Slices {}, disturbed by the host or other programs {disturbed}, far {far}.",
+            options.rounds,
+            lab.dut_cpu,
+            lab.load_cpu,
+            records.len(),
+        );
+        if rows.iter().any(falls) {
+            println!("MISS: netdevd's connections get slower as closed ones pile up.");
+        }
+    }
+    missing.iter().for_each(|line| println!("{line}"));
+    for profile in profiles {
+        println!("\n{}", profile.text().trim_end());
+    }
+    println!("\n{}\n{}", json_path.display(), svg_path.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::stats::Spread;
+
+    fn options(parts: &[&str], only: &[&str]) -> Options {
+        let words = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        Options {
+            rounds: 1,
+            slice: Duration::from_secs(1),
+            quick: true,
+            json: false,
+            check: false,
+            parts: words(parts),
+            only: words(only),
+            peers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn parts_and_names_choose_the_workloads() {
+        let count = |parts: &[&str], only: &[&str]| {
+            let options = options(parts, only);
+            let all = load::ALL.iter().filter(|workload| options.wants(workload));
+            (all.clone().count(), all.filter(|workload| options.wants_part(workload)).count())
+        };
+        assert_eq!(count(&[], &[]), (7, 7));
+        assert_eq!(count(&["profile"], &[]), (4, 0), "TCP is profiled, and not measured");
+        assert_eq!(count(&["profile", "connect"], &["tcp-1500", "connect"]), (3, 1));
+    }
+
+    #[test]
+    fn connections_that_get_slower_are_a_miss_whatever_others_do() {
+        let workload = load::ALL.iter().find(|workload| workload.is("connect")).unwrap();
+        let row = |median| Row {
+            metric: workload.metrics[FLAT],
+            values: vec![("netdevd", Spread { median, min: median, max: median })],
+            ratios: Vec::new(),
+        };
+        assert!(falls(&row(0.5)) && !falls(&row(0.97)));
+        let others = Row { metric: workload.metrics[0], ..row(0.5) };
+        assert!(!falls(&others), "a rate is no ratio");
+    }
+}
