@@ -10,6 +10,7 @@ mod restart;
 mod shapes;
 mod tap;
 mod vhost;
+mod wire;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

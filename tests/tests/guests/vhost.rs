@@ -16,7 +16,7 @@ const LEN: usize = 64;
 const MAC: [u8; 6] = [0, 0x11, 0x22, 0x33, 0x44, 0x55];
 
 /// An archive with netdevd, netdevctl, their libraries, and some files.
-fn programs(directory: &Path, files: &[(&str, Vec<u8>)]) -> PathBuf {
+pub(crate) fn programs(directory: &Path, files: &[(&str, Vec<u8>)]) -> PathBuf {
     let root = directory.join("root");
     for place in ["usr/bin", "usr/lib"] {
         std::fs::create_dir_all(root.join(place)).expect("a directory");
@@ -46,13 +46,13 @@ fn programs(directory: &Path, files: &[(&str, Vec<u8>)]) -> PathBuf {
 
 /// Runs netdevctl in the guest; what it answers.
 #[track_caller]
-fn ctl(guest: &mut Machine, command: &str) -> String {
+pub(crate) fn ctl(guest: &mut Machine, command: &str) -> String {
     guest.run(&format!("netdevctl -j -s /tmp/qmp {command}"))
 }
 
 /// Starts netdevd in the guest.
 #[track_caller]
-fn serve(guest: &mut Machine) {
+pub(crate) fn serve(guest: &mut Machine) {
     guest.run("mkdir -p /run/netns && echo 48 >/proc/sys/vm/nr_hugepages; netdevd -qmp unix:/tmp/qmp,server=on,wait=off </dev/null >/tmp/log 2>&1 &");
     guest.run("for i in $(seq 100); do [ -S /tmp/qmp ] && exit 0; sleep 0.1; done; cat /tmp/log; exit 1");
 }
