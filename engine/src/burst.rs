@@ -18,7 +18,7 @@ pub const BURST: usize = 64;
 pub const SEGMENTS: usize = 2048;
 
 /// The longest frame, virtio-net header excluded, that the engine moves (QEMU's `NET_BUFSIZE`).
-pub const MAX_FRAME: usize = 4096 + 65536;
+pub const MAX_FRAME: usize = crate::wire::framing::RECORD_MAX;
 
 /// Bytes of a frame that decide where it goes: two addresses, the type, a VLAN tag.
 pub const HEAD: usize = 16;

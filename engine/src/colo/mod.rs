@@ -26,7 +26,7 @@ mod thread;
 
 pub use compare::{Comparer, Side, Sink};
 pub use counters::Counters;
-pub use framing::{FRAME_MAX, Oversized, Reader};
+pub use framing::Reader;
 pub use settings::Settings;
 pub use thread::{Compare, Role};
 

@@ -1,6 +1,6 @@
 //! Bytes on their way to a socket that may not take them now.
 
-use super::framing::FRAME_MAX;
+use crate::wire::framing::{Lengths, RECORD_MAX};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use std::collections::VecDeque;
@@ -28,12 +28,9 @@ impl Outbox {
     /// Puts a message behind the others, with its length, and that of its virtio-net header where one is given.
     pub(super) fn put(&mut self, message: &[u8], vnet_len: Option<u32>) -> Put {
         let before = self.bytes.len();
-        if before + message.len() + 8 > ROOM.max(FRAME_MAX + 8) {
+        let room = before + message.len() + Lengths::MOST <= ROOM.max(RECORD_MAX + Lengths::MOST);
+        if !room || !Lengths::append(message.len(), vnet_len, &mut self.bytes) {
             return Put::Full;
-        }
-        self.bytes.extend((message.len() as u32).to_be_bytes());
-        if let Some(len) = vnet_len {
-            self.bytes.extend(len.to_be_bytes());
         }
         self.bytes.extend(message);
         self.messages.push_back(self.bytes.len() - before);

@@ -1,19 +1,20 @@
 //! Sides that send nonsense.
 
 use super::*;
+use crate::wire::framing::{Oversized, RECORD_MAX};
 
 #[test]
 fn a_length_above_the_limit_ends_the_reader() {
     let mut reader = Reader::new(false);
-    let most = FRAME_MAX as u32;
+    let most = RECORD_MAX as u32;
     assert_eq!(reader.feed(&(most + 1).to_be_bytes(), |_, _| {}), Err(Oversized(most + 1)));
     let mut reader = Reader::new(true);
     reader.feed(&most.to_be_bytes(), |_, _| {}).unwrap();
     assert!(reader.inside());
     assert_eq!(reader.feed(&[0xff; 4], |_, _| panic!("not yet")), Ok(()));
     let mut seen = 0;
-    reader.feed(&vec![7; FRAME_MAX], |frame, len| seen = frame.len() as u64 + u64::from(len)).unwrap();
-    assert_eq!(seen, FRAME_MAX as u64 + u64::from(u32::MAX));
+    reader.feed(&vec![7; RECORD_MAX], |frame, len| seen = frame.len() as u64 + u64::from(len)).unwrap();
+    assert_eq!(seen, RECORD_MAX as u64 + u64::from(u32::MAX));
 }
 
 #[test]

@@ -1,24 +1,15 @@
-//! Frames on a chardev, as QEMU's mirror, redirector and comparison write them (QEMU `net/filter-mirror.c` `filter_send`, `net/net.c`
-//! `net_fill_rstate`).
-//!
-//! ```text
-//!  length (4 bytes, big-endian) | with vnet_hdr_support: header length (4 bytes, big-endian) | virtio-net header | frame
-//! ```
-//! The length counts the virtio-net header and the frame.
+//! Frames of netdevs on a chardev, where they lie: behind the lengths of [`crate::wire::framing`] a virtio-net header that is understood.
 
-use crate::burst::MAX_FRAME;
 use crate::mem::records::Record;
+use crate::wire::framing::{Lengths, RECORD_MAX};
 use crate::wire::vnet_hdr::VnetHdr;
 use std::ops::Range;
-
-/// Bytes of a length.
-const WORD: usize = 4;
 
 /// Bytes of the virtio-net header of a driver that knows virtio 1 or mergeable buffers.
 pub const HEADER: usize = 12;
 
-/// The longest record: what QEMU has room for (`NET_BUFSIZE`), with both lengths.
-pub const LONGEST: usize = 2 * WORD + MAX_FRAME;
+/// The longest record with its lengths.
+pub const LONGEST: usize = Lengths::MOST + RECORD_MAX;
 
 /// What stands at the beginning of bytes that were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,16 +36,16 @@ pub enum Fault {
 /// Looks at the record at the beginning of `bytes`; `vnet`: it tells the length of a virtio-net header.
 #[must_use]
 pub fn parse(bytes: &[u8], vnet: bool) -> Parsed {
-    let Some(len) = word(bytes, 0) else { return Parsed::More };
-    if len > MAX_FRAME {
-        return Parsed::TooLong;
-    }
-    let begin = if vnet { 2 * WORD } else { WORD };
-    let end = begin + len;
+    let lengths = match Lengths::read(bytes, vnet) {
+        Ok(Some(lengths)) => lengths,
+        Ok(None) => return Parsed::More,
+        Err(_oversized) => return Parsed::TooLong,
+    };
+    let begin = Lengths::size(vnet);
+    let (len, header, end) = (lengths.record, lengths.header as usize, begin + lengths.record);
     if bytes.len() < end {
         return Parsed::More;
     }
-    let header = if vnet { word(bytes, WORD).unwrap_or(0) } else { 0 };
     let hdr = match header {
         0 => VnetHdr::NONE,
         VnetHdr::LEN | HEADER if header <= len => match bytes.get(begin..).and_then(<[u8]>::first_chunk) {
@@ -74,11 +65,6 @@ pub fn parse(bytes: &[u8], vnet: bool) -> Parsed {
     }
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<usize> {
-    let word = bytes.get(at..)?.first_chunk::<WORD>()?;
-    Some(u32::from_be_bytes(*word) as usize)
-}
-
 /// How frames are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Format {
@@ -91,11 +77,8 @@ pub struct Format {
 /// Appends a frame to what is to be written. False, with nothing done, where it is longer than a reader takes.
 pub fn append(record: &Record<'_>, format: Format, to: &mut Vec<u8>) -> bool {
     let header = if format.vnet && (format.always || record.hdr.has_work()) { HEADER } else { 0 };
-    let len = header + record.bytes.len();
-    let (true, Ok(length)) = (len <= MAX_FRAME, u32::try_from(len)) else { return false };
-    to.extend_from_slice(&length.to_be_bytes());
-    if format.vnet {
-        to.extend_from_slice(&(header as u32).to_be_bytes());
+    if !Lengths::append(header + record.bytes.len(), format.vnet.then_some(header as u32), to) {
+        return false;
     }
     if header != 0 {
         // The number of buffers is for a receive ring, and not known here.
