@@ -9,6 +9,8 @@ fn main() {
 #[cfg(feature = "slirp")]
 fn libslirp() {
     // `ffi.rs` names the libraries, so that only `netdevd-user` is linked to them and not who uses the protocol.
+    // `resolver.rs` stands before a function of the C library.
+    println!("cargo:rustc-link-arg-bins=-Wl,--export-dynamic-symbol=fopen64");
     let found = pkg_config::Config::new().atleast_version("4.7").cargo_metadata(false).probe("slirp");
     match found {
         Ok(library) => {

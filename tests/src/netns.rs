@@ -57,7 +57,8 @@ impl NetNs {
     }
 
     /// Arguments of `nsenter` that lead here.
-    fn entry(&self) -> Vec<String> {
+    #[must_use]
+    pub fn entry(&self) -> Vec<String> {
         let mut entry = vec!["-t".into(), self.pid().to_string(), "-n".into()];
         if self.user {
             entry.extend(["-U".into(), "--preserve-credentials".into()]);

@@ -83,7 +83,7 @@ impl Control {
 
     /// Answers the oldest request. A list that is too long for a message is cut.
     pub(crate) fn answer(&mut self, mut answer: Answer) -> Result<(), Errno> {
-        if let Answer::Connections(list) = &mut answer {
+        if let Answer::State { connections: list, .. } = &mut answer {
             let mut room = LONGEST_MESSAGE - 256;
             let mut fits = 0;
             for connection in list.iter() {

@@ -23,6 +23,8 @@ mod outbox;
 #[cfg(feature = "slirp")]
 mod poll;
 #[cfg(feature = "slirp")]
+mod resolver;
+#[cfg(feature = "slirp")]
 mod sandbox;
 #[cfg(feature = "slirp")]
 mod segment;
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let mut control = Control::new(CONTROL);
-    let failed = |text: String| Answer::Failed(Failure { text, errno: None, forward: None });
+    let failed = |text: String| Answer::Failed(Failure { text, errno: None });
     let answer = match control.receive(true) {
         Came::End | Came::Nothing => return ExitCode::SUCCESS,
         Came::Request(Request::Start(network), files) => return start(control, &network, files),
@@ -71,6 +73,6 @@ use turn::start;
 #[cfg(not(feature = "slirp"))]
 fn start(mut control: Control, _: &usernet::protocol::Network, _: Vec<std::os::fd::OwnedFd>) -> ExitCode {
     let text = "netdevd-user was built without libslirp".into();
-    let _ = control.answer(Answer::Failed(Failure { text, errno: None, forward: None }));
+    let _ = control.answer(Answer::Failed(Failure { text, errno: None }));
     ExitCode::FAILURE
 }

@@ -1,41 +1,61 @@
 //! The network of a start request, its forwards and services; and what they answer to later requests.
 
-use crate::address::Address;
 use crate::connections;
-use crate::fds::borrowed;
+use crate::fds::put;
 use crate::services::Streams;
 use crate::stack::{Shared, Stack};
 use nix::errno::Errno;
-use nix::sys::socket::{Backlog, getsockopt, listen, sockopt};
 use std::ffi::CString;
-use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::rc::Rc;
 use usernet::protocol::{
     Answer, Connection, Failure, Forward, Listen, Network, Request, Server, Service, Transport,
 };
-
-/// Connections that may wait to be accepted; libslirp lets one wait.
-const BACKLOG: i32 = 1024;
 
 /// The network.
 #[derive(Debug)]
 pub(crate) struct Net {
     pub(crate) stack: Stack,
     shared: Rc<Shared>,
-    forwards: Vec<Forward>,
+    forwards: Vec<Held>,
     dhcp_start: Option<IpAddr>,
 }
 
+/// A forward, and the number of the socket that listens for it. libslirp makes such a socket itself and takes none from others; and this
+/// process may not bind what the daemon may. So it makes one at any port, and the daemon's takes its place.
+#[derive(Debug)]
+struct Held {
+    forward: Forward,
+    socket: RawFd,
+}
+
+/// Any port, of any address: the loopback may be down.
+fn anywhere(six: bool) -> SocketAddr {
+    let address = if six { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    SocketAddr::new(address, 0)
+}
+
+/// Whether a forward listens for UDP, and whether by IPv6.
+fn kind(listen: &Listen) -> (bool, bool) {
+    match listen {
+        Listen::Inet { transport, address } => (*transport == Transport::Udp, address.is_ipv6()),
+        Listen::Unix { .. } => (false, false),
+    }
+}
+
 fn failed(text: impl Into<String>, errno: Option<Errno>) -> Failure {
-    Failure { text: text.into(), errno: errno.map(|why| why as i32), forward: None }
+    Failure { text: text.into(), errno: errno.map(|why| why as i32) }
 }
 
 impl Net {
     /// Makes it, with all its listeners.
-    pub(crate) fn new(network: &Network, files: Vec<OwnedFd>, shared: Rc<Shared>) -> Result<Net, Failure> {
+    pub(crate) fn new(
+        network: &Network,
+        mut files: impl Iterator<Item = OwnedFd>,
+        shared: Rc<Shared>,
+    ) -> Result<Net, Failure> {
         if network.bootfile.as_ref().is_some_and(|name| name.len() >= 128) {
             return Err(failed("'bootfile' is longer than 127 bytes", None));
         }
@@ -43,18 +63,8 @@ impl Net {
         let stack = stack.ok_or_else(|| failed("libslirp refused the network", None))?;
         let dhcp_start = network.ipv4.map(|four| IpAddr::V4(four.dhcp_start));
         let mut net = Net { stack, shared, forwards: Vec::new(), dhcp_start };
-        let mut files = files.into_iter();
         for service in &network.services {
             net.service(service, &mut files)?;
-        }
-        for (at, forward) in network.forwards.iter().enumerate() {
-            // A socket that somebody has left is no obstacle (as in QEMU); another file is.
-            if let Listen::Unix { path } = &forward.listen
-                && std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-            {
-                let _ = std::fs::remove_file(path);
-            }
-            net.add(forward.clone()).map_err(|why| Failure { forward: Some(at), ..why })?;
         }
         Ok(net)
     }
@@ -85,47 +95,58 @@ impl Net {
         }
     }
 
-    fn add(&mut self, forward: Forward) -> Result<(), Failure> {
+    fn add(&mut self, forward: Forward, listener: &OwnedFd) -> Result<(), Failure> {
         let what = |why: Errno| failed(why.desc(), Some(why));
-        let (host, udp) = Address::of(&forward.listen).map_err(what)?;
         if forward.guest.is_ipv4() && self.dhcp_start.is_none() {
             return Err(failed("the guest's network has no IPv4", Some(Errno::EAFNOSUPPORT)));
         }
-        self.stack.add_forward(&host, &Address::inet(forward.guest), udp).map_err(what)?;
-        self.forwards.push(forward);
-        self.let_more_wait();
+        let (udp, six) = kind(&forward.listen);
+        let before = self.sockets();
+        self.stack.add_forward(&anywhere(six).into(), &forward.guest.into(), udp).map_err(what)?;
+        let made = self.sockets().into_iter().find(|socket| !before.contains(socket));
+        let socket = made.ok_or_else(|| what(Errno::EBADF))?;
+        put(listener, socket).map_err(what)?;
+        self.forwards.push(Held { forward, socket });
         Ok(())
     }
 
-    /// Lets more than one connection wait on sockets that listen.
-    fn let_more_wait(&mut self) {
+    /// The sockets that the stack waits for.
+    fn sockets(&mut self) -> Vec<RawFd> {
+        // Those of the last time are told to the kernel: they may be others.
+        self.shared.set.borrow_mut().tell();
         self.stack.fill();
-        for &socket in self.shared.set.borrow().sockets() {
-            let socket = borrowed(socket);
-            if getsockopt(&socket, sockopt::AcceptConn) == Ok(true)
-                && let Ok(backlog) = Backlog::new(BACKLOG)
-            {
-                let _ = listen(&socket, backlog);
-            }
-        }
+        self.shared.set.borrow().sockets().to_vec()
     }
 
     fn remove(&mut self, listen: &Listen) -> Result<(), Failure> {
-        let (host, udp) = Address::of(listen).map_err(|why| failed(why.desc(), Some(why)))?;
-        if !self.stack.remove_forward(&host, udp) {
-            return Err(failed("not found", Some(Errno::ENOENT)));
+        let what = |why: Errno| failed(why.desc(), Some(why));
+        let at = self.forwards.iter().position(|held| held.forward.listen == *listen);
+        let at = at.ok_or_else(|| failed("not found", Some(Errno::ENOENT)))?;
+        let (udp, _) = kind(listen);
+        // The stack finds a forward by an IP address, which a path has not.
+        let system = |why: std::io::Error| what(why.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+        let other = TcpListener::bind(anywhere(false)).map_err(system)?;
+        let address = other.local_addr().map_err(system)?;
+        let Held { socket, .. } = self.forwards.remove(at);
+        self.shared.set.borrow_mut().closed(socket);
+        put(&other.into(), socket).map_err(what)?;
+        if self.stack.remove_forward(&address.into(), udp) {
+            Ok(())
+        } else {
+            Err(failed("not found", Some(Errno::ENOENT)))
         }
-        self.forwards.retain(|forward| forward.listen != *listen);
-        Ok(())
     }
 
     /// Carries out a request.
-    pub(crate) fn answer(&mut self, request: Request) -> Answer {
-        let done = match request {
-            Request::Start(_) => Err(failed("the network has been started", None)),
-            Request::Add(forward) => self.add(forward),
-            Request::Remove(listen) => self.remove(&listen),
-            Request::Connections => return Answer::Connections(self.connections()),
+    pub(crate) fn answer(&mut self, request: Request, files: Vec<OwnedFd>) -> Answer {
+        let done = match (request, files.first()) {
+            (Request::Start(_), _) => Err(failed("the network has been started", None)),
+            (Request::Add(forward), Some(listener)) => self.add(forward, listener),
+            (Request::Add(_), None) => Err(failed("no socket for a forward", Some(Errno::EBADF))),
+            (Request::Remove(listen), _) => self.remove(&listen),
+            (Request::State, _) => {
+                return Answer::State { connections: self.connections(), drops: self.shared.dropped.told() };
+            }
         };
         done.map_or_else(Answer::Failed, |()| Answer::Done)
     }
@@ -134,13 +155,14 @@ impl Net {
         let table = self.stack.connections();
         connections::read(&table, &self.shared.flows.borrow(), |protocol, here| {
             let udp = protocol.starts_with("UDP");
-            let forward = self.forwards.iter().find(|forward| match &forward.listen {
-                Listen::Inet { transport, address } => {
-                    let same = here == Some((address.ip(), address.port()));
-                    same && udp == (*transport == Transport::Udp)
-                }
-                Listen::Unix { .. } => here.is_none(),
-            })?;
+            let forward =
+                self.forwards.iter().map(|held| &held.forward).find(|forward| match &forward.listen {
+                    Listen::Inet { transport, address } => {
+                        let same = here == Some((address.ip(), address.port()));
+                        same && udp == (*transport == Transport::Udp)
+                    }
+                    Listen::Unix { .. } => here.is_none(),
+                })?;
             let address = forward.guest.ip();
             let first = address.is_unspecified() && address.is_ipv4();
             Some((if first { self.dhcp_start.unwrap_or(address) } else { address }, forward.guest.port()))

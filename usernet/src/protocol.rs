@@ -29,14 +29,15 @@ pub const LONGEST_MESSAGE: usize = 128 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
-    /// Makes the network; the process gives up all privileges before it answers.
+    /// Makes the network; the process gives up all privileges before it answers. Descriptors: a socket where the process asks, by a message, for the
+    /// file of the host's name servers, and gets a message with it; then the streams of services.
     Start(Box<Network>),
-    /// Adds a forward from the host to the guest.
+    /// Adds a forward from the host to the guest; the socket that listens goes with it, and the daemon keeps it, too.
     Add(Forward),
     /// Takes one away, by where it listens.
     Remove(Listen),
-    /// Asks for the connections, as QEMU's `info usernet` tells them.
-    Connections,
+    /// Asks for the connections, as QEMU's `info usernet` tells them, and for what was dropped.
+    State,
 }
 
 /// What it answers.
@@ -45,8 +46,13 @@ pub enum Request {
 pub enum Answer {
     /// It is done.
     Done,
-    /// The connections of now.
-    Connections(Vec<Connection>),
+    /// How it stands.
+    State {
+        /// The connections of now.
+        connections: Vec<Connection>,
+        /// Frames of the guest that came to nothing.
+        drops: Drops,
+    },
     /// It could not be done; nothing has changed. After a failed start the process ends.
     Failed(Failure),
 }
@@ -64,13 +70,10 @@ pub enum Said {
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// In a line; for a forward, what the system said of its address.
+    /// In a line.
     pub text: String,
     /// The system's error number, where there is one.
     pub errno: Option<i32>,
-    /// Of a start: which of the forwards could not be made, where it was one.
-    #[serde(default)]
-    pub forward: Option<usize>,
 }
 
 /// The network, every default filled in (QEMU, `net/slirp.c`).
@@ -88,14 +91,12 @@ pub struct Network {
     pub domainname: Option<String>,
     /// Search domains for DHCP.
     pub search: Vec<String>,
-    /// What the read-only TFTP server shows; the only part of the file system that the process can read, with `/etc/resolv.conf`.
+    /// What the read-only TFTP server shows; the only part of the file system that the process can read, beside what it is handed.
     pub tftp: Option<PathBuf>,
     /// The TFTP server's name for DHCP.
     pub tftp_server_name: Option<String>,
     /// The boot file for DHCP.
     pub bootfile: Option<String>,
-    /// Forwards from the host to the guest.
-    pub forwards: Vec<Forward>,
     /// Services in the guest's network.
     pub services: Vec<Service>,
 }
@@ -142,7 +143,7 @@ pub enum Transport {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Listen {
-    /// A port of the host; port 0 lets the system choose.
+    /// A port of the host.
     Inet {
         /// TCP or UDP.
         transport: Transport,
@@ -187,6 +188,16 @@ pub enum Server {
         /// Its path.
         path: PathBuf,
     },
+}
+
+/// Frames of the guest that the process has dropped, since it was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Drops {
+    /// No frames, or with a header that contradicts them.
+    pub malformed: u64,
+    /// For a stream whose other end does not take what it was sent before; the guest sends them again.
+    pub stream_full: u64,
 }
 
 /// A connection, as `info usernet` shows it.

@@ -18,7 +18,7 @@ use std::ffi::{CStr, CString};
 use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use usernet::protocol::{Ipv4, Ipv6, Network};
+use usernet::protocol::{Drops, Ipv4, Ipv6, Network};
 
 /// What the callbacks use.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) flows: RefCell<Flows>,
     pub(crate) set: RefCell<Set>,
     pub(crate) streams: RefCell<Streams>,
+    pub(crate) dropped: Dropped,
     /// Warnings for the daemon's log.
     pub(crate) warnings: RefCell<Vec<String>>,
     timers: RefCell<Vec<Option<Timer>>>,
@@ -36,6 +37,19 @@ pub(crate) struct Shared {
     opened: Cell<Option<RawFd>>,
     /// What the stack says now is for nobody.
     silent: Cell<bool>,
+}
+
+/// What was dropped of the guest's.
+#[derive(Debug, Default)]
+pub(crate) struct Dropped {
+    pub(crate) malformed: Cell<u64>,
+    pub(crate) stream_full: Cell<u64>,
+}
+
+impl Dropped {
+    pub(crate) fn told(&self) -> Drops {
+        Drops { malformed: self.malformed.get(), stream_full: self.stream_full.get() }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +69,7 @@ impl Shared {
             flows: RefCell::default(),
             set: RefCell::new(Set::new()?),
             streams: RefCell::default(),
+            dropped: Dropped::default(),
             warnings: RefCell::default(),
             timers: RefCell::default(),
             opening: Cell::new(None),

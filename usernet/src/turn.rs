@@ -9,6 +9,7 @@ use crate::flows::Key;
 use crate::inbox;
 use crate::message::Burst;
 use crate::network::Net;
+use crate::resolver;
 use crate::sandbox;
 use crate::segment;
 use crate::stack::Shared;
@@ -50,8 +51,8 @@ pub(crate) fn start(mut control: Control, network: &Network, files: Vec<OwnedFd>
 type Prepared = (Rc<Shared>, Net, Option<String>);
 
 fn prepare(network: &Network, files: Vec<OwnedFd>) -> Result<Prepared, Failure> {
-    let system = |why: Errno| Failure { text: why.desc().into(), errno: Some(why as i32), forward: None };
-    let sandbox = |why: sandbox::Error| Failure { text: why.to_string(), errno: None, forward: None };
+    let system = |why: Errno| Failure { text: why.desc().into(), errno: Some(why as i32) };
+    let sandbox = |why: sandbox::Error| Failure { text: why.to_string(), errno: None };
     sandbox::limits().map_err(sandbox)?;
     let frames = borrowed(FRAMES);
     // More than the system's default, where it may be: else a few large frames fill it.
@@ -59,6 +60,12 @@ fn prepare(network: &Network, files: Vec<OwnedFd>) -> Result<Prepared, Failure> 
         let _ = setsockopt(&frames, sockopt::SndBuf, &BUFFER);
     }
     let shared = Rc::new(Shared::new(FRAMES).map_err(system)?);
+    let mut files = files.into_iter();
+    let resolver = files.next().ok_or_else(|| system(Errno::EBADF))?;
+    if !resolver::ask_at(resolver) {
+        let text = "netdevd-user is not linked as it must be: 'fopen64' is the C library's".into();
+        return Err(Failure { text, errno: None });
+    }
     let net = Net::new(network, files, Rc::clone(&shared))?;
     let told = sandbox::enter(network.tftp.as_deref()).map_err(sandbox)?;
     Ok((shared, net, told))
@@ -186,9 +193,9 @@ fn requests(control: &mut Control, net: &mut Net) -> Result<bool, Errno> {
         let answer = match control.receive(false) {
             Came::End => return Ok(false),
             Came::Nothing => return Ok(true),
-            Came::Request(request, _) => net.answer(request),
+            Came::Request(request, files) => net.answer(request, files),
             Came::Nonsense(why) => {
-                Answer::Failed(Failure { text: format!("no request: {why}"), errno: None, forward: None })
+                Answer::Failed(Failure { text: format!("no request: {why}"), errno: None })
             }
         };
         control.answer(answer)?;
@@ -206,15 +213,21 @@ fn take_frames(burst: &mut Burst, net: &mut Net, shared: &Shared) -> Result<bool
     for at in 0..count {
         let message = burst.message(at);
         if !shared.streams.borrow().is_empty() && for_full_stream(message, shared) {
+            shared.dropped.stream_full.update(|count| count + 1);
             continue;
         }
+        let mut taken = false;
         inbox::frames(message, &shared.flows, |frame, opening| {
+            taken = true;
             if let Some(key) = opening.filter(|key| net.streams().is(key)) {
                 let left = shared.flows.borrow().left(key.peer);
                 left.into_iter().for_each(|(key, sequence)| end(net, shared, &key, sequence));
             }
             net.stack.input(frame, opening);
         });
+        if !taken {
+            shared.dropped.malformed.update(|count| count + 1);
+        }
     }
     Ok(true)
 }

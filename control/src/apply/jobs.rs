@@ -8,6 +8,7 @@ use crate::model::ClientId;
 use crate::passt::{LaunchError, Started as StartedPasst};
 use crate::qmp::error::QmpError;
 use crate::user::Started;
+use crate::user::forwarded::Forwarded;
 use engine::filter::bpf::Program;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -36,6 +37,8 @@ pub enum Product {
     Passt(Result<StartedPasst, LaunchError>),
     /// The process of a `user` netdev, with its network.
     User(Result<Box<Started>, QmpError>),
+    /// A forward from the host, which a process of a `user` netdev has; or why it has not.
+    Forwarded(Result<Forwarded, String>),
     /// What processes of `user` netdevs answered.
     Answers(Vec<(ClientId, Result<Answer, String>)>),
     /// A vDPA device.

@@ -23,7 +23,7 @@ mod stream;
 pub use error::ChardevError;
 pub(crate) use link::{Client, Connector, Listener};
 pub use opening::{Opened, Opening};
-pub(crate) use opening::{dial_inet, dial_unix, listen_fd, listen_inet, listen_unix};
+pub(crate) use opening::{connected, dial_inet, dial_unix, listen_fd, listen_inet, listen_unix};
 pub use registry::{ChardevId, Connected, Registry, User};
 pub(crate) use resolve::is_numeric;
 pub use spec::{Backend, SocketSpec, Spec};

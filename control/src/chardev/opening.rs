@@ -76,7 +76,10 @@ impl Opening {
 }
 
 /// Connects once.
-pub(super) fn connected(spec: &SocketSpec, fd: Option<OwnedFd>) -> Result<Stream, String> {
+///
+/// # Errors
+/// QEMU's sentence.
+pub(crate) fn connected(spec: &SocketSpec, fd: Option<OwnedFd>) -> Result<Stream, String> {
     match &spec.address {
         Address::Unix(unix) => connect_unix(unix),
         Address::Inet(inet) => connect_inet(inet, spec.nodelay),

@@ -5,7 +5,7 @@ use super::matching::NewExpression;
 use super::netdev::{NewPasst, Opening, Way};
 use super::object::NewFilter;
 use super::state::empty;
-use super::usernet::Asked;
+use super::usernet::{Asked, Rule};
 use super::{State, hmp};
 use crate::apply::Ticket;
 use crate::apply::jobs::{Ended, Product};
@@ -42,6 +42,8 @@ pub(super) enum Pending {
     Restart(ClientId),
     /// Processes of `user` netdevs are asked.
     Asked(Asked),
+    /// A forward of a `user` netdev.
+    Forward(ClientId, Rule),
     /// `netdev_del`, `object-del`.
     Close,
 }
@@ -110,6 +112,9 @@ impl State {
             (Pending::Restart(client), Product::User(result)) => {
                 self.user_restarted(client, result.map(|started| *started).map_err(|error| error.desc));
                 Ok(empty())
+            }
+            (Pending::Forward(client, rule), Product::Forwarded(result)) => {
+                self.forwarded(client, &rule, result)
             }
             (Pending::Asked(asked), Product::Answers(answers)) => self.answered(asked, answers),
             (Pending::Drain(name), Product::Drained) => self.filter_drained(&name),
@@ -180,7 +185,7 @@ impl State {
                 self.user_restarted(client, Err("starting the process took too long".into()));
                 Ok(empty())
             }
-            Pending::Asked(_) => Err(QmpError::generic("a process does not answer")),
+            Pending::Asked(_) | Pending::Forward(..) => Err(QmpError::generic("a process does not answer")),
             // It is out of force already; its thread goes on closing.
             Pending::Close => {
                 tracing::warn!("closing takes long; the reply does not wait for it");

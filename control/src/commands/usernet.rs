@@ -7,8 +7,8 @@ use super::{Outcome, State};
 use crate::apply::jobs::Product;
 use crate::model::{ClientId, Kind};
 use crate::qmp::error::QmpError;
-use crate::user::Change;
-use crate::user::{rule, table};
+use crate::user::forwarded::Forwarded;
+use crate::user::{Change, add, rule, table};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,15 +18,26 @@ use usernet::protocol::{Answer, Connection, Forward, Listen, Request, Transport}
 /// Longest wait for the answers of all processes.
 const LIMIT: Duration = Duration::from_secs(15);
 
+const DEAD: &str = "the process has died and is started again";
+
 /// A question that waits for its answers.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// A forward was to be made or taken away. In the human monitor, its text.
-    Change(ClientId, Change, Option<String>),
+    /// A forward was to be taken away. In the human monitor, its text.
+    Remove(ClientId, Listen, Option<String>),
     /// `query-netdev-user`.
     List,
     /// `info usernet`.
     Table,
+}
+
+/// A forward as it was given: in a command, or as the human monitor's text.
+#[derive(Debug)]
+pub(super) enum Rule {
+    /// In words of ours.
+    Command(String),
+    /// In the user's.
+    Line(String),
 }
 
 /// The answers of processes, each with its netdev.
@@ -64,11 +75,10 @@ impl State {
             Ok((client, Forward { listen, guest }))
         });
         match made {
-            Ok((client, forward)) => self.ask(
-                client,
-                &Request::Add(forward.clone()),
-                Asked::Change(client, Change::Added(forward), None),
-            ),
+            Ok((client, forward)) => {
+                let text = rule::text(&forward);
+                self.forward(client, forward, Rule::Command(text))
+            }
             Err(why) => Err(QmpError::generic(why)).into(),
         }
     }
@@ -77,15 +87,13 @@ impl State {
     pub(super) fn remove_forward(&mut self, args: &Map<String, Value>) -> Outcome {
         let found = self.user_netdev(args.maybe("id")).and_then(|client| {
             let listen = listen(args)?;
-            let there = self.users.forwards(client).iter().any(|forward| forward.listen == listen);
+            let there = self.users.forwards(client).iter().any(|held| held.forward.listen == listen);
             there.then_some((client, listen)).ok_or_else(|| "there is no such forward".to_owned())
         });
         match found {
-            Ok((client, listen)) => self.ask(
-                client,
-                &Request::Remove(listen.clone()),
-                Asked::Change(client, Change::Removed(listen), None),
-            ),
+            Ok((client, listen)) => {
+                self.ask(client, &Request::Remove(listen.clone()), Asked::Remove(client, listen, None))
+            }
             Err(why) => Err(QmpError::generic(why)).into(),
         }
     }
@@ -97,7 +105,7 @@ impl State {
             Some(Ok(client)) => vec![client],
             None => self.users.clients().collect(),
         };
-        self.ask_all(clients, &Request::Connections, Asked::List)
+        self.ask_all(clients, &Request::State, Asked::List)
     }
 
     /// `info usernet`.
@@ -106,7 +114,7 @@ impl State {
         if clients.is_empty() {
             return Ok(Value::String(String::new())).into();
         }
-        self.ask_all(clients, &Request::Connections, Asked::Table)
+        self.ask_all(clients, &Request::State, Asked::Table)
     }
 
     /// `hostfwd_add`, `hostfwd_remove`: the netdev is named or not.
@@ -122,15 +130,54 @@ impl State {
                 Ok(forward) => forward,
                 Err(error) => return said(error.desc),
             };
-            let asked = Asked::Change(client, Change::Added(forward.clone()), Some(text.to_owned()));
-            return self.ask(client, &Request::Add(forward), asked);
+            return self.forward(client, forward, Rule::Line(text.to_owned()));
         }
         let Some(listen) = rule::listen(text) else { return said("invalid format".to_owned()) };
-        if !self.users.forwards(client).iter().any(|forward| forward.listen == listen) {
+        if !self.users.forwards(client).iter().any(|held| held.forward.listen == listen) {
             return said(format!("host forwarding rule for {text} not found"));
         }
-        let asked = Asked::Change(client, Change::Removed(listen.clone()), Some(text.to_owned()));
+        let asked = Asked::Remove(client, listen.clone(), Some(text.to_owned()));
         self.ask(client, &Request::Remove(listen), asked)
+    }
+
+    /// Listens for a forward and tells its process, off this thread.
+    fn forward(&mut self, client: ClientId, forward: Forward, rule: Rule) -> Outcome {
+        let conversation = self.users.conversation(client);
+        let job = move || {
+            let made = || {
+                let conversation = conversation.ok_or(DEAD)?;
+                let made = Forwarded::new(forward).map_err(|errno| errno.desc().to_owned())?;
+                add(&conversation, &made)?;
+                Ok(made)
+            };
+            Product::Forwarded(made())
+        };
+        match self.binding.jobs.start(LIMIT, job) {
+            Ok(ticket) => {
+                self.pending.insert(ticket, Pending::Forward(client, rule));
+                Outcome::Later(ticket)
+            }
+            Err(error) => Err(QmpError::generic(format!("no thread to ask on: {error}"))).into(),
+        }
+    }
+
+    /// A forward is there, or not.
+    pub(super) fn forwarded(
+        &mut self,
+        client: ClientId,
+        rule: &Rule,
+        result: Result<Forwarded, String>,
+    ) -> Result<Value, QmpError> {
+        match (result, rule) {
+            (Ok(forwarded), rule) => {
+                self.users.changed(client, Change::Added(forwarded));
+                Ok(if matches!(rule, Rule::Line(_)) { Value::String(String::new()) } else { empty() })
+            }
+            (Err(_), Rule::Line(text)) => Ok(Value::String(format!("{}\n", rule::refused(text).desc))),
+            (Err(why), Rule::Command(text)) => {
+                Err(QmpError::generic(format!("{}: {why}", rule::refused(text).desc)))
+            }
+        }
     }
 
     fn ask(&mut self, client: ClientId, request: &Request, asked: Asked) -> Outcome {
@@ -143,11 +190,8 @@ impl State {
             clients.into_iter().map(|client| (client, self.users.conversation(client))).collect();
         let request = request.clone();
         let job = move || {
-            if let Request::Add(forward) = &request {
-                rule::make_way(forward);
-            }
             let ask = |(client, conversation): (ClientId, Option<std::sync::Arc<_>>)| {
-                let none = || Err("the process has died and is started again".to_owned());
+                let none = || Err(DEAD.to_owned());
                 let ask = |it: std::sync::Arc<crate::user::conversation::Conversation>| it.ask(&request, &[]);
                 (client, conversation.map_or_else(none, ask))
             };
@@ -165,7 +209,7 @@ impl State {
     /// The answers are there.
     pub(super) fn answered(&mut self, asked: Asked, answers: Answers) -> Result<Value, QmpError> {
         match asked {
-            Asked::Change(client, change, text) => {
+            Asked::Remove(client, listen, text) => {
                 let answer = answers.into_iter().next().map(|(_, answer)| answer);
                 let why = match answer {
                     Some(Ok(Answer::Failed(failure))) => Some(failure.text),
@@ -173,7 +217,7 @@ impl State {
                     Some(Err(why)) => Some(why),
                     None => Some("the netdev has gone".to_owned()),
                 };
-                self.forward_changed(client, change, text, why.as_deref())
+                self.forward_removed(client, listen, text, why)
             }
             Asked::List => Ok(answers
                 .into_iter()
@@ -193,32 +237,25 @@ impl State {
     }
 
     /// `why` it could not be done, if it could not.
-    fn forward_changed(
+    fn forward_removed(
         &mut self,
         client: ClientId,
-        change: Change,
+        listen: Listen,
         text: Option<String>,
-        why: Option<&str>,
+        why: Option<String>,
     ) -> Result<Value, QmpError> {
-        let removes = matches!(change, Change::Removed(_));
-        let reply = match (text, removes, why) {
-            (Some(_), false, None) => Ok(Value::String(String::new())),
-            (Some(text), false, Some(_)) => Ok(Value::String(format!("{}\n", rule::refused(&text).desc))),
-            (Some(text), true, _) => {
+        let reply = match (text, &why) {
+            (Some(text), why) => {
                 let what = if why.is_none() { "removed" } else { "not found" };
                 Ok(Value::String(format!("host forwarding rule for {text} {what}\n")))
             }
-            (None, _, None) => Ok(empty()),
-            (None, _, Some(why)) => {
-                let what = match &change {
-                    Change::Added(forward) => rule::refused(&rule::text(forward)).desc,
-                    Change::Removed(_) => "Could not remove host forwarding rule".to_owned(),
-                };
-                Err(QmpError::generic(format!("{what}: {why}")))
+            (None, None) => Ok(empty()),
+            (None, Some(why)) => {
+                Err(QmpError::generic(format!("Could not remove host forwarding rule: {why}")))
             }
         };
         if why.is_none() {
-            self.users.changed(client, change);
+            self.users.changed(client, Change::Removed(listen));
         }
         reply
     }
@@ -233,7 +270,12 @@ impl State {
 
     fn describe_user(&self, client: ClientId, answer: Result<Answer, String>) -> Option<Value> {
         let name = self.net.client(client)?.name.clone();
-        let forwards: Vec<Value> = self.users.forwards(client).iter().map(describe_forward).collect();
+        let forwards: Vec<Value> =
+            self.users.forwards(client).iter().map(|held| describe_forward(&held.forward)).collect();
+        let drops = match &answer {
+            Ok(Answer::State { drops, .. }) => Some(json!(drops)),
+            _ => None,
+        };
         let connections: Vec<Value> = told(answer).iter().map(describe_connection).collect();
         let mut entry = Map::new();
         entry.insert("id".into(), name.into());
@@ -242,13 +284,14 @@ impl State {
         }
         entry.insert("forwards".into(), forwards.into());
         entry.insert("connections".into(), connections.into());
+        entry.extend(drops.map(|drops| ("drops".to_owned(), drops)));
         Some(Value::Object(entry))
     }
 }
 
 fn told(answer: Result<Answer, String>) -> Vec<Connection> {
     match answer {
-        Ok(Answer::Connections(all)) => all,
+        Ok(Answer::State { connections, .. }) => connections,
         _ => Vec::new(),
     }
 }

@@ -115,20 +115,20 @@ mod tests {
         let (conversation, process) = two();
         say(&process, &Said::Warning("the guest makes no sense".into()));
         say(&process, &Said::Answer(Answer::Done));
-        assert_eq!(conversation.ask(&Request::Connections, &[]), Ok(Answer::Done));
+        assert_eq!(conversation.ask(&Request::State, &[]), Ok(Answer::Done));
         let mut bytes = [0; 100];
         let n = recv(process.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
-        assert_eq!(serde_json::from_slice::<Request>(&bytes[..n]).unwrap(), Request::Connections);
+        assert_eq!(serde_json::from_slice::<Request>(&bytes[..n]).unwrap(), Request::State);
     }
 
     #[test]
     fn a_process_that_ends_or_babbles_is_told_at_once() {
         let (conversation, process) = two();
         drop(process);
-        assert!(conversation.ask(&Request::Connections, &[]).is_err());
+        assert!(conversation.ask(&Request::State, &[]).is_err());
         let (conversation, process) = two();
         send(process.as_raw_fd(), b"{", MsgFlags::empty()).unwrap();
-        let said = conversation.ask(&Request::Connections, &[]).unwrap_err();
+        let said = conversation.ask(&Request::State, &[]).unwrap_err();
         assert!(said.starts_with("the process"), "{said}");
     }
 }

@@ -4,7 +4,9 @@
 
 pub mod address;
 pub mod conversation;
+pub mod forwarded;
 pub mod network;
+pub mod resolver;
 pub mod rule;
 pub mod service;
 pub mod table;
@@ -13,4 +15,4 @@ mod netdevs;
 mod start;
 
 pub use netdevs::{Change, Ended, Users};
-pub use start::{Setup, Started, start};
+pub use start::{Setup, Started, add, start};

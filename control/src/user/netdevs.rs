@@ -1,6 +1,7 @@
 //! All `user` netdevs: their processes, what is forwarded, and when a process that died is started again.
 
 use super::conversation::Conversation;
+use super::forwarded::Forwarded;
 use super::start::{Setup, Started};
 use crate::apply::Binding;
 use crate::model::{Client, ClientId, Kind, Net, QueueRef};
@@ -13,7 +14,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use usernet::protocol::{Forward, Listen};
+use usernet::protocol::Listen;
 
 /// The object number of the timer.
 const TIMER: u32 = 0;
@@ -30,7 +31,7 @@ struct Entry {
     /// Nothing while it is dead.
     running: Option<Running>,
     /// What is forwarded from the host.
-    forwards: Vec<Forward>,
+    forwards: Vec<Forwarded>,
     /// How the last process ended.
     reason: String,
     /// Why it could not be started again.
@@ -63,16 +64,16 @@ pub struct Users {
 #[derive(Default)]
 pub struct Ended {
     /// Processes to be started again: the netdev, from what, with which forwards.
-    pub again: Vec<(ClientId, Arc<Setup>, Vec<Forward>)>,
+    pub again: Vec<(ClientId, Arc<Setup>, Vec<Forwarded>)>,
     /// Queues that went with their process.
     pub retired: Vec<Retired>,
 }
 
 /// What a process has done with its forwards.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Change {
     /// One more.
-    Added(Forward),
+    Added(Forwarded),
     /// One less.
     Removed(Listen),
 }
@@ -95,7 +96,7 @@ impl Users {
         setup: Arc<Setup>,
         process: Process,
         conversation: Arc<Conversation>,
-        forwards: Vec<Forward>,
+        forwards: Vec<Forwarded>,
         counters: Arc<PortCounters>,
     ) {
         self.last += 1;
@@ -160,7 +161,7 @@ impl Users {
 
     /// What is forwarded from the host.
     #[must_use]
-    pub fn forwards(&self, client: ClientId) -> &[Forward] {
+    pub fn forwards(&self, client: ClientId) -> &[Forwarded] {
         self.of(client).map_or(&[], |entry| &entry.forwards)
     }
 
@@ -168,9 +169,9 @@ impl Users {
     pub fn changed(&mut self, client: ClientId, change: Change) {
         let Some(entry) = self.entries.values_mut().find(|entry| entry.client == client) else { return };
         match change {
-            Change::Added(forward) => entry.forwards.push(forward),
+            Change::Added(forwarded) => entry.forwards.push(forwarded),
             Change::Removed(listen) => {
-                let at = entry.forwards.iter().position(|forward| forward.listen == listen);
+                let at = entry.forwards.iter().position(|held| held.forward.listen == listen);
                 at.map(|at| entry.forwards.remove(at));
             }
         }

@@ -6,7 +6,7 @@ use crate::options::Text;
 use crate::options::netdev::UserOptions;
 use crate::qmp::error::QmpError;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use usernet::protocol::{Ipv4, Ipv6, Network};
+use usernet::protocol::{Forward, Ipv4, Ipv6, Network};
 
 /// The names that DHCP tells are no longer.
 const NAME: usize = 255;
@@ -18,7 +18,9 @@ const FILE: usize = 127;
 pub struct Wanted {
     /// The network, without services.
     pub network: Network,
-    /// The forwards' rules, in the order of the network's forwards.
+    /// Forwards from the host.
+    pub forwards: Vec<Forward>,
+    /// Their rules, in the same order.
     pub rules: Vec<String>,
     /// Forwards from the guest.
     pub guest_forwards: Vec<GuestForward>,
@@ -86,10 +88,9 @@ pub fn wanted(options: &UserOptions) -> Result<Wanted, QmpError> {
         tftp: options.tftp.clone().map(Into::into),
         tftp_server_name: options.tftp_server_name.clone(),
         bootfile: options.bootfile.clone(),
-        forwards,
         services: Vec::new(),
     };
-    Ok(Wanted { network, rules, guest_forwards, smb })
+    Ok(Wanted { network, forwards, rules, guest_forwards, smb })
 }
 
 /// One that is asked for alone turns the other off.

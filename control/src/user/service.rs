@@ -5,7 +5,8 @@ use super::rule::words;
 use crate::qmp::error::QmpError;
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::{AccessFlags, Uid, User, access, mkdtemp};
-use std::fs;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -48,6 +49,15 @@ impl Drop for Private {
     }
 }
 
+/// What a command's input and output are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plug {
+    /// The connection itself, a unix socket.
+    Unix,
+    /// A TCP socket of the loopback, and two threads that copy: smbd asks for the address at the other end.
+    Inet,
+}
+
 /// A socket with a command behind each connection. Commands that run when it goes end with their connections.
 #[derive(Debug)]
 pub struct CommandServer {
@@ -60,11 +70,11 @@ impl CommandServer {
     ///
     /// # Errors
     /// The system's.
-    pub fn new(netdev: &str, path: PathBuf, line: &str) -> std::io::Result<Self> {
+    pub fn new(netdev: &str, path: PathBuf, line: &str, plug: Plug) -> std::io::Result<Self> {
         let listener = Arc::new(UnixListener::bind(&path)?);
         let (netdev, line, of_thread) = (netdev.to_owned(), line.to_owned(), Arc::clone(&listener));
         thread::Builder::new().name("netdevd-guestfwd".into()).spawn(move || {
-            serve(&netdev, &of_thread, &line);
+            serve(&netdev, &of_thread, &line, plug);
         })?;
         Ok(Self { listener, path })
     }
@@ -83,11 +93,15 @@ impl Drop for CommandServer {
     }
 }
 
-fn serve(netdev: &str, listener: &UnixListener, line: &str) {
+fn serve(netdev: &str, listener: &UnixListener, line: &str, plug: Plug) {
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
-                if let Err(why) = run(stream, line) {
+                let plugged = match plug {
+                    Plug::Unix => Ok(OwnedFd::from(stream)),
+                    Plug::Inet => inet(stream).map_err(|error| error.to_string()),
+                };
+                if let Err(why) = plugged.and_then(|file| run(file, line)) {
                     tracing::warn!("netdev '{netdev}': guestfwd command '{line}': {why}");
                 }
             }
@@ -100,11 +114,35 @@ fn serve(netdev: &str, listener: &UnixListener, line: &str) {
     }
 }
 
+/// A TCP socket whose bytes are those of `stream`.
+fn inet(stream: UnixStream) -> std::io::Result<OwnedFd> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let ours = TcpStream::connect(listener.local_addr()?)?;
+    // Somebody else may have been faster.
+    let theirs = loop {
+        let (theirs, from) = listener.accept()?;
+        if from == ours.local_addr()? {
+            break theirs;
+        }
+    };
+    ours.set_nodelay(true)?;
+    let ends = (OwnedFd::from(stream), OwnedFd::from(ours));
+    let others = (ends.1.try_clone()?, ends.0.try_clone()?);
+    for (from, to) in [ends, others] {
+        thread::Builder::new().name("netdevd-smb".into()).spawn(move || {
+            let (mut from, mut to) = (File::from(from), File::from(to));
+            // An end on one side is one on the other, in this direction only.
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = shutdown(to.as_raw_fd(), Shutdown::Write);
+        })?;
+    }
+    Ok(theirs.into())
+}
+
 /// Runs the command over a connection, which is its input, output and standard error.
-fn run(stream: UnixStream, line: &str) -> Result<(), String> {
+fn run(file: OwnedFd, line: &str) -> Result<(), String> {
     let all = words(line).ok_or("no command")?;
     let (program, arguments) = all.split_first().ok_or("no command")?;
-    let file = OwnedFd::from(stream);
     let copy = || file.try_clone().map(Stdio::from).map_err(|error| error.to_string());
     let mut command = Command::new(program);
     command.args(arguments).process_group(0).stdin(copy()?).stdout(copy()?).stderr(copy()?);
@@ -173,9 +211,16 @@ mod tests {
 
     #[test]
     fn each_connection_has_a_command_of_its_own_and_no_shell() {
+        for plug in [Plug::Unix, Plug::Inet] {
+            with_a_command_each(plug);
+        }
+    }
+
+    fn with_a_command_each(plug: Plug) {
         let private = Private::new().unwrap();
         let server =
-            CommandServer::new("u", private.path().join("s"), "sh -c 'cat; echo \"$0\"' '$HOME *'").unwrap();
+            CommandServer::new("u", private.path().join("s"), "sh -c 'cat; echo \"$0\"' '$HOME *'", plug)
+                .unwrap();
         for text in ["one", "two"] {
             let mut stream = UnixStream::connect(server.path()).unwrap();
             stream.write_all(text.as_bytes()).unwrap();
@@ -190,7 +235,7 @@ mod tests {
     fn a_command_that_is_none_closes_the_connection_and_nothing_else() {
         let private = Private::new().unwrap();
         let path = private.path().to_owned();
-        let server = CommandServer::new("u", path.join("s"), "/nonexistent/x").unwrap();
+        let server = CommandServer::new("u", path.join("s"), "/nonexistent/x", Plug::Inet).unwrap();
         for _ in 0..2 {
             let mut back = Vec::new();
             UnixStream::connect(server.path()).unwrap().read_to_end(&mut back).unwrap();

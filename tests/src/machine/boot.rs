@@ -27,6 +27,12 @@ impl Socket {
         Self { path: path.into(), netdev: String::new(), device: String::new() }
     }
 
+    /// A nic on a netdev of QEMU's own, such as `user,restrict=on`, which netdevd has nothing to do with.
+    #[must_use]
+    pub fn foreign(netdev: &str) -> Self {
+        Self { path: PathBuf::new(), netdev: netdev.to_owned(), device: String::new() }
+    }
+
     /// More options of QEMU's `vhost-user` netdev, such as `queues=2`.
     #[must_use]
     pub fn netdev(mut self, options: &str) -> Self {
@@ -56,11 +62,20 @@ pub struct Boot {
     incoming: bool,
     /// Archives that are appended to the image.
     archives: Vec<PathBuf>,
+    /// What QEMU is started by.
+    wrapper: Vec<String>,
 }
 
 impl Boot {
     pub(super) const fn new(number: u8) -> Self {
-        Self { number, processors: 1, sockets: Vec::new(), incoming: false, archives: Vec::new() }
+        Self {
+            number,
+            processors: 1,
+            sockets: Vec::new(),
+            incoming: false,
+            archives: Vec::new(),
+            wrapper: Vec::new(),
+        }
     }
 
     /// One more nic.
@@ -81,6 +96,13 @@ impl Boot {
     #[must_use]
     pub fn archive(mut self, path: impl Into<PathBuf>) -> Self {
         self.archives.push(path.into());
+        self
+    }
+
+    /// Starts QEMU by another command, which ends by executing its last arguments.
+    #[must_use]
+    pub fn under(mut self, wrapper: Vec<String>) -> Self {
+        self.wrapper = wrapper;
         self
     }
 
@@ -121,8 +143,12 @@ impl Boot {
         for (number, socket) in self.sockets.iter().enumerate() {
             let Socket { path, netdev, device } = socket;
             let mac = mac(self.number, number);
-            line += &format!(" -chardev socket,id=c{number},path={},reconnect-ms=100", path.display());
-            line += &format!(" -netdev vhost-user,id=n{number},chardev=c{number}{netdev}");
+            if path.as_os_str().is_empty() {
+                line += &format!(" -netdev {netdev},id=n{number}");
+            } else {
+                line += &format!(" -chardev socket,id=c{number},path={},reconnect-ms=100", path.display());
+                line += &format!(" -netdev vhost-user,id=n{number},chardev=c{number}{netdev}");
+            }
             line +=
                 &format!(" -device virtio-net-pci,id=d{number},netdev=n{number},mac={mac},romfile={device}");
         }
@@ -141,7 +167,9 @@ impl Boot {
         let log = File::create(directory.path().join("stderr")).expect("a log file");
         let listener = UnixListener::bind(directory.path().join("channel")).expect("a socket");
         let qemu = daemon::oracle().unwrap_or_else(|reason| panic!("{reason}"));
-        let mut command = wait::mortal(qemu);
+        let words: Vec<_> = self.wrapper.iter().map(PathBuf::from).chain([qemu]).collect();
+        let mut command = wait::mortal(&words[0]);
+        command.args(&words[1..]);
         command.args(self.arguments(directory.path())).stdin(Stdio::null());
         command.stdout(log.as_fd().try_clone_to_owned().expect("dup")).stderr(log);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));

@@ -9,6 +9,7 @@ mod migration;
 mod restart;
 mod shapes;
 mod tap;
+mod user;
 mod vhost;
 mod wire;
 

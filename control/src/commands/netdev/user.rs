@@ -14,8 +14,9 @@ use crate::options::netdev::UserOptions;
 use crate::qmp::error::QmpError;
 use crate::qmp::events::Event;
 use crate::reactor::Ready;
+use crate::user::forwarded::Forwarded;
 use crate::user::network::{self, wanted};
-use crate::user::rule::GuestTarget;
+use crate::user::rule::{GuestTarget, refused};
 use crate::user::{Ended, Setup, Started, start};
 use serde_json::{Map, Value, json};
 use std::os::fd::{AsFd, OwnedFd};
@@ -38,7 +39,11 @@ impl State {
         let before = self.users.claimed.len();
         for forward in &wanted.guest_forwards {
             if let GuestTarget::Device(device) = &forward.to {
-                match self.claim_guest_forward(&name, forward.port, device) {
+                // One that is only described is opened off this thread.
+                let claimed = device
+                    .strip_prefix("chardev:")
+                    .map(|id| self.claim_guest_forward(&name, forward.port, id));
+                match claimed.transpose() {
                     Ok(stream) => streams.push(stream),
                     Err(error) => {
                         self.release_guest_forwards(before);
@@ -52,14 +57,15 @@ impl State {
             ..Opening::new("user", args)
         };
         let backends = Arc::clone(&self.binding.backends);
-        let outcome =
-            self.open(opening, move || {
-                let (rules, forwards) = (wanted.rules.clone(), wanted.network.forwards.clone());
-                let setup = Setup::new(&name, wanted, streams);
-                Product::User(setup.and_then(|setup| {
-                    start(backends.as_ref(), Arc::new(setup), forwards, &rules).map(Box::new)
-                }))
-            });
+        let outcome = self.open(opening, move || {
+            let (rules, forwards) = (wanted.rules.clone(), wanted.forwards.clone());
+            let setup = Setup::new(&name, wanted, streams);
+            Product::User(setup.and_then(|setup| {
+                let refused = |at: usize| refused(rules.get(at).map_or("", String::as_str));
+                let forwards = Forwarded::all(forwards).map_err(refused)?;
+                start(backends.as_ref(), Arc::new(setup), forwards).map(Box::new)
+            }))
+        });
         if !matches!(outcome, Outcome::Later(_)) {
             self.release_guest_forwards(before);
         }
@@ -67,10 +73,9 @@ impl State {
     }
 
     /// The stream of a chardev that a rule names: `chardev:ID`, with somebody at its other end.
-    fn claim_guest_forward(&mut self, netdev: &str, port: u16, device: &str) -> Result<OwnedFd, QmpError> {
+    fn claim_guest_forward(&mut self, netdev: &str, port: u16, id: &str) -> Result<OwnedFd, QmpError> {
         let failed =
             || QmpError::generic(format!("Could not open guest forwarding device 'guestfwd.tcp.{port}'"));
-        let id = device.strip_prefix("chardev:").ok_or_else(failed)?;
         let claimed = self.chardevs.claim(id, User::Forward).map_err(|_| failed())?;
         self.users.claimed.push((netdev.to_owned(), id.to_owned()));
         let stream = claimed.filter(crate::chardev::Stream::is_socket).ok_or_else(failed)?;
@@ -121,7 +126,7 @@ impl State {
         }
         for (client, setup, forwards) in again {
             let backends = Arc::clone(&self.binding.backends);
-            let job = move || Product::User(start(backends.as_ref(), setup, forwards, &[]).map(Box::new));
+            let job = move || Product::User(start(backends.as_ref(), setup, forwards).map(Box::new));
             match self.binding.jobs.start(OPEN_LIMIT, job) {
                 Ok(ticket) => drop(self.pending.insert(ticket, Pending::Restart(client))),
                 Err(error) => self.user_restarted(client, Err(format!("no thread to start it on: {error}"))),

@@ -9,23 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// What stands for the process: it writes down what it is asked. Port 1 is taken, and with a file `dead` beside it, it dies.
+/// What stands for the process: it writes down what it is asked. With a file `dead` beside it, it dies.
 const PROCESS: &str = r#"#!/usr/bin/python3
 import json, os, socket, sys
 here = os.path.dirname(os.path.abspath(sys.argv[0]))
 if os.path.exists(here + '/dead'):
     sys.exit(7)
 control = socket.socket(fileno=4)
-forwards = []
-def taken(forward):
-    return forward['listen'].get('inet', {}).get('address', '').endswith(':1')
 def answer(request):
-    if request == 'connections':
-        return {'connections': [{'protocol': 'TCP[HOST_FORWARD]', 'fd': 9, 'source': ['0.0.0.0', 80], 'destination': ['10.0.2.15', 8080], 'queued': [1, 2]}]}
-    (what, how), = request.items()
-    for at, forward in enumerate(how['forwards'] if what == 'start' else [how] if what == 'add' else []):
-        if taken(forward):
-            return {'failed': {'text': 'Address already in use', 'errno': 98, 'forward': at}}
+    if request == 'state':
+        return {'state': {'drops': {'malformed': 3, 'stream-full': 4}, 'connections': [{'protocol': 'TCP[HOST_FORWARD]', 'fd': 9, 'source': ['0.0.0.0', 80], 'destination': ['10.0.2.15', 8080], 'queued': [1, 2]}]}}
     return 'done'
 while True:
     data = control.recv(200000)
@@ -93,6 +86,13 @@ impl Client {
     }
 }
 
+/// A port that is taken, for as long as the listener is there.
+fn held() -> (std::net::TcpListener, u16) {
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
 fn kill_and_wait(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
@@ -106,10 +106,7 @@ fn the_network_is_told_with_every_default() {
     let v6 = json!({"prefix": "fec0::", "length": 64, "host": "fec0::2", "dns": "fec0::3"});
     let start = &process.asked()[0]["start"];
     assert_eq!((&start["ipv4"], &start["ipv6"]), (&v4, &v6));
-    assert_eq!(
-        (&start["forwards"], &start["services"], &start["search"]),
-        (&json!([]), &json!([]), &json!([]))
-    );
+    assert_eq!((&start["services"], &start["search"]), (&json!([]), &json!([])));
     assert_eq!(c.line("info network"), "u: index=0,type=user,net=10.0.2.0,restrict=off\r\n");
     assert_eq!(c.user_stands(), ("ready".into(), String::new()));
     c.ok("netdev_del", json!({"id": "u"}));
@@ -136,8 +133,11 @@ fn the_network_is_told_with_every_default() {
 fn a_start_that_fails_is_told_in_the_references_words_and_leaves_nothing() {
     let mut c = Client::new();
     let process = Process::of(&c);
-    let taken = json!({"type": "user", "id": "u", "hostfwd": [{"str": "tcp::2-:2"}, {"str": "tcp::1-:1"}]});
-    c.refused("netdev_add", taken, "Could not set up host forwarding rule 'tcp::1-:1'");
+    let (held, port) = held();
+    let rule = format!("tcp::{port}-:1");
+    let taken = json!({"type": "user", "id": "u", "hostfwd": [{"str": "tcp::0-:2"}, {"str": rule}]});
+    c.refused("netdev_add", taken, &format!("Could not set up host forwarding rule '{rule}'"));
+    drop(held);
     let conflict = json!({"type": "user", "id": "u", "guestfwd": [{"str": "tcp:10.0.2.2:1-cmd:x"}]});
     let desc = "Conflicting/invalid host:port in guest forwarding rule 'tcp:10.0.2.2:1-cmd:x'";
     c.refused("netdev_add", conflict, desc);
@@ -157,48 +157,68 @@ fn a_start_that_fails_is_told_in_the_references_words_and_leaves_nothing() {
 fn forwards_come_and_go_by_both_kinds_of_commands() {
     let mut c = Client::new();
     let process = Process::of(&c);
-    assert_eq!(c.line("hostfwd_add tcp::2222-:22"), "user mode network stack not in use\r\n");
+    let path = process.path("socket");
+    let (_held, taken) = held();
+    // Three that nobody has at the moment.
+    let [udp, tcp, six] = [held(), held(), held()].map(|(_, port)| port);
+    assert_eq!(c.line(&format!("hostfwd_add tcp::{tcp}-:22")), "user mode network stack not in use\r\n");
     assert_eq!(c.line("info usernet"), "");
-    c.ok("netdev_add", json!({"type": "user", "id": "u", "hostfwd": [{"str": "udp::53-:53"}]}));
-    assert_eq!(c.line("hostfwd_add tcp::2222-:22"), "");
+    let rule = format!("udp::{udp}-:53");
+    c.ok("netdev_add", json!({"type": "user", "id": "u", "hostfwd": [{"str": rule}]}));
+    assert_eq!(c.line(&format!("hostfwd_add tcp::{tcp}-:22")), "");
     assert_eq!(c.line("hostfwd_add u x"), "Invalid host forwarding rule 'x' (No : separators)\r\n");
     assert_eq!(c.line("hostfwd_add nope x"), "unrecognized netdev id 'nope'\r\n");
-    assert_eq!(c.line("hostfwd_add u tcp::1-:22"), "Could not set up host forwarding rule 'tcp::1-:22'\r\n");
-    let six = json!({"id": "u", "host-addr": "::1", "host-port": 80, "guest-port": 8080});
-    c.ok("netdev-user-forward-add", six);
-    c.ok("netdev-user-forward-add", json!({"id": "u", "host-path": "/tmp/nobody", "guest-port": 1}));
-    let taken = json!({"id": "u", "host-port": 1, "guest-port": 1});
-    let desc = "Could not set up host forwarding rule 'tcp:0.0.0.0:1-:1': Address already in use";
-    c.refused("netdev-user-forward-add", taken, desc);
-    assert_eq!(process.asked().len(), 6, "refused before it is asked");
+    let rule = format!("tcp::{taken}-:22");
+    assert_eq!(
+        c.line(&format!("hostfwd_add u {rule}")),
+        format!("Could not set up host forwarding rule '{rule}'\r\n")
+    );
+    c.ok(
+        "netdev-user-forward-add",
+        json!({"id": "u", "host-addr": "::1", "host-port": six, "guest-port": 8080}),
+    );
+    c.ok("netdev-user-forward-add", json!({"id": "u", "host-path": path, "guest-port": 1}));
+    let desc =
+        format!("Could not set up host forwarding rule 'tcp:0.0.0.0:{taken}-:1': Address already in use");
+    c.refused("netdev-user-forward-add", json!({"id": "u", "host-port": taken, "guest-port": 1}), &desc);
+    assert_eq!(process.asked().len(), 5, "refused before it is asked");
     let forward = |host: &str, port: u16, guest: &str, inner: u16, protocol: &str| json!({"protocol": protocol, "host-addr": host, "host-port": port, "guest-addr": guest, "guest-port": inner});
-    let unix =
-        json!({"protocol": "tcp", "host-path": "/tmp/nobody", "guest-addr": "0.0.0.0", "guest-port": 1});
+    let unix = json!({"protocol": "tcp", "host-path": path, "guest-addr": "0.0.0.0", "guest-port": 1});
     let all = json!([
-        forward("0.0.0.0", 53, "0.0.0.0", 53, "udp"),
-        forward("0.0.0.0", 2222, "0.0.0.0", 22, "tcp"),
-        forward("::1", 80, "::", 8080, "tcp"),
+        forward("0.0.0.0", udp, "0.0.0.0", 53, "udp"),
+        forward("0.0.0.0", tcp, "0.0.0.0", 22, "tcp"),
+        forward("::1", six, "::", 8080, "tcp"),
         unix
     ]);
     assert_eq!(c.user_forwards(), all);
-    assert_eq!(c.line("hostfwd_remove u udp::53"), "host forwarding rule for udp::53 removed\r\n");
-    assert_eq!(c.line("hostfwd_remove udp::53"), "host forwarding rule for udp::53 not found\r\n");
-    assert_eq!(c.line("hostfwd_remove 53"), "invalid format\r\n");
+    let rule = format!("udp::{udp}");
     assert_eq!(
-        c.line("hostfwd_remove unix:/tmp/nobody"),
-        "host forwarding rule for unix:/tmp/nobody removed\r\n"
+        c.line(&format!("hostfwd_remove u {rule}")),
+        format!("host forwarding rule for {rule} removed\r\n")
     );
-    c.ok("netdev-user-forward-remove", json!({"id": "u", "host-addr": "::1", "host-port": 80}));
+    assert_eq!(
+        c.line(&format!("hostfwd_remove {rule}")),
+        format!("host forwarding rule for {rule} not found\r\n")
+    );
+    assert_eq!(c.line("hostfwd_remove 53"), "invalid format\r\n");
+    let rule = format!("unix:{}", path.display());
+    assert_eq!(
+        c.line(&format!("hostfwd_remove {rule}")),
+        format!("host forwarding rule for {rule} removed\r\n")
+    );
+    c.ok("netdev-user-forward-remove", json!({"id": "u", "host-addr": "::1", "host-port": six}));
     c.refused("netdev-user-forward-remove", json!({"id": "u", "host-port": 80}), "there is no such forward");
     c.refused(
         "netdev-user-forward-add",
         json!({"id": "u", "guest-port": 80}),
         "'host-port' or 'host-path' is needed",
     );
-    assert_eq!(c.user_forwards(), json!([forward("0.0.0.0", 2222, "0.0.0.0", 22, "tcp")]));
+    assert_eq!(c.user_forwards(), json!([forward("0.0.0.0", tcp, "0.0.0.0", 22, "tcp")]));
     let table = "Hub -1 (u):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  \
                  TCP[HOST_FORWARD]   9               *    80       10.0.2.15  8080     1     2\r\n";
     assert_eq!(c.line("info usernet"), table);
+    let drops = c.ok("query-netdev-user", json!({"id": "u"}))[0]["drops"].clone();
+    assert_eq!(drops, json!({"malformed": 3, "stream-full": 4}));
 }
 
 #[test]
@@ -206,7 +226,8 @@ fn a_process_that_is_killed_is_started_again_with_its_forwards() {
     let mut c = Client::new();
     let process = Process::of(&c);
     c.ok("netdev_add", json!({"type": "user", "id": "u"}));
-    assert_eq!(c.line("hostfwd_add tcp::2222-:22"), "");
+    assert_eq!(c.line("hostfwd_add tcp:127.0.0.1:0-:22"), "");
+    let port = c.user_forwards()[0]["host-port"].as_u64().unwrap();
     let first = c.pid().unwrap();
     process.asked();
     kill_and_wait(first);
@@ -216,12 +237,12 @@ fn a_process_that_is_killed_is_started_again_with_its_forwards() {
         ("failed".into(), "the process was killed by signal 9; it is started again".into())
     );
     assert_eq!(c.pid(), None);
-    assert_eq!(c.line("hostfwd_add tcp::3-:3"), "Could not set up host forwarding rule 'tcp::3-:3'\r\n");
+    assert_eq!(c.line("hostfwd_add tcp::0-:3"), "Could not set up host forwarding rule 'tcp::0-:3'\r\n");
     c.users_happen();
     c.user_job();
     assert_eq!(c.user_stands(), ("ready".into(), String::new()));
-    let start = &process.asked()[0]["start"];
-    assert_eq!(start["forwards"][0]["listen"]["inet"]["address"], "0.0.0.0:2222");
+    let add = &process.asked()[1]["add"];
+    assert_eq!(add["listen"]["inet"]["address"], format!("127.0.0.1:{port}"));
     assert_ne!(c.pid(), Some(first));
     let event = c.events.pop().unwrap();
     assert_eq!(event.name, "NETDEV_USER_RESTARTED");
