@@ -195,6 +195,35 @@ fn rounds_end_are_replaced_and_run_side_by_side() {
 }
 
 #[test]
+fn ids_and_interfaces_mean_what_they_mean_in_qemu() {
+    if !ready("ids_and_interfaces_mean_what_they_mean_in_qemu", &[Need::Oracle]) {
+        return;
+    }
+    for mut side in [Side::reference(), Side::ours(1)] {
+        for (interfaces, count) in
+            [(json!(["n0"]), 1), (json!(["nope", "n0", "n0"]), 1), (json!(["nope", "d0"]), 0), (json!([]), 0)]
+        {
+            side.announce((1, 1, 1, 0), json!({ "interfaces": interfaces }));
+            side.gets(0, count);
+            side.gets_no_more();
+        }
+        // Without end, until another of its name takes its place, which ends by itself.
+        side.announce((5, 5, -1, 0), json!({"id": "a"}));
+        side.gets(0, 10);
+        side.announce((10, 10, 3, 0), json!({"id": "a", "interfaces": ["nope"]}));
+        side.drain(0);
+        side.announce((5, 5, -1, 0), json!({"id": "a"}));
+        side.announce((5, 5, -1, 0), json!({"id": "b"}));
+        // Ended, by its name: the other one goes on.
+        side.announce((5, 5, 0, 0), json!({"id": "a"}));
+        side.gets(0, 10);
+        side.announce((5, 5, 0, 0), json!({"id": "b"}));
+        side.drain(0);
+        side.gets_no_more();
+    }
+}
+
+#[test]
 fn announcements_of_one_moment_all_go() {
     let mut side = Side::ours(2);
     for number in 0..10 {

@@ -152,14 +152,14 @@ impl Binding {
         (0..self.plane.workers()).for_each(|worker| self.plane.wake(worker));
     }
 
-    /// Waits, off the control thread, until a filter holds nothing any more, at most two seconds.
+    /// Waits, off the control thread, until filters hold nothing any more, at most two seconds.
     ///
     /// # Errors
     /// No thread could be made.
-    pub fn drain(&mut self, handle: Arc<dyn Handle>) -> io::Result<Ticket> {
+    pub fn drain(&mut self, handles: Vec<Arc<dyn Handle>>) -> io::Result<Ticket> {
         self.jobs.start(CLOSE_LIMIT, move || {
             let end = Instant::now() + DRAIN_LIMIT;
-            while handle.held() != 0 && Instant::now() < end {
+            while handles.iter().any(|handle| handle.held() != 0) && Instant::now() < end {
                 std::thread::sleep(DRAIN_LOOK);
             }
             Product::Drained

@@ -6,13 +6,22 @@ use super::netdev::{NewPasst, Opening, Way};
 use super::object::NewFilter;
 use super::state::empty;
 use super::usernet::{Asked, Rule};
-use super::{State, hmp};
+use super::{Outcome, State, hmp};
 use crate::apply::Ticket;
 use crate::apply::jobs::{Ended, Product};
 use crate::model::ClientId;
 use crate::passt::{LaunchError, START_LIMIT};
 use crate::qmp::error::QmpError;
 use serde_json::{Map, Value};
+
+/// What goes when its filters hold nothing any more.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Leaving {
+    /// `netdev_del`.
+    Netdev,
+    /// `device_del`.
+    Device,
+}
 
 /// A command that waits for a job.
 pub(super) enum Pending {
@@ -24,6 +33,8 @@ pub(super) enum Pending {
     Filter(NewFilter),
     /// `object-del` of a filter that held frames.
     Drain(String),
+    /// `netdev_del` or `device_del`, with its arguments, of what has filters that held frames.
+    Leave(Leaving, Map<String, Value>),
     /// `object-del` of a comparison that used these chardevs.
     Colo(Vec<String>),
     /// `qom-set` of a filter's expression.
@@ -53,17 +64,25 @@ impl State {
     pub(super) fn finish_jobs(&mut self) -> Vec<(Ticket, Result<Value, QmpError>)> {
         let mut replies = Vec::new();
         for ended in self.binding.jobs.ended() {
-            let (ticket, result) = match ended {
-                Ended::Done(ticket, product) => {
-                    let Some(pending) = self.pending.remove(&ticket) else { continue };
-                    (ticket, self.finish(pending, product))
-                }
-                Ended::TimedOut(ticket) => {
-                    let Some(pending) = self.pending.remove(&ticket) else { continue };
-                    (ticket, self.give_up(pending))
-                }
+            let (job, product) = match ended {
+                Ended::Done(job, product) => (job, Some(product)),
+                Ended::TimedOut(job) => (job, None),
                 Ended::TooLate(product) => {
                     self.binding.discard(product);
+                    continue;
+                }
+            };
+            let Some(pending) = self.pending.remove(&job) else { continue };
+            let ticket = self.continued.remove(&job).unwrap_or(job);
+            let outcome = match (pending, product) {
+                (Pending::Leave(leaving, args), _) => self.leave(leaving, &args),
+                (pending, Some(product)) => self.finish(pending, product).into(),
+                (pending, None) => self.give_up(pending).into(),
+            };
+            let result = match outcome {
+                Outcome::Done(result) => result,
+                Outcome::Later(next) => {
+                    self.continued.insert(next, ticket);
                     continue;
                 }
             };
@@ -72,6 +91,17 @@ impl State {
         }
         self.free_chardevs();
         replies
+    }
+
+    /// Goes on with a removal: filters hold nothing any more, or have had their time.
+    fn leave(&mut self, leaving: Leaving, args: &Map<String, Value>) -> Outcome {
+        let mut events = Vec::new();
+        let outcome = match leaving {
+            Leaving::Netdev => self.netdev_leaves(args, &mut events),
+            Leaving::Device => self.device_leaves(args).into(),
+        };
+        self.of_jobs.append(&mut events);
+        outcome
     }
 
     fn finish(&mut self, pending: Pending, product: Product) -> Result<Value, QmpError> {
@@ -186,6 +216,8 @@ impl State {
                 Ok(empty())
             }
             Pending::Asked(_) | Pending::Forward(..) => Err(QmpError::generic("a process does not answer")),
+            // Handled by its caller, in time or not.
+            Pending::Leave(..) => Ok(empty()),
             // It is out of force already; its thread goes on closing.
             Pending::Close => {
                 tracing::warn!("closing takes long; the reply does not wait for it");

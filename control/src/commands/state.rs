@@ -81,6 +81,8 @@ pub struct State {
     /// Ids of objects that are being made.
     pub(super) new_objects: HashSet<String>,
     pub(super) pending: HashMap<Ticket, Pending>,
+    /// Jobs that finish the command of an earlier one.
+    pub(super) continued: HashMap<Ticket, Ticket>,
     /// Commands of the human monitor whose answer is text.
     pub(super) human: HashSet<Ticket>,
     /// Events that are told behind the reply of the command that caused them.
@@ -126,6 +128,7 @@ impl State {
             baseline: Baseline::default(),
             new_objects: HashSet::new(),
             pending: HashMap::new(),
+            continued: HashMap::new(),
             human: HashSet::new(),
             after_reply: Vec::new(),
             of_jobs: Vec::new(),
@@ -140,7 +143,7 @@ impl State {
     pub fn execute(&mut self, cx: &mut Context<'_>, command: &str, args: Map<String, Value>) -> Outcome {
         match command {
             "device_add" => self.device_add(args, cx.events).into(),
-            "device_del" => self.device_del(&args).into(),
+            "device_del" => self.device_del(&args),
             "nic-set-netdev" => self.nic_set_netdev(&args, cx.events).into(),
             "netdev_add" => self.netdev_add(cx.monitor, args, cx.events),
             "netdev_del" => self.netdev_del(&args, cx.events),

@@ -11,14 +11,14 @@ use tests::wait;
 use super::{Side, carries, connect, frame, receive, send};
 
 /// Frames numbered in their first bytes.
-fn numbered(number: u32) -> Vec<u8> {
+pub(super) fn numbered(number: u32) -> Vec<u8> {
     let mut frame = frame(60 + number as usize % 1400, 1);
     frame[..4].copy_from_slice(&number.to_be_bytes());
     frame
 }
 
 /// Runs `work` while frames go from near to far; each arrives once and in order.
-fn under_traffic(side: &mut Side, work: impl FnOnce(&mut Side)) -> u32 {
+pub(super) fn under_traffic(side: &mut Side, work: impl FnOnce(&mut Side)) -> u32 {
     let (mut near, mut far) = (side.near.try_clone().expect("a copy"), side.far.try_clone().expect("a copy"));
     let stop = AtomicBool::new(false);
     let (under_way, arrived) = sync_channel(64);

@@ -1,4 +1,4 @@
-//! `filter-mirror` and `filter-redirector`, against bare sockets and against QEMU.
+//! `filter-mirror` and `filter-redirector`, against bare sockets and against QEMU; and what holds for filters of every kind on the way of frames.
 //!
 //! ```text
 //!  test -- unix --> [near] -- hub -- [far] <-- unix -- test
@@ -7,6 +7,7 @@
 //! ```
 
 mod churn;
+mod kinds;
 mod life;
 mod qemu;
 

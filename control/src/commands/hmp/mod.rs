@@ -81,7 +81,7 @@ impl State {
             "hostfwd_remove" => Answer::Reply(self.forward_line(false, first, words.text(1))),
             "netdev_add" => self.netdev_add_line(cx, first, words.whole()),
             "device_add" => self.device_add_line(first, words.whole(), cx.events),
-            "device_del" => Answer::Reply(self.device_del(&object([("id", first.into())])).into()),
+            "device_del" => Answer::Reply(self.device_del(&object([("id", first.into())]))),
             "netdev_del" => Answer::Reply(self.netdev_del(&object([("id", first.into())]), cx.events)),
             "object_add" => self.object_add_line(first),
             "object_del" => Answer::Reply(self.object_del(&object([("id", first.into())]))),

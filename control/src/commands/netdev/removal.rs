@@ -1,7 +1,7 @@
 //! `netdev_del`.
 
 use crate::commands::args::Args;
-use crate::commands::pending::Pending;
+use crate::commands::pending::{Leaving, Pending};
 use crate::commands::state::empty;
 use crate::commands::{Outcome, State};
 use crate::model::{Change, ClientId, FilterId};
@@ -10,8 +10,27 @@ use engine::{Attachments, Retired};
 use serde_json::{Map, Value};
 
 impl State {
-    /// Removes a netdev with its filters; the reply comes when its files are closed and its script has run.
+    /// Removes a netdev with its filters; the reply comes when its files are closed and its script has run. Filters go first, as in QEMU: what they hold
+    /// is on its way before the netdev is gone.
     pub(in crate::commands) fn netdev_del(
+        &mut self,
+        args: &Map<String, Value>,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
+        let name = args.text("id");
+        let client = self.net.netdev(name).map(|netdev| netdev.id).or_else(|| self.listening_nic(name));
+        match self.let_go(client) {
+            Err(error) => Err(error).into(),
+            Ok(Some(ticket)) => {
+                self.pending.insert(ticket, Pending::Leave(Leaving::Netdev, args.clone()));
+                Outcome::Later(ticket)
+            }
+            Ok(None) => self.netdev_leaves(args, events),
+        }
+    }
+
+    /// `netdev_del`, when nothing is held any more.
+    pub(in crate::commands) fn netdev_leaves(
         &mut self,
         args: &Map<String, Value>,
         events: &mut Vec<Event>,

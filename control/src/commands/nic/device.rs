@@ -1,11 +1,12 @@
 //! `device_add`, `device_del` (QEMU `system/qdev-monitor.c`): nics by the names that devices have there.
 
 use super::{MODEL, NewNic, mac};
-use crate::commands::State;
 use crate::commands::args::Args;
+use crate::commands::pending::{Leaving, Pending};
 use crate::commands::state::{empty, timestamp};
+use crate::commands::{Outcome, State};
 use crate::model::ClientId;
-use crate::nic::{MOST_PAIRS, Made};
+use crate::nic::{MOST_PAIRS, Made, Nic};
 use crate::options::device::{check_properties, is_driver};
 use crate::qmp::error::QmpError;
 use crate::qmp::events::Event;
@@ -140,15 +141,34 @@ impl State {
         (name, paths.into_iter().find(|path| !is_path(path)).unwrap_or_default())
     }
 
-    /// Removes a nic by its id or path. The events come behind the reply.
-    pub(in crate::commands) fn device_del(&mut self, args: &Map<String, Value>) -> Result<Value, QmpError> {
-        let id = args.text("id");
-        let client: Option<ClientId> = if id.starts_with('/') {
-            self.nics.all().find(|nic| nic.made.path == id).map(|nic| nic.client)
-        } else {
-            self.nics.all().find(|nic| nic.made.id.as_deref() == Some(id)).map(|nic| nic.client)
+    /// Removes a nic by its id or path, when its filters hold nothing any more. The events come behind the reply.
+    pub(in crate::commands) fn device_del(&mut self, args: &Map<String, Value>) -> Outcome {
+        match self.let_go(self.device(args.text("id"))) {
+            Err(error) => Err(error).into(),
+            Ok(Some(ticket)) => {
+                self.pending.insert(ticket, Pending::Leave(Leaving::Device, args.clone()));
+                Outcome::Later(ticket)
+            }
+            Ok(None) => self.device_leaves(args).into(),
+        }
+    }
+
+    /// The nic of that id or path.
+    fn device(&self, id: &str) -> Option<ClientId> {
+        let is = |nic: &&Nic| match id.starts_with('/') {
+            true => nic.made.path == id,
+            false => nic.made.id.as_deref() == Some(id),
         };
-        let Some(client) = client else {
+        self.nics.all().find(is).map(|nic| nic.client)
+    }
+
+    /// `device_del`, when nothing is held any more.
+    pub(in crate::commands) fn device_leaves(
+        &mut self,
+        args: &Map<String, Value>,
+    ) -> Result<Value, QmpError> {
+        let id = args.text("id");
+        let Some(client) = self.device(id) else {
             // An empty id is the place of all devices.
             return Err(match id.is_empty() || (id.starts_with('/') && self.is_object(id)) {
                 true => QmpError::generic(format!("{id} is not a device")),

@@ -5,6 +5,7 @@ use crate::commands::State;
 use crate::commands::args::Args;
 use crate::commands::chardev::{Added, FdSource};
 use crate::commands::state::empty;
+use crate::model::ClientId;
 use crate::nic::Made;
 use crate::qmp::error::QmpError;
 use crate::qmp::events::Event;
@@ -62,9 +63,14 @@ impl State {
         added.map(|()| empty())
     }
 
+    /// The client of a nic of that name that `netdev_add type=nic` made.
+    pub(in crate::commands) fn listening_nic(&self, name: &str) -> Option<ClientId> {
+        Some(self.nic_named(name).filter(|nic| nic.made.by_netdev_add)?.client)
+    }
+
     /// `netdev_del` of what `netdev_add type=nic` made; none if nothing of that name was made so.
     pub(in crate::commands) fn del_nic(&mut self, name: &str) -> Option<Result<Value, QmpError>> {
-        let client = self.nic_named(name).filter(|nic| nic.made.by_netdev_add)?.client;
+        let client = self.listening_nic(name)?;
         Some(self.unplug_nic(client).map(|_| empty()))
     }
 }

@@ -1,10 +1,11 @@
 //! `object-del`: a filter goes when it holds nothing any more.
 
+use crate::apply::Ticket;
 use crate::commands::args::Args;
 use crate::commands::pending::Pending;
 use crate::commands::state::empty;
 use crate::commands::{Outcome, State};
-use crate::model::Filter;
+use crate::model::{ClientId, Filter};
 use crate::qmp::error::QmpError;
 use engine::Attachments;
 use serde_json::{Map, Value};
@@ -29,7 +30,7 @@ impl State {
             }
             self.binding.wake_all();
             if handle.held() != 0
-                && let Ok(ticket) = self.binding.drain(handle)
+                && let Ok(ticket) = self.binding.drain(vec![handle])
             {
                 self.pending.insert(ticket, Pending::Drain(name.to_owned()));
                 return Outcome::Later(ticket);
@@ -40,6 +41,28 @@ impl State {
             Ok(retired) => self.close(retired, None, &[id]),
             Err(error) => Err(error).into(),
         }
+    }
+
+    /// Lets the filters of a client that goes hand on what they hold; a ticket where that takes some time.
+    pub(in crate::commands) fn let_go(
+        &mut self,
+        client: Option<ClientId>,
+    ) -> Result<Option<Ticket>, QmpError> {
+        let filters = client.and_then(|id| self.net.client(id)).map(|client| client.filters.as_slice());
+        let holding =
+            filters.unwrap_or_default().iter().filter(|id| self.net.filter(**id).is_some_and(Filter::holds));
+        let handles: Vec<_> = holding.filter_map(|id| self.binding.filter(*id).cloned()).collect();
+        if handles.is_empty() {
+            return Ok(None);
+        }
+        handles.iter().for_each(|handle| handle.set(false, true, true));
+        // In force on all workers, as with one that goes alone.
+        self.binding.commit(&self.net, Attachments::default())?;
+        self.binding.wake_all();
+        if handles.iter().all(|handle| handle.held() == 0) {
+            return Ok(None);
+        }
+        Ok(self.binding.drain(handles).ok())
     }
 
     /// Filters have gone, or go now: says how many frames go with each.

@@ -1,6 +1,8 @@
 //! A worker's turn allocates nothing: counted by the global allocator, on the worker's own thread, under traffic over
 //! pairs, floods, switches, links between workers, rings in shared memory with a driver's side and a device's side of ours, a
-//! stream connection, and datagrams.
+//! stream connection, datagrams, and chains of filters.
+
+mod filters;
 
 use af_xdp::testing::Kernel;
 use engine::backend::af_xdp::testing::{TestQueue, queue, umem};
@@ -321,12 +323,14 @@ fn a_turn_allocates_and_frees_nothing() {
         queues.push((worker, queue));
         switch.push(outside);
     }
-    drop(engine.commit(&topology, Attachments { queues, filters: vec![] }).unwrap());
+    let mut chain = filters::Chain::new(&mut engine, &mut topology, 60, workers, &mut queues);
+    drop(engine.commit(&topology, Attachments { queues, filters: chain.instances() }).unwrap());
     for (slot, tid) in WORKERS.iter().zip(threads("netdevd/w")) {
         slot.store(tid, Ordering::Relaxed);
     }
     let o: Vec<&Outside> = outsides.iter().collect();
     pump(o[0], &[o[1]], 100);
+    chain.greet();
 
     ARMED.store(true, Ordering::Relaxed);
     pump(o[0], &[o[1]], 1_000);
@@ -343,6 +347,12 @@ fn a_turn_allocates_and_frees_nothing() {
     carry(&mut kernels, &beside, 3_000);
     pump(&tunnel[0], &[&tunnel[1]], 3_000);
     pump(&tunnel[1], &[&tunnel[0]], 3_000);
+    chain.carry();
+    chain.change(&mut engine, &mut topology);
+    chain.carry();
+    let removed = chain.remove(&mut engine, &mut topology);
     ARMED.store(false, Ordering::Relaxed);
+    drop(removed);
     assert_eq!(COUNT.load(Ordering::Relaxed), 0, "allocations and releases on worker threads");
+    chain.worked();
 }

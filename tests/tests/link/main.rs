@@ -1,5 +1,7 @@
 //! `set_link`: whatever kind of client is cut off, frames that it would send or get are lost by name, and pass again afterwards.
 
+mod qemu;
+
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
