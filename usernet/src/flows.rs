@@ -6,6 +6,7 @@
 //! its connections get slower as closed ones pile up. The wait guards against segments that are still under way: between us and
 //! the guest nothing is lost or overtaken, so it is ended at once.
 
+use crate::ahead::Line;
 use crate::wire::{ACK, FIN, Packet, RST, SYN, Transport, long, word};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,7 +22,7 @@ pub(crate) struct Key {
     pub(crate) peer: (IpAddr, u16),
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Flow {
     /// The host's socket, where it is known.
     socket: Option<RawFd>,
@@ -35,6 +36,8 @@ struct Flow {
     acknowledged: [u32; 2],
     /// What the stack said last of the room that it has.
     window: u16,
+    /// What is on its way to the guest.
+    line: Line,
 }
 
 /// Windows that are larger than this are not asked for again.
@@ -46,6 +49,9 @@ pub(crate) struct Flows {
     flows: HashMap<Key, Flow>,
     sockets: HashMap<RawFd, Key>,
     finished: Vec<Key>,
+    /// Those whose stack is to hear of what the guest has, and those that ticks are for.
+    untold: Vec<Key>,
+    ticking: Vec<Key>,
     /// The smallest segment that the guest has asked for.
     smallest: Option<u16>,
 }
@@ -66,17 +72,22 @@ impl Key {
 
 /// Where the value of the MSS option of a SYN lies (RFC 9293 section 3.2).
 pub(crate) fn mss_at(packet: &Packet, frame: &[u8]) -> Option<usize> {
+    option_at(packet, frame, 2, 4)
+}
+
+/// Where the value of an option lies that has this kind and length.
+pub(crate) fn option_at(packet: &Packet, frame: &[u8], kind: u8, length: usize) -> Option<usize> {
     let mut at = packet.start + 20;
     while at < packet.payload {
         match *frame.get(at)? {
             0 => return None,
             1 => at += 1,
-            kind => {
-                let length = usize::from(*frame.get(at + 1)?);
-                if kind == 2 && length == 4 && at + 4 <= packet.payload {
+            found => {
+                let whole = usize::from(*frame.get(at + 1)?);
+                if found == kind && whole == length && at + length <= packet.payload {
                     return Some(at + 2);
                 }
-                at += length.max(2);
+                at += whole.max(2);
             }
         }
     }
@@ -84,25 +95,46 @@ pub(crate) fn mss_at(packet: &Packet, frame: &[u8]) -> Option<usize> {
 }
 
 impl Flows {
-    /// A TCP frame of the guest's. A SYN begins a connection or agrees to one.
-    pub(crate) fn sent(&mut self, packet: &Packet, frame: &[u8]) {
+    /// A TCP frame of the guest's. A SYN begins a connection or agrees to one. Whether the stack is to see it; what it makes room for at the guest
+    /// is emitted, with the size of its segments. `whole` says that its checksum is, and not left to be completed.
+    pub(crate) fn sent(
+        &mut self,
+        packet: &Packet,
+        frame: &mut [u8],
+        whole: bool,
+        mut emit: impl FnMut(&[u8], u16),
+    ) -> bool {
         let key = Key::sent(packet, frame);
-        let flags = packet.flags(frame);
-        if flags & SYN != 0 {
+        if packet.flags(frame) & SYN != 0 {
             let said = mss_at(packet, frame).map(|at| word(frame, at)).filter(|&mss| mss != 0);
             let mss = said.unwrap_or(DEFAULT[usize::from(packet.six)]);
             if said.is_some() {
                 self.smallest = Some(self.smallest.map_or(mss, |smallest| smallest.min(mss)));
             }
             let flow = self.flows.entry(key).or_default();
-            *flow = Flow { socket: flow.socket, mss, ..Flow::default() };
-        } else {
-            self.step(key, 0, packet, frame);
+            let (socket, mut line) = (flow.socket, std::mem::take(&mut flow.line));
+            line.guest_begins(packet, frame);
+            *flow = Flow { socket, mss, line, ..Flow::default() };
+            return true;
         }
+        self.step(key, 0, packet, frame);
+        let Some(flow) = self.flows.get_mut(&key) else { return true };
+        let mss = flow.mss;
+        let passes = flow.line.from_guest(packet, frame, whole, mss, &mut |frame| emit(frame, mss));
+        if flow.line.untold() {
+            self.untold.push(key);
+        }
+        passes
     }
 
-    /// A TCP frame of the stack's. `opened` is the socket that it accepted last.
-    pub(crate) fn received(&mut self, packet: &Packet, frame: &[u8], opened: Option<RawFd>) {
+    /// A TCP frame of the stack's; what may go to the guest is emitted, with the size of its segments. `opened` is the socket that it accepted last.
+    pub(crate) fn received(
+        &mut self,
+        packet: &Packet,
+        frame: &[u8],
+        opened: Option<RawFd>,
+        mut emit: impl FnMut(&[u8], u16),
+    ) {
         let key = Key::received(packet, frame);
         if packet.flags(frame) & (SYN | ACK) == SYN && !self.flows.contains_key(&key) {
             self.flows.insert(key, Flow { mss: DEFAULT[usize::from(packet.six)], ..Flow::default() });
@@ -111,6 +143,18 @@ impl Flows {
             }
         } else {
             self.step(key, 1, packet, frame);
+        }
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return emit(frame, self.smallest.unwrap_or(DEFAULT[usize::from(packet.six)]));
+        };
+        let mss = flow.mss;
+        flow.line.from_stack(packet, frame, mss, &mut |frame| emit(frame, mss));
+        if flow.line.untold() {
+            self.untold.push(key);
+        }
+        if flow.line.waits() && !flow.line.ticks {
+            flow.line.ticks = true;
+            self.ticking.push(key);
         }
     }
 
@@ -142,11 +186,33 @@ impl Flows {
         }
     }
 
-    /// The size of the segments that the guest takes on a connection.
-    pub(crate) fn mss(&self, packet: &Packet, frame: &[u8]) -> u16 {
-        self.flows
-            .get(&Key::received(packet, frame))
-            .map_or_else(|| self.smallest.unwrap_or(DEFAULT[usize::from(packet.six)]), |flow| flow.mss)
+    /// What the stack is to hear, each time as an acknowledgement in the guest's name: the number that it awaits, what is acknowledged, the window.
+    pub(crate) fn tell(&mut self) -> Vec<(Key, (u32, u32, u16))> {
+        let untold = std::mem::take(&mut self.untold);
+        let tell = |key: Key| Some((key, self.flows.get_mut(&key)?.line.tell()?));
+        untold.into_iter().filter_map(tell).collect()
+    }
+
+    /// Whether there is some.
+    pub(crate) fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// Whether something is on its way to the guest.
+    pub(crate) fn ticks(&self) -> bool {
+        !self.ticking.is_empty()
+    }
+
+    /// A tick has passed.
+    pub(crate) fn tick(&mut self, mut emit: impl FnMut(&[u8], u16)) {
+        let flows = &mut self.flows;
+        self.ticking.retain(|key| {
+            let Some(flow) = flows.get_mut(key) else { return false };
+            let mss = flow.mss;
+            flow.line.tick(mss, &mut |frame| emit(frame, mss));
+            flow.line.ticks = flow.line.waits();
+            flow.line.ticks
+        });
     }
 
     /// The largest packet that the guest is known to take; Ethernet's unless it said otherwise.
@@ -174,7 +240,7 @@ impl Flows {
     pub(crate) fn shut(&self, socket: RawFd) -> Option<(Key, [u32; 2])> {
         let key = self.sockets.get(&socket)?;
         let flow = self.flows.get(key)?;
-        let Flow { acknowledged: [guest, stack], window, fins: [None, _], .. } = *flow else { return None };
+        let &Flow { acknowledged: [guest, stack], window, fins: [None, _], .. } = flow else { return None };
         (window < SMALL && stack != 0).then_some((*key, [stack, guest]))
     }
 

@@ -1,9 +1,9 @@
 //! Frames of the guest: each is made whole as the stack wants it, which checks every checksum and knows no offloads.
 
-use crate::flows::{Flows, Key, is_tcp, mss_at};
+use crate::flows::{Key, is_tcp, mss_at};
 use crate::split;
+use crate::stack::Shared;
 use crate::wire::{ETHERNET, Packet, SYN, fold, put, sum, word};
-use std::cell::RefCell;
 use usernet::protocol::HEADER;
 
 /// The largest packet that the stack takes (`IF_MTU_MAX` is a byte more).
@@ -44,7 +44,7 @@ impl Asked {
 pub(crate) type Opening = Option<Key>;
 
 /// Makes a message of the daemon's into frames for the stack. What contradicts itself is no frame.
-pub(crate) fn frames(message: &mut [u8], flows: &RefCell<Flows>, mut each: impl FnMut(&[u8], Opening)) {
+pub(crate) fn frames(message: &mut [u8], shared: &Shared, mut each: impl FnMut(&[u8], Opening)) {
     let Some((header, frame)) = message.split_at_mut_checked(HEADER) else { return };
     if frame.len() < ETHERNET {
         return;
@@ -60,7 +60,17 @@ pub(crate) fn frames(message: &mut [u8], flows: &RefCell<Flows>, mut each: impl 
         }
         return;
     };
-    let opening = is_tcp(&packet).then(|| segment(&packet, frame, flows, asked.checksum.is_some())).flatten();
+    let mut opening = None;
+    if is_tcp(&packet) {
+        let partial = asked.checksum.is_some();
+        let passes = shared.flows.borrow_mut().sent(&packet, frame, !partial && !large, |frame, mss| {
+            shared.outbox.borrow_mut().segment(frame, mss);
+        });
+        if !passes {
+            return;
+        }
+        opening = segment(&packet, frame, partial);
+    }
     if large {
         // Some guests write no length, and only a part of the pseudo header, since who cuts a segment has to do it anew.
         packet.write_lengths(frame);
@@ -91,9 +101,8 @@ fn complete(frame: &mut [u8], asked: Option<(usize, usize)>) -> bool {
     true
 }
 
-/// A segment of TCP goes by: takes note of it, and lets a SYN offer as large segments as the stack makes, which are cut for the guest.
-fn segment(packet: &Packet, frame: &mut [u8], flows: &RefCell<Flows>, partial: bool) -> Opening {
-    flows.borrow_mut().sent(packet, frame);
+/// A segment of TCP goes by: a SYN offers as large segments as the stack makes, which are cut for the guest.
+fn segment(packet: &Packet, frame: &mut [u8], partial: bool) -> Opening {
     if packet.flags(frame) & SYN == 0 {
         return None;
     }

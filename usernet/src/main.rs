@@ -5,6 +5,8 @@
 #[cfg(feature = "slirp")]
 mod address;
 #[cfg(feature = "slirp")]
+mod ahead;
+#[cfg(feature = "slirp")]
 mod connections;
 mod control;
 mod fds;
@@ -36,6 +38,8 @@ mod split;
 mod stack;
 #[cfg(feature = "slirp")]
 mod turn;
+#[cfg(feature = "slirp")]
+mod windows;
 #[cfg(feature = "slirp")]
 mod wire;
 

@@ -1,10 +1,9 @@
 //! Frames for the daemon. A large one goes straight to the socket, small ones gather until the end of the turn; what a full socket does
 //! not take waits here, and who asks for more is not asked.
 
-use crate::flows::{Flows, is_tcp};
 use crate::message;
 use crate::split;
-use crate::wire::{ETHERNET, Packet, URG, fold, word};
+use crate::wire::{ETHERNET, Packet, URG, fold};
 use nix::errno::Errno;
 use std::os::fd::RawFd;
 use usernet::protocol::HEADER;
@@ -65,18 +64,11 @@ impl Outbox {
         self.failed
     }
 
-    /// A frame of the stack's, complete.
-    pub(crate) fn send(&mut self, frame: &[u8], flows: &Flows) {
-        let Some(packet) = Packet::of(frame, false) else {
-            return self.plain_or_fragments(frame, flows);
-        };
-        if !is_tcp(&packet) {
-            return self.plain_or_fragments(frame, flows);
-        }
-        let mss = flows.mss(&packet, frame);
-        if packet.bytes() <= usize::from(mss) {
+    /// A segment of TCP, complete, for a guest that takes `mss` bytes of them.
+    pub(crate) fn segment(&mut self, frame: &[u8], mss: u16) {
+        let Some(packet) = Packet::of(frame, false).filter(|packet| packet.bytes() > usize::from(mss)) else {
             return self.push(&[0; HEADER], &[frame]);
-        }
+        };
         // Who cuts a segment would leave the urgent pointer to each of its pieces.
         if packet.flags(frame) & URG != 0 {
             return split::segments(frame, &packet, usize::from(mss), |piece| {
@@ -89,9 +81,8 @@ impl Outbox {
         self.push(&header(&packet, mss), &[first, &partial, last]);
     }
 
-    /// What is not TCP is no larger than the guest takes it.
-    fn plain_or_fragments(&mut self, frame: &[u8], flows: &Flows) {
-        let mtu = flows.mtu(word(frame, 12) == 0x86dd);
+    /// A frame of the stack's that is no TCP is no larger than the guest takes it.
+    pub(crate) fn send(&mut self, frame: &[u8], mtu: usize) {
         if frame.len() <= ETHERNET + mtu {
             self.push(&[0; HEADER], &[frame]);
         } else {

@@ -15,6 +15,11 @@ pub(crate) fn probe(key: &Key, next: u32, acknowledged: u32) -> Vec<u8> {
     segment(key, next.wrapping_sub(1), acknowledged, ACK, 1)
 }
 
+/// Acknowledges what the stack has sent.
+pub(crate) fn acknowledgement(key: &Key, sequence: u32, acknowledged: u32, window: u16) -> Vec<u8> {
+    segment(key, sequence, acknowledged, ACK, window)
+}
+
 fn segment(key: &Key, sequence: u32, acknowledged: u32, flags: u8, window: u16) -> Vec<u8> {
     let mut frame = vec![0; ETHERNET];
     match (key.guest.0, key.peer.0) {

@@ -9,7 +9,7 @@ use crate::flows::{Flows, Key, is_tcp};
 use crate::outbox::Outbox;
 use crate::poll::Set;
 use crate::services::Streams;
-use crate::wire::Packet;
+use crate::wire::{Packet, word};
 use libc::{c_char, c_int, c_void, ssize_t};
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
@@ -90,15 +90,18 @@ impl Shared {
             return;
         }
         let mut flows = self.flows.borrow_mut();
-        if let Some(packet) = Packet::of(frame, false).filter(is_tcp) {
-            flows.received(&packet, frame, self.opened.get());
+        let mut outbox = self.outbox.borrow_mut();
+        match Packet::of(frame, false).filter(is_tcp) {
+            Some(packet) => {
+                flows.received(&packet, frame, self.opened.get(), |frame, mss| outbox.segment(frame, mss));
+            }
+            None => outbox.send(frame, flows.mtu(word(frame, 12) == 0x86dd)),
         }
-        self.outbox.borrow_mut().send(frame, &flows);
     }
 }
 
 /// Nanoseconds that only grow.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }
 

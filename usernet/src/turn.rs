@@ -13,6 +13,7 @@ use crate::resolver;
 use crate::sandbox;
 use crate::segment;
 use crate::stack::Shared;
+use crate::windows::{self, Ticks};
 use crate::wire::{Packet, Transport};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -54,6 +55,7 @@ fn prepare(network: &Network, files: Vec<OwnedFd>) -> Result<Prepared, Failure> 
     let system = |why: Errno| Failure { text: why.desc().into(), errno: Some(why as i32) };
     let sandbox = |why: sandbox::Error| Failure { text: why.to_string(), errno: None };
     sandbox::limits().map_err(sandbox)?;
+    sandbox::keep_memory();
     let frames = borrowed(FRAMES);
     // More than the system's default, where it may be: else a few large frames fill it.
     if setsockopt(&frames, sockopt::SndBufForce, &BUFFER).is_err() {
@@ -74,6 +76,7 @@ fn prepare(network: &Network, files: Vec<OwnedFd>) -> Result<Prepared, Failure> 
 fn serve(control: &mut Control, mut net: Net, shared: &Rc<Shared>) -> Result<(), Errno> {
     let mut burst = Burst::new();
     let mut streams = Vec::new();
+    let mut ticks = Ticks::default();
     loop {
         let (full, waiting) = {
             let outbox = shared.outbox.borrow();
@@ -87,6 +90,7 @@ fn serve(control: &mut Control, mut net: Net, shared: &Rc<Shared>) -> Result<(),
             end_connections(&mut net, shared);
             shared.set.borrow_mut().tell();
         }
+        let asked = windows::wait(shared, full, asked);
         let timer = net.stack.timers().map_or(i64::MAX, |left| left / 1_000_000 + 1);
         let timeout = u16::try_from(i64::from(asked).min(timer)).unwrap_or(u16::MAX);
         list_streams(&mut net, full, &mut streams);
@@ -101,12 +105,14 @@ fn serve(control: &mut Control, mut net: Net, shared: &Rc<Shared>) -> Result<(),
         if happened.frames && !take_frames(&mut burst, &mut net, shared)? {
             return Ok(());
         }
+        ticks.pass(shared);
         if !full {
             if happened.sockets {
                 shared.set.borrow_mut().take();
             }
             net.stack.serve();
-            open_windows(&mut net, shared);
+            windows::open(&mut net, shared);
+            windows::tell(&mut net, shared);
         }
         for (index, at, port, room) in happened.streams {
             let bytes = net.streams().read(index, room);
@@ -217,7 +223,7 @@ fn take_frames(burst: &mut Burst, net: &mut Net, shared: &Shared) -> Result<bool
             continue;
         }
         let mut taken = false;
-        inbox::frames(message, &shared.flows, |frame, opening| {
+        inbox::frames(message, shared, |frame, opening| {
             taken = true;
             if let Some(key) = opening.filter(|key| net.streams().is(key)) {
                 let left = shared.flows.borrow().left(key.peer);
@@ -240,18 +246,6 @@ fn for_full_stream(message: &[u8], shared: &Shared) -> bool {
             && packet.bytes() > 0
             && shared.streams.borrow().is_full(&Key::sent(&packet, frame))
     })
-}
-
-/// Asks the stack for the windows of connections whose sockets have just taken something: libslirp 4.7 tells the guest of new room only when the
-/// guest asks, and a guest asks ever more seldom.
-fn open_windows(net: &mut Net, shared: &Shared) {
-    let probes: Vec<_> = {
-        let (set, flows) = (shared.set.borrow(), shared.flows.borrow());
-        set.written().filter_map(|socket| flows.shut(socket)).collect()
-    };
-    for (key, [sequence, acknowledged]) in probes {
-        net.stack.input(&segment::probe(&key, sequence, acknowledged), None);
-    }
 }
 
 /// Ends what both sides have ended, at once, by a reset that only the stack sees.
