@@ -224,7 +224,7 @@ impl Line {
     }
 
     /// A frame of the stack's; what may go to the guest is emitted, `mss` is the size of its segments.
-    pub(crate) fn from_stack(
+    pub(crate) fn stack_sends(
         &mut self,
         packet: &Packet,
         frame: &[u8],
@@ -329,7 +329,7 @@ impl Line {
 
     /// A frame of the guest's, no SYN; what that makes room for is emitted. Whether the stack is to see it; `whole` says that its checksum is,
     /// and not left to be completed.
-    pub(crate) fn from_guest(
+    pub(crate) fn guest_sends(
         &mut self,
         packet: &Packet,
         frame: &mut [u8],

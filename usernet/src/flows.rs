@@ -120,7 +120,7 @@ impl Flows {
         self.step(key, 0, packet, frame);
         let Some(flow) = self.flows.get_mut(&key) else { return true };
         let mss = flow.mss;
-        let passes = flow.line.from_guest(packet, frame, whole, mss, &mut |frame| emit(frame, mss));
+        let passes = flow.line.guest_sends(packet, frame, whole, mss, &mut |frame| emit(frame, mss));
         if flow.line.untold() {
             self.untold.push(key);
         }
@@ -148,7 +148,7 @@ impl Flows {
             return emit(frame, self.smallest.unwrap_or(DEFAULT[usize::from(packet.six)]));
         };
         let mss = flow.mss;
-        flow.line.from_stack(packet, frame, mss, &mut |frame| emit(frame, mss));
+        flow.line.stack_sends(packet, frame, mss, &mut |frame| emit(frame, mss));
         if flow.line.untold() {
             self.untold.push(key);
         }

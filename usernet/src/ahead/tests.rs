@@ -43,13 +43,13 @@ type Way = Vec<Vec<u8>>;
 
 fn from_stack(line: &mut Line, way: &mut Way, numbers: (u32, u32), flags: u8, payload: &[u8]) {
     let (packet, frame) = frame(numbers, flags, 60_000, &[], payload);
-    line.from_stack(&packet, &frame, MSS, &mut |frame| way.push(frame.to_vec()));
+    line.stack_sends(&packet, &frame, MSS, &mut |frame| way.push(frame.to_vec()));
 }
 
 /// An acknowledgement of the guest's; whether the stack sees it, and what of it.
 fn from_guest(line: &mut Line, way: &mut Way, acknowledged: u32, window: u16) -> Option<(u32, u16)> {
     let (packet, mut frame) = frame((FIRST_OF_GUEST + 1, acknowledged), ACK, window, &[], &[]);
-    line.from_guest(&packet, &mut frame, true, MSS, &mut |frame| way.push(frame.to_vec())).then(|| {
+    line.guest_sends(&packet, &mut frame, true, MSS, &mut |frame| way.push(frame.to_vec())).then(|| {
         valid(&frame);
         (long(&frame, packet.start + 8), word(&frame, packet.start + 14))
     })
