@@ -47,7 +47,7 @@ const TOUR: &[(&str, &str)] = &[
     ("up", "seq 300000 | nc 10.0.2.2 8202"),
     ("a closed port", "nc -w 5 10.0.2.2 1 </dev/null"),
     ("command", "echo a word | nc 10.0.2.100 7"),
-    ("smb", "nc 10.0.2.4 445 </dev/null | sed \"s#/tmp/[^/ ]*\\.[A-Za-z0-9]\\{6\\}#DIR#g\""),
+    ("smb", "nc 10.0.2.4 445 </dev/null | sed \"s#/tmp/[^ ]*\\.[A-Za-z0-9]\\{6\\}#DIR#g\""),
     (
         "ipv6",
         "for i in $(seq 100); do /usr/bin/ip -6 addr show dev e0 scope site | grep -q inet6 && break; sleep 0.1; done; \
