@@ -121,5 +121,5 @@ fn what_makes_no_sense_is_refused() {
     assert!(alive(&mut guest));
     let mut guest = Guest::spawn();
     let long = usernet::protocol::Network { bootfile: Some("x".repeat(128)), ..network() };
-    assert!(matches!(guest.request(&Request::Start(Box::new(long))), Answer::Failed(_)));
+    assert!(matches!(guest.begin(long, &[], "/etc/resolv.conf".as_ref()), Answer::Failed(_)));
 }
