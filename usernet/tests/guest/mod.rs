@@ -14,11 +14,9 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-use usernet::protocol::{
-    Answer, CONTROL, FRAMES, Forward, HEADER, LONGEST, LONGEST_MESSAGE, Listen, Network, Request, Said,
-    Transport,
-};
+use usernet::protocol::{Answer, CONTROL, FRAMES, HEADER, LONGEST, LONGEST_MESSAGE, Network, Request, Said};
 
+mod forward;
 mod start;
 mod tcp;
 mod wire;
@@ -69,16 +67,6 @@ impl Guest {
         });
         let files: Vec<RawFd> = [theirs.as_raw_fd()].into_iter().chain(files.iter().copied()).collect();
         self.request_with(&Request::Start(Box::new(network)), &files)
-    }
-
-    /// Listens for a forward, and hands the socket over.
-    pub fn forward(&mut self, forward: &Forward) -> Answer {
-        let socket: OwnedFd = match &forward.listen {
-            Listen::Inet { transport: Transport::Tcp, address } => TcpListener::bind(address).unwrap().into(),
-            Listen::Inet { transport: Transport::Udp, address } => UdpSocket::bind(address).unwrap().into(),
-            Listen::Unix { path } => UnixListener::bind(path).unwrap().into(),
-        };
-        self.request_with(&Request::Add(forward.clone()), &[socket.as_raw_fd()])
     }
 
     /// Makes our address known.
