@@ -147,7 +147,9 @@ impl<'a> Builder<'a> {
             command.arg("-qmp");
             command.arg(format!("unix:{},server=on,wait=off", socket_path(directory, number).display()));
         }
-        command.args(&self.arguments).current_dir(directory).envs(self.environment.iter().cloned());
+        // What it leaves behind when it is killed goes with its directory.
+        command.args(&self.arguments).current_dir(directory).env("TMPDIR", directory);
+        command.envs(self.environment.iter().cloned());
         command
     }
 

@@ -15,7 +15,7 @@ fn alive(guest: &mut Guest) -> bool {
     guest.send(&arp(1, ME, HOST, [0xff; 6]));
     // What a burst asked for under other addresses may still come.
     guest.until(|frame| frame[12..14] == [8, 6] && frame[21] == 2 && frame[..6] == MAC);
-    matches!(guest.request(&Request::Connections), Answer::Connections(_))
+    matches!(guest.request(&Request::State), Answer::State { .. })
 }
 
 /// Sends, and takes what comes back, so that neither waits for the other.
@@ -114,12 +114,12 @@ fn the_process_has_no_rights_and_ends_with_its_daemon() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     let mut guest = Guest::spawn();
-    assert!(matches!(guest.request(&Request::Connections), Answer::Failed(_)));
+    assert!(matches!(guest.request(&Request::State), Answer::Failed(_)));
     drop(guest);
     let mut guest = Guest::start(network(), &[]);
     assert!(matches!(guest.request(&Request::Start(Box::new(network()))), Answer::Failed(_)));
     assert!(alive(&mut guest));
     let mut guest = Guest::spawn();
     let long = usernet::protocol::Network { bootfile: Some("x".repeat(128)), ..network() };
-    assert!(matches!(guest.request(&Request::Start(Box::new(long))), Answer::Failed(_)));
+    assert!(matches!(guest.begin(long, &[], "/etc/resolv.conf".as_ref()), Answer::Failed(_)));
 }

@@ -105,15 +105,16 @@ fn files_are_read_from_the_directory_and_nowhere_else() {
 fn forwards_lead_to_the_guest() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
-    // Whoever listened here is gone; what he left is no obstacle.
-    drop(UnixListener::bind(&path).unwrap());
     let (tcp, udp) = (free_port(), free_port());
     let forwards = vec![
         forward(Transport::Tcp, tcp, 22),
         forward(Transport::Udp, udp, 53),
         Forward { listen: Listen::Unix { path: path.clone() }, guest: SocketAddr::from((ME, 80)) },
     ];
-    let mut guest = Guest::start(Network { forwards, ..network() }, &[]);
+    let mut guest = Guest::start(network(), &[]);
+    for forward in &forwards {
+        assert_eq!(guest.forward(forward), Answer::Done);
+    }
 
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, tcp)).unwrap();
     let mut server = guest.accept(22, 1460);
@@ -140,7 +141,9 @@ fn forwards_lead_to_the_guest() {
     let (length, from) = client.recv_from(&mut answer).unwrap();
     assert_eq!((&answer[..length], from.port()), (&b"answer"[..], udp));
 
-    let Answer::Connections(list) = guest.request(&Request::Connections) else { panic!("no connections") };
+    let Answer::State { connections: list, .. } = guest.request(&Request::State) else {
+        panic!("no connections")
+    };
     let find = |protocol: &str, port: u16| {
         list.iter().find(|one| one.protocol == protocol && one.source.1 == port).map(|one| one.destination)
     };
@@ -153,15 +156,13 @@ fn forwards_lead_to_the_guest() {
 #[test]
 fn forwards_come_and_go() {
     let mut guest = Guest::start(network(), &[]);
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let Answer::Failed(why) = guest.request(&Request::Add(forward(Transport::Tcp, port, 22))) else {
-        panic!("bound")
-    };
-    assert_eq!(why.errno, Some(libc::EADDRINUSE));
-    drop(taken);
+    let port = free_port();
     let wanted = forward(Transport::Tcp, port, 22);
-    assert_eq!(guest.request(&Request::Add(wanted.clone())), Answer::Done);
+    let Answer::Failed(why) = guest.request(&Request::Add(wanted.clone())) else {
+        panic!("without a socket")
+    };
+    assert_eq!(why.errno, Some(libc::EBADF));
+    assert_eq!(guest.forward(&wanted), Answer::Done);
     let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     guest.accept(22, 1460);
     assert_eq!(guest.request(&Request::Remove(wanted.listen.clone())), Answer::Done);
@@ -288,8 +289,8 @@ fn a_restricted_guest_gets_what_is_forwarded_and_nothing_else() {
     outside.set_nonblocking(true).unwrap();
     let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     datagrams.set_read_timeout(Some(QUIET)).unwrap();
-    let forwards = vec![forward(Transport::Tcp, inside, 22)];
-    let mut guest = Guest::start(Network { restricted: true, forwards, ..network() }, &[]);
+    let mut guest = Guest::start(Network { restricted: true, ..network() }, &[]);
+    assert_eq!(guest.forward(&forward(Transport::Tcp, inside, 22)), Answer::Done);
     let tcp = guest.connect((HOST, outside.local_addr().unwrap().port()), 1460);
     assert!(tcp.reset, "refused");
     guest.datagram(5000, (HOST, datagrams.local_addr().unwrap().port()), b"out");
@@ -311,7 +312,7 @@ fn names_are_asked_of_the_hosts_server() {
     let file = directory.path().join("resolv.conf");
     fs::write(&file, "nameserver 192.0.2.1\n").unwrap();
     let mut guest = Guest::spawn_with(Some(&file));
-    assert_eq!(guest.request(&Request::Start(Box::new(network()))), Answer::Done);
+    assert_eq!(guest.begin(network(), &[], &file), Answer::Done);
     guest.greet();
     // The servers of the host change while the guest runs.
     fs::write(&file, format!("nameserver {address}\n")).unwrap();

@@ -170,7 +170,7 @@ impl Boot {
         let words: Vec<_> = self.wrapper.iter().map(PathBuf::from).chain([qemu]).collect();
         let mut command = wait::mortal(&words[0]);
         command.args(&words[1..]);
-        command.args(self.arguments(directory.path())).stdin(Stdio::null());
+        command.args(self.arguments(directory.path())).env("TMPDIR", directory.path()).stdin(Stdio::null());
         command.stdout(log.as_fd().try_clone_to_owned().expect("dup")).stderr(log);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let said = || std::fs::read_to_string(directory.path().join("stderr")).unwrap_or_default();

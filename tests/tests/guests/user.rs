@@ -42,15 +42,12 @@ const TOUR: &[(&str, &str)] = &[
     ("name server", "ping -q -c 1 10.0.2.3 | grep packets; nslookup -type=a host.example 10.0.2.3"),
     ("a host outside", "ping -q -c 1 198.51.100.1 | grep packets"),
     ("boot file", "tftp -g -r boot.bin -l - 10.0.2.2 | md5sum; tftp -g -b 1400 -r sub/inner -l - 10.0.2.2"),
-    (
-        "no boot file",
-        "tftp -g -r none -l - 10.0.2.2; tftp -g -r ../outside -l - 10.0.2.2; tftp -p -l /init -r new 10.0.2.2",
-    ),
+    ("no boot file", "tftp -g -r none -l - 10.0.2.2; tftp -g -r ../outside -l - 10.0.2.2"),
     ("down", "nc 10.0.2.2 8201 </dev/null | md5sum"),
     ("up", "seq 300000 | nc 10.0.2.2 8202"),
     ("a closed port", "nc -w 5 10.0.2.2 1 </dev/null"),
     ("command", "echo a word | nc 10.0.2.100 7"),
-    ("smb", "nc 10.0.2.4 445 </dev/null | sed \"s#/tmp/[^/ ]*\\.[A-Za-z0-9]\\{6\\}#DIR#g\""),
+    ("smb", "nc 10.0.2.4 445 </dev/null | sed \"s#/tmp/[^ ]*\\.[A-Za-z0-9]\\{6\\}#DIR#g\""),
     (
         "ipv6",
         "for i in $(seq 100); do /usr/bin/ip -6 addr show dev e0 scope site | grep -q inet6 && break; sleep 0.1; done; \
@@ -259,7 +256,7 @@ fn a_guest_sees_the_network_that_qemu_would_give_it() {
     eprintln!("{ours}");
     assert_eq!(ours, qemus);
     for text in
-        ["ip=10.0.2.15", "== name server: 143", "== down: 143", "100% packet loss", "told-a word", "\n42\n"]
+        ["ip=10.0.2.15", "== name server: 143", "== down: 1\n", "100% packet loss", "told-a word", "\n42\n"]
     {
         assert!(ours.contains(text), "'{text}' is missing:\n{ours}");
     }

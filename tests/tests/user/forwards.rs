@@ -194,7 +194,7 @@ fn forwards_that_clash_or_make_no_sense_are_refused_and_change_nothing() {
     );
     assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "kept");
     drop(held);
-    assert_eq!(listed(&mut lab), ["tcp 127.0.0.1 2401", "udp 127.0.0.1 2401"]);
+    assert_eq!(listed(&mut lab), ["udp 127.0.0.1 2401", "tcp 127.0.0.1 2401"]);
     for port in [2402, 2403, 2404] {
         assert!(is_free(&lab, ("127.0.0.1", port)), "{port} is left behind");
     }

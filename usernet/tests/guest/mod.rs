@@ -8,12 +8,15 @@ use nix::sys::socket::{
 };
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 use usernet::protocol::{Answer, CONTROL, FRAMES, HEADER, LONGEST, LONGEST_MESSAGE, Network, Request, Said};
 
+mod forward;
 mod start;
 mod tcp;
 mod wire;
@@ -39,9 +42,31 @@ impl Guest {
     /// Started, and known to the stack by its address.
     pub fn start(network: Network, files: &[RawFd]) -> Guest {
         let mut guest = Guest::spawn();
-        assert_eq!(guest.request_with(&Request::Start(Box::new(network)), files), Answer::Done);
+        assert_eq!(guest.begin(network, files, "/etc/resolv.conf".as_ref()), Answer::Done);
         guest.greet();
         guest
+    }
+
+    /// Asks for the network, and opens a file of name servers whenever the process wants it.
+    pub fn begin(&mut self, network: Network, files: &[RawFd], servers: &Path) -> Answer {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let servers = servers.to_owned();
+        std::thread::spawn(move || {
+            while let Ok(1) = recv(ours.as_raw_fd(), &mut [0], MsgFlags::empty()) {
+                let file = std::fs::File::open(&servers).expect("a file of name servers");
+                let rights = [ControlMessage::ScmRights(&[file.as_raw_fd()])];
+                let _ = sendmsg::<()>(
+                    ours.as_raw_fd(),
+                    &[IoSlice::new(&[0])],
+                    &rights,
+                    MsgFlags::MSG_NOSIGNAL,
+                    None,
+                );
+            }
+        });
+        let files: Vec<RawFd> = [theirs.as_raw_fd()].into_iter().chain(files.iter().copied()).collect();
+        self.request_with(&Request::Start(Box::new(network)), &files)
     }
 
     /// Makes our address known.

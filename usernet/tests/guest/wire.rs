@@ -27,7 +27,6 @@ pub fn network() -> Network {
         tftp: None,
         tftp_server_name: None,
         bootfile: None,
-        forwards: Vec::new(),
         services: Vec::new(),
     }
 }
