@@ -24,6 +24,8 @@ scripts/compare wire   socket, dgram, stream and l2tpv3 netdevs beside QEMU's, v
                        [--part frames|tcp|vde|vxlan]... [--only dgram|tap-dgram|...]... [--spread] [--quick] [--check] [--same]
 scripts/compare filters   64 bytes between two nics without and with a filter-dump, beside tcpdump on a veth and QEMU's filter-dump;
                        [--rate 5000000] [--part dump|tcpdump|qemu]... [--quick] [--check]
+scripts/compare kernel the kernel's devices, inside a guest: vhost-net beside a tap without it, vhost-vdpa beside the bare ioctls of a
+                       simulated device; [--rounds 5] [--secs 2] [--frames 10000000] [--quick] [--check]
 scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
 scripts/compare soak   DPDK's guests and back-ends, and pktgen, for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]
