@@ -27,5 +27,6 @@ pub mod server;
 pub mod stream;
 pub mod user;
 pub mod vde;
+pub mod vhost_net;
 pub mod vhost_user;
 pub mod vhost_vdpa;

@@ -63,6 +63,8 @@ pub enum Part {
     User,
     /// Changes of vDPA devices, and their going.
     Vdpa,
+    /// Rings of taps that stopped.
+    VhostNet,
 }
 
 impl Token {
@@ -94,6 +96,7 @@ impl Token {
             13 => Part::Passt,
             14 => Part::User,
             15 => Part::Vdpa,
+            16 => Part::VhostNet,
             _ => return None,
         };
         Some(Self { part, role: (data >> 32) as u8, object: data as u32 })
@@ -324,6 +327,7 @@ mod tests {
             Part::Streams,
             Part::Vde,
             Part::Vdpa,
+            Part::VhostNet,
             Part::Announce,
             Part::Colo,
             Part::Filters,

@@ -29,6 +29,8 @@ scripts/compare filters   64 bytes between two nics without and with a filter-du
 scripts/compare user   a namespace behind a user netdev beside QEMU's, slirp4netns and pasta: TCP both ways at MTU 1500 and 65520, UDP,
                        short connections, and a profile of netdevd and of pasta; [--rounds 5] [--secs 1]
                        [--part tcp|udp|connect|profile]... [--only tcp-1500-in]... [--peer NAME]... [--quick] [--check]
+scripts/compare kernel the kernel's devices, inside a guest: vhost-net beside a tap without it, vhost-vdpa beside the bare ioctls of a
+                       simulated device; [--rounds 5] [--secs 2] [--frames 10000000] [--quick] [--check]
 scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
 scripts/compare soak   DPDK's guests and back-ends, and pktgen, for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]

@@ -10,13 +10,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const HELP: &str = "\
-pktgen SOCKET... [--tap NAME]... [--packet NAME]... [--xdp NAME]... [--datagrams FROM,TO[,SESSION]]... [--vde DIR]... [--stream ADDR:PORT]... [--cpu N]
-    An end on each tap, packet socket (which only sends), AF_XDP interface, UDP socket (which only sends, with a SESSION
+pktgen SOCKET... [--vdpa NODE]... [--tap NAME]... [--packet NAME]... [--xdp NAME]... [--datagrams FROM,TO[,SESSION]]... [--vde DIR]... [--stream ADDR:PORT]... [--cpu N]
+    An end on each vDPA device (driven by its ioctls), tap, packet socket (which only sends), AF_XDP interface, UDP socket (which only sends, with a SESSION
     the header of L2TPv3 before each frame), plug of a vde_switch (which only sends), TCP connection (QEMU's framing) and
     vhost-user socket (a guest), in this order. All ends send and take what comes: two that are joined by a switch load it both ways.
-What they do:  [--role both|forward|sink|reflect] [--secs 1] [--warm 0.5] [--rate FRAMES/S] [--stamps] [--verify]
+What they do:  [--role both|forward|sink|reflect] [--secs 1] [--warm 0.5] [--rate FRAMES/S] [--frames N] [--window N] [--stamps] [--verify]
     forward: only the first sends. Without --rate as fast as frames are taken. --stamps counts latencies, --verify compares
-    every byte and number. --serve reads slices from standard input instead, a line of JSON each:
+    every byte and number. --frames ends after so many, --window leaves no more than so many under way. --serve reads slices from standard input instead, a line of JSON each:
     {\"role\": \"both\", \"rate\": 1e6, \"warm\": 0.01, \"secs\": 0.2, \"stamps\": false, \"verify\": false}
 Frames:        [--size 64[,256...]] [--udp | --tso] [--flows 1] [--to 10.77.0.2:20000] [--to-mac 02:00:00:00:00:02]
                [--macs N [--to-macs all|next|unknown|broadcast]]
@@ -43,11 +43,16 @@ fn start() -> Result<()> {
         rate: args.value("--rate")?,
         warm: Duration::from_secs_f64(args.value("--warm")?.unwrap_or(0.5)),
         duration: Duration::from_secs_f64(args.value("--secs")?.unwrap_or(1.0)),
+        window: args.value("--window")?.unwrap_or(0),
+        frames: args.value("--frames")?,
         stamps: args.flag("--stamps"),
         verify: args.flag("--verify"),
     };
     let served = args.flag("--serve");
     let mut places = Vec::new();
+    while let Some(path) = args.value("--vdpa")? {
+        places.push(Place::Vdpa(path));
+    }
     while let Some(name) = args.value("--tap")? {
         places.push(Place::Tap(name));
     }

@@ -17,6 +17,8 @@ use std::path::PathBuf;
 pub enum Place {
     /// The socket of a vhost-user back-end.
     Socket(PathBuf),
+    /// A vDPA device of the kernel's, driven by its ioctls.
+    Vdpa(PathBuf),
     /// A tap's interface.
     Tap(String),
     /// An AF_XDP socket on an interface.
@@ -52,6 +54,8 @@ impl End {
         Ok(Self(match place {
             Place::Socket(path) if shape.packed => Kind::Packed(Guest::connect(path, shape)?),
             Place::Socket(path) => Kind::Split(Guest::connect(path, shape)?),
+            Place::Vdpa(path) if shape.packed => Kind::Packed(Guest::drive(path, shape)?),
+            Place::Vdpa(path) => Kind::Split(Guest::drive(path, shape)?),
             Place::Tap(name) => Kind::Tap(Tap::attach(name, shape)?),
             Place::Xdp(name) => Kind::Xdp(Xdp::open(name, shape)?),
             Place::Packet(name) => Kind::Packet(Packet::open(name, shape)?),

@@ -45,6 +45,7 @@ fn parse(line: &str) -> Result<Slice> {
         duration: seconds("secs")?,
         stamps: flag("stamps"),
         verify: flag("verify"),
+        ..Slice::default()
     })
 }
 

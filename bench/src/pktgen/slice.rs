@@ -35,10 +35,30 @@ pub struct Slice {
     pub warm: Duration,
     /// How long it counts.
     pub duration: Duration,
+    /// Frames that are under way at most, where what is in between loses what comes too early; 0 leaves it to the rings.
+    pub window: u64,
+    /// It ends when so many were sent, too.
+    pub frames: Option<u64>,
     /// Frames carry the time of sending, and latencies are counted.
     pub stamps: bool,
     /// Frames carry numbers and patterns, and every byte is compared.
     pub verify: bool,
+}
+
+impl Slice {
+    /// Frames that may be sent now.
+    #[inline]
+    const fn allowed(&self, report: &Report) -> u64 {
+        let most = match self.frames {
+            Some(most) => most.saturating_sub(report.all_sent),
+            None => u64::MAX,
+        };
+        if self.window == 0 {
+            return most;
+        }
+        let room = self.window.saturating_sub(report.all_sent.saturating_sub(report.all_received));
+        if room < most { room } else { most }
+    }
 }
 
 /// What came of a slice. Frames unless it says otherwise.
@@ -156,7 +176,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// Frames that are to be sent at `now`.
+    /// Frames that are to be sent at `now`, without a window.
     #[inline]
     fn want(&self, now: u64) -> u64 {
         match self.per_tick {
@@ -232,7 +252,7 @@ fn turn<P: Payload>(
             report.received = 0;
             payloads.iter_mut().for_each(&begin);
         }
-        if now >= end {
+        if now >= end || slice.frames.is_some_and(|most| report.all_sent >= most) {
             break;
         }
         let (mut moved, mut back) = (0, 0);
@@ -250,7 +270,7 @@ fn turn<P: Payload>(
             report.received += got as u64;
             report.all_received += got as u64;
             back += got + end.reclaim()?;
-            let want = pace.want(now);
+            let want = pace.want(now).min(slice.allowed(&report));
             if want > 0 {
                 let sent = end.send(want.min(BURST as u64) as usize, payload)?;
                 pace.book(want, sent as u64, &mut report);
@@ -264,6 +284,10 @@ fn turn<P: Payload>(
         }
         worked = moved > 0;
         frames += moved as u64;
+        if !worked && slice.window > 0 {
+            // Everything is with the others, who may need this CPU.
+            std::thread::yield_now();
+        }
     }
     let counted = last.wrapping_sub(from).max(1);
     report.secs = counted as f64 / clock.hz() as f64;

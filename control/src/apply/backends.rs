@@ -6,7 +6,7 @@ use engine::backend::datagram::DatagramOptions;
 use engine::backend::l2tpv3::L2tpv3Options;
 use engine::backend::netmap::NetmapOptions;
 use engine::backend::stream::Report;
-use engine::backend::tap::{Carrier, TapOptions};
+use engine::backend::tap::{Carrier, Rings, TapOptions};
 use engine::backend::user::Process;
 use engine::backend::vde::VdeOptions;
 use engine::backend::vhost_vdpa::{Handle as VdpaHandle, VdpaOptions};
@@ -45,6 +45,8 @@ pub struct Opened {
     pub port: Option<Port>,
     /// The carrier of a tap.
     pub carrier: Option<Carrier>,
+    /// The rings of a tap that vhost-net runs.
+    pub rings: Option<Rings>,
 }
 
 impl Opened {

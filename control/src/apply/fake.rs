@@ -196,6 +196,7 @@ impl Backends for FakeBackends {
             down: None,
             port: None,
             carrier: None,
+            rings: None,
         })
     }
 
@@ -213,6 +214,7 @@ impl Backends for FakeBackends {
             down: None,
             port: None,
             carrier: None,
+            rings: None,
         })
     }
 
@@ -220,7 +222,15 @@ impl Backends for FakeBackends {
         self.0.call(format!("open datagrams {options:?}"));
         let (queue, _) = port(QueueId(0), 8, Caps::NONE);
         let queues = vec![Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: None }];
-        Ok(Opened { queues, ifname: None, connected: true, down: None, port: None, carrier: None })
+        Ok(Opened {
+            queues,
+            ifname: None,
+            connected: true,
+            down: None,
+            port: None,
+            carrier: None,
+            rings: None,
+        })
     }
 
     fn open_stream(&self, socket: OwnedFd, wake: &Arc<OwnedFd>) -> Result<(Pair, Arc<Report>), QmpError> {
@@ -264,6 +274,7 @@ impl Backends for FakeBackends {
             down: None,
             port: None,
             carrier: None,
+            rings: None,
         };
         Ok(Plugged { opened, plug: plug.into(), options })
     }
@@ -321,5 +332,13 @@ impl Backends for FakeBackends {
 fn one() -> Opened {
     let (queue, _) = port(QueueId(0), 8, Caps::NONE);
     let pair = Pair { rx: queue.rx, tx: queue.tx, fd: -1, worker: None };
-    Opened { queues: vec![pair], ifname: None, connected: true, down: None, port: None, carrier: None }
+    Opened {
+        queues: vec![pair],
+        ifname: None,
+        connected: true,
+        down: None,
+        port: None,
+        carrier: None,
+        rings: None,
+    }
 }

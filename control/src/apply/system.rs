@@ -87,6 +87,7 @@ impl Backends for SystemBackends {
             down: None,
             port: None,
             carrier: Some(opened.carrier),
+            rings: opened.rings,
         })
     }
 
@@ -104,6 +105,7 @@ impl Backends for SystemBackends {
             down: None,
             port: Some(opened.port),
             carrier: None,
+            rings: None,
         })
     }
 
@@ -118,6 +120,7 @@ impl Backends for SystemBackends {
             down: None,
             port: None,
             carrier: None,
+            rings: None,
         })
     }
 
@@ -150,6 +153,7 @@ impl Backends for SystemBackends {
             down: None,
             port: None,
             carrier: None,
+            rings: None,
         })
     }
 
@@ -164,6 +168,7 @@ impl Backends for SystemBackends {
             down: None,
             port: None,
             carrier: None,
+            rings: None,
         };
         Ok(Plugged { opened, plug, options })
     }
@@ -267,5 +272,5 @@ fn in_memory<H: Handle + 'static>(
 /// What has one queue, no interface, and no peer to wait for.
 fn one(QueuePair { rx, tx, fd }: QueuePair) -> Opened {
     let queues = vec![Pair { rx, tx, fd, worker: None }];
-    Opened { queues, ifname: None, connected: true, down: None, port: None, carrier: None }
+    Opened { queues, ifname: None, connected: true, down: None, port: None, carrier: None, rings: None }
 }

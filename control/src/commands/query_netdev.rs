@@ -71,6 +71,7 @@ impl State {
                 let trouble = self.af_xdps.trouble(client.id).or_else(|| self.vdes.trouble(client.id));
                 let trouble = trouble.or_else(|| self.users.trouble(client.id));
                 let trouble = trouble.or_else(|| self.vdpas.trouble(client.id));
+                let trouble = trouble.or_else(|| self.vhost_nets.trouble(client.id));
                 let trouble = trouble.or_else(|| troubles.get(&client.id).cloned());
                 let state = match (&trouble, dev.connected) {
                     (Some(_), _) => "failed",

@@ -19,6 +19,7 @@ use crate::schema::Schema;
 use crate::stream::Streams;
 use crate::user::Users;
 use crate::vde::Vdes;
+use crate::vhost_net::VhostNets;
 use crate::vhost_user::VhostUsers;
 use crate::vhost_vdpa::Vdpas;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -73,6 +74,7 @@ pub struct State {
     pub(super) passts: Passts,
     pub(super) users: Users,
     pub(super) vdpas: Vdpas,
+    pub(super) vhost_nets: VhostNets,
     pub(super) announcements: Announcements,
     pub(super) colos: Colos,
     pub(super) channels: Channels,
@@ -120,6 +122,7 @@ impl State {
             passts: Passts::new(reactor.clone())?,
             users: Users::new(reactor.clone())?,
             vdpas: Vdpas::new(reactor.clone())?,
+            vhost_nets: VhostNets::new(reactor.clone()),
             announcements: Announcements::new(&reactor)?,
             colos: Colos::new(&reactor)?,
             channels: Channels::new(&reactor)?,

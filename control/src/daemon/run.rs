@@ -174,6 +174,11 @@ impl Daemon {
                 self.commands.0.vdpa_ready(event, &mut events);
                 self.server.tell(&events);
             }
+            Part::VhostNet => {
+                let mut events = Vec::new();
+                self.commands.0.vhost_net_ready(event, &mut events);
+                self.server.tell(&events);
+            }
             Part::Announce => self.commands.0.announcements_due(),
             Part::Colo => self.commands.0.colo_ready(),
             Part::Filters => self.commands.0.filters_ready(),

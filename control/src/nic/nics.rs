@@ -80,12 +80,6 @@ impl Nics {
         self.nics.values()
     }
 
-    /// The hardware address that a nic's guest has now.
-    #[must_use]
-    pub fn mac_of(&self, client: ClientId) -> Option<[u8; 6]> {
-        self.of(client).map(|nic| nic.state.control.asked.filter.mac)
-    }
-
     /// The nic of a client.
     #[must_use]
     pub fn of(&self, client: ClientId) -> Option<&Nic> {

@@ -4,7 +4,8 @@ use crate::apply::Binding;
 use crate::model::{Client, ClientId, Kind, Net};
 use crate::nic::RingView;
 use crate::reactor::{Interest, Part, Reactor, Ready, Token, Wake};
-use engine::backend::vhost_vdpa::{Handle, Health};
+use engine::backend::nic::Asked;
+use engine::backend::vhost_vdpa::{Handle, Health, Wishes};
 use engine::port::counters::PortCounters;
 use engine::{Attachments, Retired};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -32,8 +33,6 @@ struct Entry {
     stopped: Option<(usize, String)>,
     /// Whether the link follows the device's.
     follows_link: bool,
-    /// The hardware address that the device was told.
-    mac: Option<[u8; 6]>,
     /// Counters of each pair, for as long as the netdev lives.
     counters: Vec<Arc<PortCounters>>,
 }
@@ -54,6 +53,8 @@ pub struct News {
     pub retired: Vec<Retired>,
     /// A link went up or down.
     pub link: bool,
+    /// Nics whose guests a device wants to be announced.
+    pub announce: Vec<ClientId>,
     /// Rings that stopped for cause: netdev, ring, reason.
     pub stopped: Vec<(String, usize, String)>,
 }
@@ -86,9 +87,10 @@ impl Vdpas {
     ) {
         let number = self.next;
         self.next += 1;
-        let watched = self.reactor.watch(handle.changed(), Token::new(Part::Vdpa, number, 0), Interest::READ);
-        if let Err(error) = watched {
-            tracing::warn!("netdev '{name}': changes of its device are not heard: {error}");
+        for file in handle.files() {
+            if let Err(error) = self.reactor.watch(file, Token::new(Part::Vdpa, number, 0), Interest::READ) {
+                tracing::warn!("netdev '{name}': changes of its device are not heard: {error}");
+            }
         }
         if let Err(error) = self.watch_node(&handle) {
             tracing::warn!("netdev '{name}': that its device goes is not heard: {error}");
@@ -101,7 +103,6 @@ impl Vdpas {
             trouble: None,
             stopped: None,
             follows_link,
-            mac: None,
             counters,
         };
         self.entries.insert(number, entry);
@@ -159,20 +160,12 @@ impl Vdpas {
         self.entries.values().find(|entry| entry.client == client)
     }
 
-    /// Tells devices that are joined to a nic one to one the nic's hardware address, as its guest has it now.
-    pub fn settle_macs(&mut self, net: &Net, mac_of: impl Fn(ClientId) -> Option<[u8; 6]>) {
+    /// Tells devices that are joined to a nic one to one what its guest asked for, and others to let everything in.
+    pub fn settle<'n>(&mut self, net: &Net, asked: impl Fn(ClientId) -> Option<&'n Asked>) {
         for entry in self.entries.values_mut() {
             let Some(handle) = &mut entry.handle else { continue };
             let peer = net.client(entry.client).and_then(|client| client.peer);
-            let mac = peer.and_then(&mac_of);
-            if mac.is_some() && mac != entry.mac {
-                entry.mac = mac;
-                if let Some(mac) = mac
-                    && !handle.set_mac(mac)
-                {
-                    tracing::info!("netdev '{}': its device keeps its hardware address", entry.name);
-                }
-            }
+            handle.wish(peer.and_then(&asked).map(Wishes::of).unwrap_or_default());
         }
     }
 
@@ -216,6 +209,12 @@ impl Entry {
         let Some(handle) = &mut self.handle else { return };
         let why = match handle.health() {
             Health::Runs(up) => {
+                if handle.keeps_mac() {
+                    tracing::info!("netdev '{}': its device keeps its hardware address", self.name);
+                }
+                if handle.asks_announcement() {
+                    news.announce.extend(net.client(self.client).and_then(|client| client.peer));
+                }
                 if self.follows_link && net.client(self.client).is_some_and(|client| client.link_up != up) {
                     net.set_link_of(self.client, up);
                     news.retired.extend(commit(net, binding));

@@ -95,7 +95,8 @@ impl State {
     ) -> Result<(ClientId, Vec<Arc<PortCounters>>), QmpError> {
         let Opening { name, driver, link_up, info, again, options, .. } = opening;
         let info = info.lines(&opened);
-        let (connected, script, port, carrier) = (opened.connected, opened.down, opened.port, opened.carrier);
+        let (connected, script, port) = (opened.connected, opened.down, opened.port);
+        let (carrier, rings) = (opened.carrier, opened.rings);
         let (queues, attach) = self.binding.place(opened.queues);
         let counters: Vec<_> = attach.queues.iter().map(|(_, queue)| queue.counters.clone()).collect();
         let dev = Netdev { driver, queues, info, connected };
@@ -119,6 +120,9 @@ impl State {
                 if let Some(port) = port {
                     self.af_xdps.add(id, port, again, link_up, counters.clone());
                     self.look_at_link(id);
+                }
+                if let Some(rings) = rings {
+                    self.vhost_nets.add(&name, id, rings);
                 }
                 Ok((id, counters))
             }

@@ -50,6 +50,7 @@ impl State {
         self.vdes.remove(removed.client.id);
         self.passts.remove(removed.client.id);
         self.vdpas.remove(removed.client.id);
+        self.vhost_nets.remove(removed.client.id);
         let leaving = self.users.remove(removed.client.id);
         if leaving.is_some() {
             self.forget_guest_forwards(args.text("id"));

@@ -48,6 +48,12 @@ fn options(args: &Map<String, Value>, fds: &mut Fds, monitor: u64) -> Result<Vdp
     Ok(VdpaOptions { device, shadow: args.flag("x-svq") == Some(true) })
 }
 
+/// What is told of a ring of the kernel's that stopped.
+fn stopped((name, ring, reason): (String, usize, String)) -> Event {
+    let data = json!({"name": name, "queue": ring, "reason": reason});
+    Event { name: "NIC_STOPPED", data: Some(data), timestamp: timestamp() }
+}
+
 impl State {
     pub(super) fn add_vhost_vdpa(&mut self, monitor: u64, args: Map<String, Value>) -> Outcome {
         let options = match options(&args, &mut self.fds, monitor) {
@@ -70,7 +76,15 @@ impl State {
         let follows_link = opening.link_up;
         opening.link_up = follows_link && up;
         let name = opening.name.clone();
-        let opened = Opened { queues, ifname: None, connected: true, down: None, port: None, carrier: None };
+        let opened = Opened {
+            queues,
+            ifname: None,
+            connected: true,
+            down: None,
+            port: None,
+            carrier: None,
+            rings: None,
+        };
         let (client, counters) = self.enter(opening, opened)?;
         self.vdpas.add(&name, client, handle, follows_link, counters);
         Ok(empty())
@@ -79,9 +93,9 @@ impl State {
     /// Handles what happened to a descriptor of [`crate::reactor::Part::Vdpa`].
     pub fn vdpa_ready(&mut self, event: Ready, events: &mut Vec<Event>) {
         let news = self.vdpas.ready(event, &mut self.net, &mut self.binding);
-        for (name, ring, reason) in news.stopped {
-            let data = json!({"name": name, "queue": ring, "reason": reason});
-            events.push(Event { name: "NIC_STOPPED", data: Some(data), timestamp: timestamp() });
+        events.extend(news.stopped.into_iter().map(stopped));
+        for nic in news.announce {
+            self.nics.announce(nic);
         }
         for retired in news.retired {
             self.binding.let_go(retired);
@@ -89,6 +103,11 @@ impl State {
         if news.link {
             self.settle_links(events); // of the nic that it is joined to
         }
+    }
+
+    /// Handles what happened to a descriptor of [`crate::reactor::Part::VhostNet`].
+    pub fn vhost_net_ready(&mut self, event: Ready, events: &mut Vec<Event>) {
+        events.extend(self.vhost_nets.ready(event).map(stopped));
     }
 
     /// Its own members of `query-netdev`.

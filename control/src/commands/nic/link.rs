@@ -3,6 +3,7 @@
 use crate::commands::State;
 use crate::commands::args::Args;
 use crate::commands::state::empty;
+use crate::nic::Nic;
 use crate::qmp::error::QmpError;
 use crate::qmp::events::Event;
 use engine::Attachments;
@@ -12,9 +13,14 @@ impl State {
     /// Tells guests whose link has changed.
     pub(in crate::commands) fn settle_links(&mut self, events: &mut Vec<Event>) {
         let happened = self.nics.settle_links(&mut self.net, &mut self.binding);
-        let nics = &self.nics;
-        self.vdpas.settle_macs(&self.net, |client| nics.mac_of(client));
+        self.settle_vdpas();
         self.tell_happened(happened, events);
+    }
+
+    /// Tells vDPA devices what guests asked of the nics in front of them.
+    pub(super) fn settle_vdpas(&mut self) {
+        let nics = &self.nics;
+        self.vdpas.settle(&self.net, |client| nics.of(client).map(Nic::asked));
     }
 
     /// Joins a nic to another netdev in one commit.

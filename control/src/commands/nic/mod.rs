@@ -124,6 +124,7 @@ impl State {
     pub fn nic_ready(&mut self, ready: Ready, events: &mut Vec<Event>) {
         events.append(&mut self.after_reply);
         let happened = self.nics.ready(ready, &mut self.net, &mut self.binding);
+        self.settle_vdpas();
         self.tell_happened(happened, events);
     }
 

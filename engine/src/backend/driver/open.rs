@@ -6,6 +6,8 @@ use super::buffers::Buffers;
 use super::options::{Agreed, RING};
 use super::rx::DriverRx;
 use super::tx::DriverTx;
+#[cfg(doc)]
+use crate::backend::nic::NetFeatures as Net;
 use crate::backend::report::Report;
 use crate::burst::MAX_FRAME;
 use crate::mem::guest::{GuestMemory, Region};
@@ -35,6 +37,8 @@ pub struct Shape {
     pub size: u16,
     /// A control queue behind the pairs.
     pub control: bool,
+    /// The longest frame without its Ethernet header, where the device has said so ([`Net::MTU`]).
+    pub mtu: Option<u16>,
     /// Where the region lies, as the device is told: guest and VMM addresses are the same, and say nothing of ours.
     pub base: u64,
 }
@@ -43,7 +47,7 @@ impl Shape {
     /// So many pairs without a control queue, at an address that every device can name.
     #[must_use]
     pub const fn new(features: u64, pairs: u16) -> Self {
-        Self { features, pairs, size: RING, control: false, base: 0x10_0000_0000 }
+        Self { features, pairs, size: RING, control: false, mtu: None, base: 0x10_0000_0000 }
     }
 }
 
@@ -51,10 +55,14 @@ impl Shape {
 const LINE: u32 = 64;
 /// Bytes of a receive buffer that may be one of several for a frame.
 const PIECE: u32 = 4096;
-/// Bytes of a receive buffer that must hold a frame alone: a jumbo frame with its header.
+/// Bytes of a receive buffer that must hold a frame alone, of a device that does not say how long they are: a jumbo frame with its header.
 const WHOLE: u32 = 9728;
-/// Bytes of receive buffers of one queue.
+/// Bytes in front of an MTU's: the virtio-net header, Ethernet's, two VLAN tags.
+const BEFORE: u32 = 12 + 14 + 2 * 4;
+/// Bytes of receive buffers of one queue at most, where there are many queues.
 const RECEIVE: u32 = (PIECE + LINE) * RING as u32;
+/// Queue pairs that are many.
+const MANY: u16 = 8;
 /// Bytes of a small transmit buffer.
 const SMALL: u32 = 2048;
 /// Bytes of a large transmit buffer: any frame with its header.
@@ -62,7 +70,18 @@ const LARGE: u32 = (MAX_FRAME as u32 + 12).next_multiple_of(2 * LINE);
 
 /// Large transmit buffers of each of so many pairs.
 const fn large(pairs: u16) -> u32 {
-    if pairs > 8 { 16 } else { 32 }
+    if pairs > MANY { 16 } else { 32 }
+}
+
+/// Bytes of a receive buffer, and how many of them a ring has: all that it has room for, since a device drops what finds none.
+fn posted(shape: &Shape) -> (u32, u32) {
+    let len = match shape.mtu {
+        _ if Agreed::of(shape.features).mergeable => PIECE,
+        Some(mtu) => (BEFORE + u32::from(mtu.max(1500))).next_multiple_of(2 * LINE),
+        None => WHOLE,
+    };
+    let most = if shape.pairs > MANY { RECEIVE / (len + LINE) } else { u32::MAX };
+    (len, most.min(u32::from(shape.size)))
 }
 
 /// Why there are no rings.
@@ -148,10 +167,12 @@ fn parts(packed: bool, size: u16) -> [u64; 3] {
     }
 }
 
-/// Bytes of the region for so many pairs and a control queue.
-fn bytes(pairs: u16) -> usize {
+/// Bytes of the region for the pairs and a control queue.
+fn bytes(shape: &Shape) -> usize {
+    let pairs = shape.pairs;
     let ring = parts(false, RING).iter().sum::<u64>() as usize + 3 * 2 * LINE as usize;
-    let buffers = RECEIVE + (SMALL + LINE) * u32::from(RING) + (LARGE + LINE) * large(pairs);
+    let (len, count) = posted(shape);
+    let buffers = (len + LINE) * count + (SMALL + LINE) * u32::from(RING) + (LARGE + LINE) * large(pairs);
     let control = ring + (SMALL + 4 * LINE) as usize;
     usize::from(pairs) * (2 * ring + buffers as usize + 4 * 2 * LINE as usize) + control
 }
@@ -168,7 +189,7 @@ pub fn open(
 ) -> Result<Opened, OpenError> {
     let Shape { features, pairs, control, base, .. } = *shape;
     let failed = |errno| OpenError::Memory { pairs, errno };
-    let map = Arc::new(Mapping::shared(bytes(pairs), hugepages).map_err(failed)?);
+    let map = Arc::new(Mapping::shared(bytes(shape), hugepages).map_err(failed)?);
     let file = map.fd().ok_or(Errno::EBADF).map_err(failed)?;
     let file = nix::unistd::dup(file).map_err(failed)?;
     let memory = Arc::new(GuestMemory::of_mapping(map.clone(), base));
@@ -212,8 +233,7 @@ fn pair<R: DriverRing>(
     let agreed = Agreed::of(features);
     let receive = ring(shape, cut, memory)?;
     let transmit = ring(shape, cut, memory)?;
-    let len = if agreed.mergeable { PIECE } else { WHOLE };
-    let count = (RECEIVE / (len + LINE)).min(u32::from(size));
+    let (len, count) = posted(shape);
     let posted = run(cut, pairs, len, count)?;
     let small = run(cut, pairs, SMALL, u32::from(size))?;
     let large = run(cut, pairs, LARGE, large(pairs))?;

@@ -68,7 +68,7 @@ impl MacTable {
 
     /// A table of these parts, of `count` addresses each; `copy` fills addresses in, from the given one of the part on. QEMU's
     /// rule: more than 64 unicast addresses overflow and leave all room to the multicast ones.
-    pub(super) fn fill(counts: [u64; 2], mut copy: impl FnMut(usize, &mut [Mac]) -> bool) -> Option<Self> {
+    pub(crate) fn fill(counts: [u64; 2], mut copy: impl FnMut(usize, &mut [Mac]) -> bool) -> Option<Self> {
         let mut table = Self::EMPTY;
         for (part, count) in counts.into_iter().enumerate() {
             let room = table.all.get_mut(table.used..).unwrap_or_default();

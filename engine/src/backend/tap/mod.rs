@@ -19,6 +19,7 @@ pub use helper::{Helper, run_helper};
 pub use open::{Opened, TapError, create, open, open_with};
 pub use options::{GivenFd, TapOptions, VhostOptions};
 pub use script::run_script;
+pub use vhost::Rings;
 
 use crate::backend::registered::Registered;
 use std::os::fd::OwnedFd;

@@ -3,7 +3,7 @@
 use super::options::TapOptions;
 use super::rx::TapRx;
 use super::tx::TapTx;
-use super::vhost::Vhost;
+use super::vhost::{Rings, Vhost};
 use super::{Carrier, Shared, ioctl};
 use crate::backend::errno::text;
 use crate::backend::pair::QueuePair;
@@ -111,6 +111,8 @@ pub struct Opened {
     pub caps: Caps,
     /// The interface's carrier.
     pub carrier: Carrier,
+    /// Its rings, where vhost-net runs them.
+    pub rings: Option<Rings>,
 }
 
 /// Opens a tap, or takes the given descriptors over, and sets it up. Scripts are the caller's: [`super::run_script`].
@@ -156,7 +158,8 @@ pub fn open_with(
     }
     // Whoever had the tap before may have taken it away; where it cannot be shown, it is as it is.
     let _ = carrier.set(true);
-    Ok(Opened { queues, ifname: files.ifname, vnet_hdr: files.vnet_hdr, caps, carrier })
+    let rings = vhost.map(Vhost::rings);
+    Ok(Opened { queues, ifname: files.ifname, vnet_hdr: files.vnet_hdr, caps, carrier, rings })
 }
 
 /// Makes a tap that the kernel names, for somebody else: no queue of ours. Its descriptor, and its name.

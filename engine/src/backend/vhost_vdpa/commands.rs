@@ -7,21 +7,25 @@ use crate::mem::guest::GuestMemory;
 use crate::virtq::packed::PackedDriver;
 use crate::virtq::split::SplitDriver;
 use crate::virtq::{DriverRing, DriverSeg, F_RING_PACKED, RingConfig, RingFault};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A class and a command of it: all frames come in.
 pub(super) const PROMISC: [u8; 2] = [0, 0];
+/// The addresses whose frames come in.
+pub(super) const TABLE: [u8; 2] = [1, 0];
 /// The device's hardware address.
 pub(super) const MAC_SET: [u8; 2] = [1, 1];
+/// The announcement that was asked for is made.
+pub(super) const ANNOUNCED: [u8; 2] = [3, 0];
 /// Queue pairs in use.
 pub(super) const PAIRS: [u8; 2] = [4, 0];
+/// Offloads toward us.
+pub(super) const OFFLOADS: [u8; 2] = [5, 0];
 
-/// Longest data of a command.
-const DATA: usize = 8;
-/// Bytes between what the device reads and what it writes.
-const ANSWER_AT: u32 = 64;
+/// Bytes of a command and its data at most, behind which the device writes.
+pub(super) const ANSWER_AT: u32 = 512;
 /// Longest wait for an answer while the device is opened.
 const ANSWER: Duration = Duration::from_secs(2);
 /// Between looks for it.
@@ -54,6 +58,13 @@ impl Ring {
             Self::Packed(ring) => ring.used(),
         }
     }
+
+    fn want_calls(&mut self) {
+        match self {
+            Self::Split(ring) => ring.want_calls(true),
+            Self::Packed(ring) => ring.want_calls(true),
+        }
+    }
 }
 
 /// The control queue: one command under way at a time.
@@ -61,9 +72,9 @@ pub(super) struct Commands {
     ring: Ring,
     buffer: Buffers,
     kick: Option<Arc<OwnedFd>>,
+    /// The device calls by it.
+    call: Option<Arc<OwnedFd>>,
     busy: bool,
-    /// Asked for while another command was under way.
-    next: Option<([u8; 2], [u8; DATA], usize)>,
     /// The ring made no sense.
     broken: bool,
     _memory: Arc<GuestMemory>,
@@ -76,8 +87,20 @@ impl Commands {
         } else {
             Ring::Packed(PackedDriver::new(config)?)
         };
-        let (kick, memory) = (config.kick.clone(), config.memory.clone());
-        Ok(Self { ring, buffer, kick, busy: false, next: None, broken: false, _memory: memory })
+        let (kick, call, memory) = (config.kick.clone(), config.call.clone(), config.memory.clone());
+        let mut this = Self { ring, buffer, kick, call, busy: false, broken: false, _memory: memory };
+        this.ring.want_calls();
+        Ok(this)
+    }
+
+    /// Readable when an answer may have come.
+    pub(super) fn call(&self) -> Option<BorrowedFd<'_>> {
+        self.call.as_ref().map(|call| call.as_fd())
+    }
+
+    /// Whether a command can be sent.
+    pub(super) const fn idle(&self) -> bool {
+        !self.busy && !self.broken
     }
 
     /// Sends a command and waits for its answer. False: refused, or none came.
@@ -95,17 +118,10 @@ impl Commands {
         false
     }
 
-    /// Sends a command; nobody waits for its answer. One that comes while another is under way follows it, the last one only.
+    /// Sends a command, and [`Commands::reap`] has its answer. False: another one is under way, or the ring is broken.
     pub(super) fn tell(&mut self, command: [u8; 2], data: &[u8]) -> bool {
-        if self.broken || data.len() > DATA {
+        if !self.idle() || data.len() + 2 > ANSWER_AT as usize {
             return false;
-        }
-        self.reap();
-        if self.busy {
-            let mut kept = [0; DATA];
-            kept.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
-            self.next = Some((command, kept, data.len()));
-            return true;
         }
         let [class, number] = command;
         let to = self.buffer.at(0).as_ptr();
@@ -132,6 +148,9 @@ impl Commands {
 
     /// The answer to the command under way, if it came.
     pub(super) fn reap(&mut self) -> Option<bool> {
+        if let Some(call) = &self.call {
+            let _ = nix::unistd::read(call, &mut [0; 8]);
+        }
         match self.ring.used() {
             Ok(Some(_)) => {}
             Ok(None) => return None,
@@ -143,9 +162,6 @@ impl Commands {
         self.busy = false;
         // SAFETY: inside of the buffer; the device has given it back.
         let answer = unsafe { self.buffer.at(0).as_ptr().add(ANSWER_AT as usize).read_volatile() };
-        if let Some((command, data, len)) = self.next.take() {
-            self.tell(command, data.get(..len).unwrap_or_default());
-        }
         Some(answer == 0)
     }
 }

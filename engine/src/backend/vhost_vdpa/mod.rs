@@ -9,24 +9,29 @@
 mod commands;
 mod open;
 mod options;
+mod wishes;
 
 pub use super::driver::Halves;
 pub use open::{Opened, VdpaError, open, open_on};
 pub use options::VdpaOptions;
+pub use wishes::Wishes;
 
 use crate::backend::nic::NetFeatures;
 use crate::backend::report::Report;
 use crate::vhost::kernel::{Device, status};
-use commands::Commands;
+use commands::{ANNOUNCED, Commands};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use wishes::{Command, Told};
 
 #[cfg(test)]
 mod tests;
 
 /// Where the link's state stands in the configuration space (virtio 1.3, 5.1.4).
 const STATUS_AT: u32 = 6;
+/// A bit of it: the device asks for an announcement.
+const ANNOUNCE: u8 = 2;
 
 /// How a device stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +53,46 @@ pub struct Handle {
     /// By ring, two a pair.
     reports: Vec<Arc<Report>>,
     size: u16,
-    commands: Option<Commands>,
+    control: Option<Box<Control>>,
+}
+
+/// The control queue, and what went through it.
+struct Control {
+    commands: Commands,
+    told: Told,
+    wishes: Wishes,
+    /// Under way.
+    sent: Option<Command>,
+    /// The device asked for an announcement, and is to hear that it is made.
+    announced: bool,
+    /// It keeps its hardware address.
+    keeps_mac: bool,
+}
+
+impl Control {
+    fn new(commands: Commands, features: u64) -> Self {
+        let told = Told::new(features);
+        Self { commands, told, wishes: Wishes::default(), sent: None, announced: false, keeps_mac: false }
+    }
+
+    /// Takes an answer, and sends what is next.
+    fn go_on(&mut self) {
+        if self.commands.reap() == Some(false)
+            && let Some(command) = self.sent.take()
+        {
+            self.keeps_mac |= !self.told.refused(&command);
+        }
+        if !self.commands.idle() {
+            return;
+        }
+        if std::mem::take(&mut self.announced) {
+            self.sent = None;
+            self.commands.tell(ANNOUNCED, &[]);
+        } else if let Some(command) = self.told.next(&self.wishes) {
+            self.commands.tell(command.number, &command.data);
+            self.sent = Some(command);
+        }
+    }
 }
 
 impl Handle {
@@ -64,10 +108,10 @@ impl Handle {
         self.size
     }
 
-    /// Readable when [`Handle::health`] may have changed.
-    #[must_use]
-    pub fn changed(&self) -> BorrowedFd<'_> {
-        self.changed.as_fd()
+    /// Files that can be read when [`Handle::health`] may have changed, or has an answer to take.
+    pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let answers = self.control.as_ref().and_then(|control| control.commands.call());
+        std::iter::once(self.changed.as_fd()).chain(answers)
     }
 
     /// The device's file, whose node goes with the device.
@@ -89,8 +133,8 @@ impl Handle {
     pub fn health(&mut self) -> Health {
         // Ours and non-blocking: an empty one is one that was read before.
         let _ = nix::unistd::read(&self.changed, &mut [0; 8]);
-        if let Some(commands) = &mut self.commands {
-            commands.reap();
+        if let Some(control) = &mut self.control {
+            control.go_on();
         }
         let calls = self.device.calls();
         match calls.status() {
@@ -107,9 +151,31 @@ impl Handle {
         }
     }
 
-    /// Tells the device the hardware address of the nic that it is joined to, so that it lets frames for it in. False: it cannot be told.
-    pub fn set_mac(&mut self, mac: [u8; 6]) -> bool {
-        let told = self.features.1 & NetFeatures::CTRL_MAC_ADDR != 0;
-        told && self.commands.as_mut().is_some_and(|commands| commands.tell(commands::MAC_SET, &mac))
+    /// Tells the device what it is to do, as far as it can be told, one command after the other.
+    pub fn wish(&mut self, wishes: Wishes) {
+        if let Some(control) = &mut self.control
+            && control.wishes != wishes
+        {
+            control.wishes = wishes;
+            control.go_on();
+        }
+    }
+
+    /// Whether the device has refused another hardware address since this was asked last.
+    pub fn keeps_mac(&mut self) -> bool {
+        self.control.as_mut().is_some_and(|control| std::mem::take(&mut control.keeps_mac))
+    }
+
+    /// Whether the device asks for an announcement of whoever is behind it; it is told that this is made.
+    pub fn asks_announcement(&mut self) -> bool {
+        let mut status = [0; 2];
+        let asks = self.features.1 & NetFeatures::GUEST_ANNOUNCE != 0
+            && self.device.calls().config(STATUS_AT, &mut status).is_ok()
+            && status[0] & ANNOUNCE != 0;
+        if let Some(control) = self.control.as_mut().filter(|_| asks) {
+            control.announced = true;
+            control.go_on();
+        }
+        asks
     }
 }

@@ -2,7 +2,7 @@
 
 use super::commands::{Commands, PAIRS, PROMISC};
 use super::options::VdpaOptions;
-use super::{Handle, Health};
+use super::{Control, Handle, Health};
 use crate::backend::driver::{self, Halves, Keep, OpenError, RING, Shape, WANTED};
 use crate::backend::errno::text;
 use crate::backend::nic::NetFeatures as Net;
@@ -21,6 +21,8 @@ const NETWORK_CARD: u32 = 1;
 const PAIRS_MAX: u16 = 128;
 /// Where the number of queue pairs stands in the configuration space (virtio 1.3, 5.1.4).
 const PAIRS_AT: u32 = 8;
+/// Where the longest frame stands there.
+const MTU_AT: u32 = 10;
 /// Features that QEMU's shadow rings get along with and we know nothing of (`vdpa_svq_device_features` beside [`WANTED`]):
 /// `CTRL_GUEST_OFFLOADS`, MTU, MAC, the control queue's, `NOTIFY_ON_EMPTY`, `ANY_LAYOUT`, log, RSC, STANDBY, RSS, hash, speed.
 const SHADOW: u64 = WANTED
@@ -143,7 +145,10 @@ pub fn open_on(calls: Box<dyn Calls>, shadow: bool, wake: &Arc<OwnedFd>) -> Resu
     let control = features & Net::CTRL_VQ != 0;
     // Below: the largest power of two, as split rings have it.
     let size = 1 << size.ilog2();
-    let mut shape = Shape { size, control, ..Shape::new(features, used) };
+    let mut mtu = [0; 2];
+    let told = features & Net::MTU != 0 && calls.config(MTU_AT, &mut mtu).is_ok();
+    let mtu = told.then(|| u16::from_le_bytes(mtu));
+    let mut shape = Shape { size, control, mtu, ..Shape::new(features, used) };
     shape.base = base(shape.base, range)?;
 
     let device = Arc::new(Device::vdpa(calls)?);
@@ -170,10 +175,10 @@ pub fn open_on(calls: Box<dyn Calls>, shadow: bool, wake: &Arc<OwnedFd>) -> Resu
     device.run()?;
     rings.rings.iter().for_each(driver::kick);
 
-    let commands = rings.control.take().map(|(config, buffer)| Commands::new(&config, buffer)).transpose()?;
+    let mut commands =
+        rings.control.take().map(|(config, buffer)| Commands::new(&config, buffer)).transpose()?;
     let reports = rings.pairs.iter().flat_map(|pair| pair.reports.clone()).collect();
-    let mut handle = Handle { device, features: (offered, features), changed, reports, size, commands };
-    if let Some(commands) = &mut handle.commands {
+    if let Some(commands) = &mut commands {
         if used > 1 && !commands.ask(PAIRS, &used.to_le_bytes()) {
             return Err(VdpaError::Pairs(used));
         }
@@ -182,6 +187,8 @@ pub fn open_on(calls: Box<dyn Calls>, shadow: bool, wake: &Arc<OwnedFd>) -> Resu
             commands.ask(PROMISC, &[1]);
         }
     }
+    let control = commands.map(|commands| Box::new(Control::new(commands, features)));
+    let mut handle = Handle { device, features: (offered, features), changed, reports, size, control };
     let Health::Runs(up) = handle.health() else { return Err(VdpaError::Dead) };
     Ok(Opened { pairs: rings.pairs, handle, up, hugepages: rings.hugepages })
 }
@@ -200,9 +207,11 @@ fn pairs(calls: &dyn Calls, offered: u64) -> Result<u16, VdpaError> {
 }
 
 fn accepted(offered: u64, pairs: u16) -> u64 {
-    let mut bits = driver::choose(offered, pairs) | offered & F_ACCESS_PLATFORM;
+    let mut bits = driver::choose(offered, pairs) | offered & (F_ACCESS_PLATFORM | Net::MTU);
     if offered & Net::CTRL_VQ != 0 {
-        bits |= offered & (Net::CTRL_VQ | Net::CTRL_RX | Net::CTRL_MAC_ADDR);
+        // Not CTRL_VLAN: without it all VLANs come in, with it none until each was asked for.
+        bits |= offered & (Net::CTRL_VQ | Net::CTRL_RX | Net::CTRL_RX_EXTRA | Net::CTRL_MAC_ADDR);
+        bits |= offered & (Net::CTRL_GUEST_OFFLOADS | Net::GUEST_ANNOUNCE);
     }
     bits
 }

@@ -1,15 +1,17 @@
 //! The kernel's side is played: what it is told, and the nic of this project on the rings that it was told of.
 
 use super::*;
-use crate::backend::nic;
+use crate::backend::nic::{self, Asked, Mac, MacTable, Mode};
 use crate::backend::testing::{World, frame, wake};
+use crate::burst::Seg;
 use crate::port::testing::port;
 use crate::port::{Caps, QueueId};
 use crate::vhost::kernel::F_ACCESS_PLATFORM;
 use crate::vhost::kernel::testing::{Fake, runs};
 use crate::virtq::split::SplitDevice;
-use crate::virtq::{DeviceRing, F_EVENT_IDX, F_RING_PACKED, F_VERSION_1};
+use crate::virtq::{Access, DeviceRing, F_EVENT_IDX, F_RING_PACKED, F_VERSION_1, Found};
 use crate::wire::vnet_hdr::VnetHdr;
+use std::sync::mpsc::{Receiver, channel};
 
 const PLAIN: u64 =
     F_VERSION_1 | F_ACCESS_PLATFORM | F_EVENT_IDX | NetFeatures::MRG_RXBUF | NetFeatures::STATUS;
@@ -69,7 +71,7 @@ fn frames_cross_both_ways_and_the_device_is_reset_before_its_memory_goes() {
         assert!(runs(&fake.told()) && fake.told().memory.is_some(), "a half is still there");
         drop(near.tx);
         let told = fake.told();
-        assert_eq!(told.log[told.log.len() - 2..], ["status 0", "iotlb Unmap"]);
+        assert_eq!(told.log[told.log.len() - 3..], ["suspend", "status 0", "iotlb Unmap"]);
     }
 }
 
@@ -81,7 +83,7 @@ fn a_device_is_told_in_the_order_that_the_kernel_wants() {
         ["ring 0 256", "base 0 0x0", "at 0", "call 0", "kick 0", "enable 0"]
             .map(|l| l.replacen('0', &n.to_string(), 1))
     };
-    let start = ["own", "status 0", "status 3", &format!("accept {PLAIN:#x}"), "backend 0x6", "status 11"];
+    let start = ["own", "status 0", "status 3", &format!("accept {PLAIN:#x}"), "backend 0x16", "status 11"];
     let mut expected: Vec<String> = start.iter().map(ToString::to_string).collect();
     expected.extend(["iotlb Begin", "iotlb Map", "iotlb End"].map(String::from));
     expected.extend(ring(0).into_iter().chain(ring(1)));
@@ -93,23 +95,173 @@ fn a_device_is_told_in_the_order_that_the_kernel_wants() {
 }
 
 #[test]
-fn the_control_queue_turns_on_pairs_and_tells_the_address() {
-    let control = NetFeatures::CTRL_VQ | NetFeatures::CTRL_RX | NetFeatures::CTRL_MAC_ADDR;
-    let fake = device(PLAIN | NetFeatures::MQ | control);
-    fake.told().config[8] = 3;
-    fake.told().rings_max = 7;
-    let device = fake.clone();
-    let served = std::thread::spawn(move || {
+fn a_ring_without_mergeable_buffers_is_full_of_buffers_as_long_as_the_device_says() {
+    let plain = F_VERSION_1 | F_ACCESS_PLATFORM;
+    for (mtu, len) in [(None, 9728), (Some(1500), 1536), (Some(9000), 9088), (Some(0), 1536)] {
+        let bit = if mtu.is_some() { NetFeatures::MTU } else { 0 };
+        let fake = device(plain | bit);
+        fake.told().config[10..12].copy_from_slice(&mtu.unwrap_or(0u16).to_le_bytes());
+        let mut opened = open_on(Box::new(fake.clone()), false, &wake()).unwrap();
+        assert_eq!(fake.told().accepted, plain | bit);
+        let mut ring = SplitDevice::new(&fake.ring(0, false)).unwrap();
+        let (mut found, mut posted) = (Found::new(), 0);
+        loop {
+            found.clear();
+            ring.look(64, Access::Write, &mut found).unwrap();
+            if found.chains().is_empty() {
+                break;
+            }
+            for chain in found.chains() {
+                assert_eq!(found.segs(chain).iter().map(Seg::len).sum::<usize>(), len, "{mtu:?}");
+                ring.give(chain, 0);
+                posted += 1;
+            }
+        }
+        assert_eq!(posted, 256, "{mtu:?}");
+        drop(opened.pairs.pop());
+    }
+}
+
+/// Serves a control queue, an answer a command; the commands.
+fn serve(fake: &Fake, ring: u32, answers: &'static [u8]) -> Receiver<Vec<u8>> {
+    let (device, (says, hears)) = (fake.clone(), channel());
+    std::thread::spawn(move || {
         while !runs(&device.told()) {
             std::thread::yield_now();
         }
-        let mut ring = SplitDevice::new(&device.ring(6, false)).unwrap();
-        [0, 1, 0].map(|answer| device.command(&mut ring, answer))
+        let mut ring = SplitDevice::new(&device.ring(ring, false)).unwrap();
+        answers.iter().try_for_each(|answer| says.send(device.command(&mut ring, *answer)))
     });
+    hears
+}
+
+/// The next `count` commands.
+fn settle(handle: &mut Handle, served: &Receiver<Vec<u8>>, count: usize) -> Vec<Vec<u8>> {
+    let mut commands = Vec::new();
+    while commands.len() < count {
+        assert_eq!(handle.health(), Health::Runs(true));
+        commands.extend(served.try_recv());
+        std::thread::yield_now();
+    }
+    // The answer to the last one is there, and may be taken.
+    handle.health();
+    commands
+}
+
+/// A guest of that address that asked for this.
+fn guest(mac: Mac, modes: &[(Mode, bool)], tables: [&[Mac]; 2]) -> Asked {
+    let mut asked = Asked::new(mac);
+    asked.filter.set_mode(Mode::Promiscuous, false);
+    for (mode, on) in modes {
+        asked.filter.set_mode(*mode, *on);
+    }
+    let counts = tables.map(|part| part.len() as u64);
+    let mut parts = tables.iter();
+    let table = MacTable::fill(counts, |_, to| parts.next().map(|part| to.copy_from_slice(part)).is_some());
+    asked.filter.table = table.unwrap();
+    asked
+}
+
+const CONTROL: u64 = NetFeatures::CTRL_VQ | NetFeatures::CTRL_RX | NetFeatures::CTRL_MAC_ADDR;
+const MAC: Mac = [2, 3, 4, 5, 6, 7];
+
+#[test]
+fn the_control_queue_turns_on_pairs_and_tells_the_address() {
+    let fake = device(PLAIN | NetFeatures::MQ | NetFeatures::CTRL_VLAN | CONTROL);
+    fake.told().config[8] = 3;
+    fake.told().rings_max = 7;
+    let served = serve(&fake, 6, &[0, 1, 0]);
     let mut opened = open_on(Box::new(fake.clone()), false, &wake()).unwrap();
-    assert_eq!(opened.pairs.len(), 3);
-    assert!(opened.handle.set_mac([2, 3, 4, 5, 6, 7]));
-    assert_eq!(served.join().unwrap(), [vec![4, 0, 3, 0], vec![0, 0, 1], vec![1, 1, 2, 3, 4, 5, 6, 7]]);
+    assert_eq!((opened.pairs.len(), fake.told().accepted & NetFeatures::CTRL_VLAN), (3, 0));
+    assert_eq!(opened.handle.files().count(), 2);
+    opened.handle.wish(Wishes::of(&Asked::new(MAC)));
+    let commands = settle(&mut opened.handle, &served, 3);
+    assert_eq!(commands, [vec![4, 0, 3, 0], vec![0, 0, 1], vec![1, 1, 2, 3, 4, 5, 6, 7]]);
+    assert!(!opened.handle.keeps_mac());
+}
+
+#[test]
+fn what_a_guest_asks_for_reaches_its_device_and_is_taken_back() {
+    let offloads = NetFeatures::CTRL_GUEST_OFFLOADS
+        | NetFeatures::GUEST_CSUM
+        | NetFeatures::GUEST_TSO4
+        | NetFeatures::GUEST_ECN;
+    let fake = device(PLAIN | CONTROL | NetFeatures::CTRL_RX_EXTRA | offloads);
+    let served = serve(&fake, 2, &[0; 9]);
+    let mut opened = open_on(Box::new(fake.clone()), false, &wake()).unwrap();
+    let others: &[Mac] = &[[1, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]];
+    let mut asked = guest(MAC, &[(Mode::AllMulticast, true), (Mode::NoBroadcast, true)], [&[[2; 6]], others]);
+    asked.agree(NetFeatures::GUEST_CSUM | NetFeatures::GUEST_TSO6);
+    opened.handle.wish(Wishes::of(&asked));
+    let mut commands = settle(&mut opened.handle, &served, 7);
+    // Joined to something that asks for nothing.
+    opened.handle.wish(Wishes::default());
+    commands.extend(settle(&mut opened.handle, &served, 2));
+    let table = [&[1, 0, 1, 0, 0, 0][..], &[2; 6], &[2, 0, 0, 0], &others.concat()].concat();
+    let all = NetFeatures::GUEST_CSUM | NetFeatures::GUEST_TSO4 | NetFeatures::GUEST_ECN;
+    let expected = [
+        vec![0, 0, 1],
+        vec![1, 1, 2, 3, 4, 5, 6, 7],
+        [&[5, 0][..], &NetFeatures::GUEST_CSUM.to_le_bytes()].concat(),
+        table,
+        vec![0, 1, 1],
+        vec![0, 5, 1],
+        vec![0, 0, 0],
+        [&[5, 0][..], &(all & fake.told().accepted).to_le_bytes()].concat(),
+        vec![0, 0, 1],
+    ];
+    assert_eq!(commands, expected);
+}
+
+#[test]
+fn a_device_that_cannot_filter_lets_everything_in() {
+    // One that refuses the table, one that does not know the mode, and a guest with too many addresses for the kernel.
+    let many = [[1; 6]; 64];
+    type Case = (u64, Asked, &'static [u8], Vec<Vec<u8>>);
+    let cases: [Case; 3] = [
+        (
+            CONTROL,
+            guest(MAC, &[], [&[[4; 6]], &[]]),
+            &[0, 0, 1],
+            vec![vec![1, 0, 1, 0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0, 0]],
+        ),
+        (CONTROL, guest(MAC, &[(Mode::AllUnicast, true)], [&[], &[]]), &[0, 0], vec![]),
+        (
+            CONTROL,
+            guest(MAC, &[], [&[], &many]),
+            &[0, 0, 0, 0],
+            vec![[&[1, 0, 0, 0, 0, 0, 64, 0, 0, 0][..], &many.concat()].concat(), vec![0, 0, 0]],
+        ),
+    ];
+    for (features, asked, answers, expected) in cases {
+        let fake = device(PLAIN | features);
+        let served = serve(&fake, 2, answers);
+        let mut opened = open_on(Box::new(fake.clone()), false, &wake()).unwrap();
+        opened.handle.wish(Wishes::of(&asked));
+        let commands = settle(&mut opened.handle, &served, answers.len());
+        assert_eq!(commands[..2], [vec![0, 0, 1], vec![1, 1, 2, 3, 4, 5, 6, 7]]);
+        assert_eq!(commands[2..], expected);
+        opened.handle.health();
+        let control = opened.handle.control.as_ref().unwrap();
+        assert!(control.commands.idle(), "nothing more is asked for");
+    }
+}
+
+#[test]
+fn an_address_that_is_refused_is_told_once_and_an_announcement_is_acknowledged() {
+    let fake = device(PLAIN | CONTROL | NetFeatures::GUEST_ANNOUNCE);
+    let served = serve(&fake, 2, &[0, 1, 0]);
+    let mut opened = open_on(Box::new(fake.clone()), false, &wake()).unwrap();
+    let handle = &mut opened.handle;
+    handle.wish(Wishes::of(&Asked::new(MAC)));
+    assert!(!handle.asks_announcement());
+    while !handle.control.as_ref().unwrap().keeps_mac {
+        handle.health();
+    }
+    assert!(handle.keeps_mac() && !handle.keeps_mac());
+    fake.told().config[6] = 3;
+    assert!(handle.asks_announcement());
+    assert_eq!(settle(handle, &served, 3)[2], [3, 0]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use std::any::Any;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Bits of a device's status (virtio 1.3, 2.1).
@@ -24,9 +25,11 @@ pub mod status {
     pub const NEEDS_RESET: u8 = 64;
 }
 
-/// Features of the kernel's side of a vDPA device: IOTLB messages of the second form, and batches of them.
+/// Features of the kernel's side of a vDPA device: IOTLB messages of the second form, and batches of them (linux/vhost_types.h).
 const BACKEND_IOTLB_V2: u64 = 1 << 1;
 const BACKEND_IOTLB_BATCH: u64 = 1 << 2;
+/// The device can be suspended.
+const BACKEND_SUSPEND: u64 = 1 << 4;
 
 /// What the kernel refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +68,7 @@ pub struct Device {
     calls: Box<dyn Calls>,
     family: Family,
     region: OnceLock<Region>,
+    runs: AtomicBool,
     /// What must live as long as the device: the memory, and the tap.
     memory: OnceLock<Arc<GuestMemory>>,
     _with: Option<Arc<dyn Any + Send + Sync>>,
@@ -97,7 +101,14 @@ impl Device {
     }
 
     fn new(calls: Box<dyn Calls>, family: Family, with: Option<Arc<dyn Any + Send + Sync>>) -> Self {
-        Self { calls, family, region: OnceLock::new(), memory: OnceLock::new(), _with: with }
+        Self {
+            calls,
+            family,
+            region: OnceLock::new(),
+            runs: AtomicBool::new(false),
+            memory: OnceLock::new(),
+            _with: with,
+        }
     }
 
     /// What can be asked of it.
@@ -121,7 +132,7 @@ impl Device {
         let offered = at("asking for IOTLB features", self.calls.backend_features())?;
         at(
             "settling IOTLB features",
-            self.calls.accept_backend(offered & (BACKEND_IOTLB_V2 | BACKEND_IOTLB_BATCH)),
+            self.calls.accept_backend(offered & (BACKEND_IOTLB_V2 | BACKEND_IOTLB_BATCH | BACKEND_SUSPEND)),
         )?;
         now |= status::FEATURES_OK;
         at(STEP, self.calls.set_status(now))?;
@@ -187,6 +198,9 @@ impl Device {
         if let Some(call) = &ring.call {
             at(STEP, self.calls.call(index, call.as_fd()))?;
         }
+        if let Some(err) = &ring.err {
+            at(STEP, self.calls.error(index, err.as_fd()))?;
+        }
         if let Some(kick) = &ring.kick {
             at(STEP, self.calls.kick(index, kick.as_fd()))?;
         }
@@ -203,7 +217,9 @@ impl Device {
     pub fn run(&self) -> Result<(), KernelError> {
         const STEP: &str = "starting the device";
         let now = at(STEP, self.calls.status())?;
-        at(STEP, self.calls.set_status(now | status::DRIVER_OK))
+        at(STEP, self.calls.set_status(now | status::DRIVER_OK))?;
+        self.runs.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -217,6 +233,12 @@ impl Drop for Device {
                 }
             }
             Family::Vdpa => {
+                // What was sent goes out before the reset, which would lose it.
+                if self.runs.load(Ordering::Relaxed)
+                    && self.calls.backend_features().is_ok_and(|offered| offered & BACKEND_SUSPEND != 0)
+                {
+                    let _ = self.calls.suspend();
+                }
                 let _ = self.calls.set_status(0);
                 if let Some(region) = self.region.get() {
                     let _ = self.calls.iotlb(Iotlb::Unmap, region.guest, region.size, 0);

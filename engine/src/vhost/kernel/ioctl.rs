@@ -35,6 +35,8 @@ pub trait Calls: Send + Sync {
     fn kick(&self, ring: u32, event: BorrowedFd<'_>) -> Result<(), Errno>;
     /// The eventfd by which the device calls.
     fn call(&self, ring: u32, event: BorrowedFd<'_>) -> Result<(), Errno>;
+    /// The eventfd by which the kernel says that it cannot use the ring as it is.
+    fn error(&self, ring: u32, event: BorrowedFd<'_>) -> Result<(), Errno>;
     /// Microseconds that the kernel looks at a ring busily.
     fn busy(&self, ring: u32, microseconds: u32) -> Result<(), Errno>;
     /// The tap that a ring of vhost-net belongs to; none stops it.
@@ -53,6 +55,8 @@ pub trait Calls: Send + Sync {
     fn rings(&self) -> Result<u32, Errno>;
     /// First and last address that the device can name.
     fn addresses(&self) -> Result<(u64, u64), Errno>;
+    /// Lets the device finish what it has begun, and begin no more (where it offers that).
+    fn suspend(&self) -> Result<(), Errno>;
     /// Lets a ring run.
     fn enable(&self, ring: u32) -> Result<(), Errno>;
     /// The eventfd that is written to when the configuration space changes.
@@ -158,6 +162,7 @@ mod sys {
     ioctl_write_ptr!(set_vring_base, VHOST, 0x12, State);
     ioctl_write_ptr!(set_vring_kick, VHOST, 0x20, FileOf);
     ioctl_write_ptr!(set_vring_call, VHOST, 0x21, FileOf);
+    ioctl_write_ptr!(set_vring_err, VHOST, 0x22, FileOf);
     ioctl_write_ptr!(set_vring_busyloop_timeout, VHOST, 0x23, State);
     ioctl_write_ptr!(set_backend_features, VHOST, 0x25, u64);
     ioctl_read!(get_backend_features, VHOST, 0x26, u64);
@@ -170,6 +175,7 @@ mod sys {
     ioctl_read!(vdpa_get_vring_num, VHOST, 0x76, u16);
     ioctl_write_ptr!(vdpa_set_config_call, VHOST, 0x77, i32);
     ioctl_read!(vdpa_get_iova_range, VHOST, 0x78, Span);
+    ioctl_none!(vdpa_suspend, VHOST, 0x7d);
     ioctl_read!(vdpa_get_vqs_count, VHOST, 0x80, u32);
 }
 
@@ -272,6 +278,10 @@ impl Calls for File {
         self.write(sys::set_vring_call, &FileOf { index: ring, fd: event.as_raw_fd() })
     }
 
+    fn error(&self, ring: u32, event: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.write(sys::set_vring_err, &FileOf { index: ring, fd: event.as_raw_fd() })
+    }
+
     fn busy(&self, ring: u32, microseconds: u32) -> Result<(), Errno> {
         self.write(sys::set_vring_busyloop_timeout, &State { index: ring, num: microseconds })
     }
@@ -317,6 +327,11 @@ impl Calls for File {
 
     fn addresses(&self) -> Result<(u64, u64), Errno> {
         self.read(sys::vdpa_get_iova_range).map(|Span { first, last }| (first, last))
+    }
+
+    fn suspend(&self) -> Result<(), Errno> {
+        // SAFETY: no argument.
+        unsafe { sys::vdpa_suspend(self.raw()) }.map(drop)
     }
 
     fn enable(&self, ring: u32) -> Result<(), Errno> {

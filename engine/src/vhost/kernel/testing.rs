@@ -39,6 +39,7 @@ pub(crate) struct Ring {
     pub(crate) parts: [u64; 3],
     pub(crate) kick: Option<Arc<OwnedFd>>,
     pub(crate) call: Option<Arc<OwnedFd>>,
+    pub(crate) error: Option<Arc<OwnedFd>>,
 }
 
 /// The test's end of a device.
@@ -169,6 +170,12 @@ impl Calls for Fake {
         Ok(())
     }
 
+    fn error(&self, ring: u32, event: BorrowedFd<'_>) -> Result<(), Errno> {
+        let event = Some(Arc::new(event.try_clone_to_owned().unwrap()));
+        self.does("error", format!("error {ring}"))?.rings.entry(ring).or_default().error = event;
+        Ok(())
+    }
+
     fn busy(&self, ring: u32, microseconds: u32) -> Result<(), Errno> {
         self.does("busy", format!("busy {ring} {microseconds}")).map(drop)
     }
@@ -207,6 +214,10 @@ impl Calls for Fake {
 
     fn addresses(&self) -> Result<(u64, u64), Errno> {
         Ok(self.told().range)
+    }
+
+    fn suspend(&self) -> Result<(), Errno> {
+        self.does("suspend", "suspend".into()).map(drop)
     }
 
     fn enable(&self, ring: u32) -> Result<(), Errno> {
