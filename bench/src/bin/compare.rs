@@ -23,7 +23,8 @@ scripts/compare switch three nics on a learning switch beside OVS-DPDK, and besi
 scripts/compare wire   socket, dgram, stream and l2tpv3 netdevs beside QEMU's, vde beside vde_plug2tap, vxlan beside the kernel's device;
                        [--part frames|tcp|vde|vxlan]... [--only dgram|tap-dgram|...]... [--spread] [--quick] [--check] [--same]
 scripts/compare filters   64 bytes between two nics without and with a filter-dump, beside tcpdump on a veth and QEMU's filter-dump;
-                       [--rate 5000000] [--part dump|tcpdump|qemu]... [--quick] [--check]
+                       how exactly filter-limit holds its rate, and what filters cost that are off;
+                       [--rate 5000000] [--part dump|tcpdump|qemu|limit|off]... [--quick] [--check]
 scripts/compare coalesce  a guest's datagrams into a tap, beside one write a datagram
 scripts/compare soak   DPDK's guests and back-ends, and pktgen, for --secs (60) each: nothing lost, nothing changed; [--only dpdk-split-64]...
 scripts/compare churn  netdevs and filters added and removed under traffic; [--pairs 10000]
