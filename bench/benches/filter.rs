@@ -201,5 +201,17 @@ fn rewriter(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, dump, matching, mirror, buffer, limit, rewriter);
+/// Those that stay in their chain while they are off: a look at a word a burst. The others are not shown what they must not see.
+fn off(c: &mut Criterion) {
+    let off = || Settings::new(false, true, true);
+    let limits = Limits { bps: 1, queue: 4096, ..Limits::default() };
+    let (_buffer, mut buffer) = Buffer::open(off(), 1, &arena(), 1).expect("a buffer");
+    let (_limit, mut limit) = Limit::open(off(), limits, &arena(), 1).expect("a limit");
+    let (_rewriter, mut rewriter) = Rewriter::open(off(), &arena(), 1).expect("a rewriter");
+    for (name, filter) in [("buffer", &mut buffer), ("limit", &mut limit), ("rewriter", &mut rewriter)] {
+        run(c, "filter/off", BenchmarkId::from_parameter(name), 64, &mut *filter[0]);
+    }
+}
+
+criterion_group!(benches, dump, matching, mirror, buffer, limit, rewriter, off);
 criterion_main!(benches);

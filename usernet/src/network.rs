@@ -138,7 +138,7 @@ impl Net {
     }
 
     /// Carries out a request.
-    pub(crate) fn answer(&mut self, request: Request, files: Vec<OwnedFd>) -> Answer {
+    pub(crate) fn answer(&mut self, request: Request, files: &[OwnedFd]) -> Answer {
         let done = match (request, files.first()) {
             (Request::Start(_), _) => Err(failed("the network has been started", None)),
             (Request::Add(forward), Some(listener)) => self.add(forward, listener),

@@ -199,7 +199,7 @@ fn requests(control: &mut Control, net: &mut Net) -> Result<bool, Errno> {
         let answer = match control.receive(false) {
             Came::End => return Ok(false),
             Came::Nothing => return Ok(true),
-            Came::Request(request, files) => net.answer(request, files),
+            Came::Request(request, files) => net.answer(request, &files),
             Came::Nonsense(why) => {
                 Answer::Failed(Failure { text: format!("no request: {why}"), errno: None })
             }

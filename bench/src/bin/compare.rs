@@ -25,7 +25,8 @@ scripts/compare switch three nics on a learning switch beside OVS-DPDK, and besi
 scripts/compare wire   socket, dgram, stream and l2tpv3 netdevs beside QEMU's, vde beside vde_plug2tap, vxlan beside the kernel's device;
                        [--part frames|tcp|vde|vxlan]... [--only dgram|tap-dgram|...]... [--spread] [--quick] [--check] [--same]
 scripts/compare filters   64 bytes between two nics without and with a filter-dump, beside tcpdump on a veth and QEMU's filter-dump;
-                       [--rate 5000000] [--part dump|tcpdump|qemu]... [--quick] [--check]
+                       how exactly filter-limit holds its rate, and what filters cost that are off;
+                       [--rate 5000000] [--part dump|tcpdump|qemu|limit|off]... [--quick] [--check]
 scripts/compare user   a namespace behind a user netdev beside QEMU's, slirp4netns and pasta: TCP both ways at MTU 1500 and 65520, UDP,
                        short connections, and a profile of netdevd and of pasta; [--rounds 5] [--secs 1]
                        [--part tcp|udp|connect|profile]... [--only tcp-1500-in]... [--peer NAME]... [--quick] [--check]

@@ -217,7 +217,7 @@ impl State {
                     Some(Err(why)) => Some(why),
                     None => Some("the netdev has gone".to_owned()),
                 };
-                self.forward_removed(client, listen, text, why)
+                self.forward_removed(client, listen, text, why.as_deref())
             }
             Asked::List => Ok(answers
                 .into_iter()
@@ -242,9 +242,9 @@ impl State {
         client: ClientId,
         listen: Listen,
         text: Option<String>,
-        why: Option<String>,
+        why: Option<&str>,
     ) -> Result<Value, QmpError> {
-        let reply = match (text, &why) {
+        let reply = match (text, why) {
             (Some(text), why) => {
                 let what = if why.is_none() { "removed" } else { "not found" };
                 Ok(Value::String(format!("host forwarding rule for {text} {what}\n")))

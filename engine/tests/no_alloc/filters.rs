@@ -218,7 +218,9 @@ impl Chain {
                 "rewriter" => count("rewritten"),
                 _ => count("released"),
             };
-            assert!(done > 500, "{}: {counters:?}", held.name);
+            // Of what is mirrored a socket that nobody reads takes the first only.
+            let least = if held.name == "mirror" { 50 } else { 500 };
+            assert!(done > least, "{}: {counters:?}", held.name);
             held.handle.finish(Duration::from_secs(5));
         }
     }

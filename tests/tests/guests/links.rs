@@ -1,4 +1,4 @@
-//! Links that go down and come back, and guests that have nothing to say.
+//! Links that go down and come back, announcements, and guests that have nothing to say.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -9,6 +9,7 @@ use tests::machine::{self, Machine, Socket};
 use tests::skip::ready;
 use tests::wait;
 
+use crate::announce::announcements;
 use crate::{GUESTS, PATIENCE, counted, nics, ping, socket};
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
@@ -26,12 +27,15 @@ fn links_go_down_and_idle_guests_cost_little() {
     arguments.extend(nics(0, &["n1"], ""));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["-idle", "adaptive"]).collect();
     let (daemon, mut client) = Daemon::netdevd(&arguments);
-    let machine = |n: u8, nic: &str| Machine::prepare(n).nic(Socket::new(socket(&daemon, nic))).start();
-    let (a, b) = (machine(1, "n0"), machine(2, "n1"));
+    let machine = |n: u8, nic: &str, device: &str| {
+        Machine::prepare(n).nic(Socket::new(socket(&daemon, nic)).device(device)).start()
+    };
+    let (a, b) = (machine(1, "n0", "guest_announce=on"), machine(2, "n1", "guest_announce=off"));
     let (mut a, mut b) = (a.up(), b.up());
     a.address(0, A);
     b.address(0, B);
     ping(&mut a, B, 56);
+    announcements(&daemon, &mut client, [&mut a, &mut b]);
 
     // Without a connection the guest has no carrier; it comes back with the VMM's own reconnection.
     let dev = a.dev(0);

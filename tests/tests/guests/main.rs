@@ -4,6 +4,7 @@
 //! takes longer, and nothing else.
 
 mod af_xdp;
+mod announce;
 mod links;
 mod migration;
 mod restart;

@@ -133,7 +133,7 @@ impl Side {
     fn announces(&mut self) -> Seen {
         self.sent(
             |side| {
-                drop(side.qmp.ok("announce-self", json!({"initial": 1, "max": 1, "rounds": 1, "step": 0})))
+                drop(side.qmp.ok("announce-self", json!({"initial": 1, "max": 1, "rounds": 1, "step": 0})));
             },
             |side| taken(&side.wires[0].0, |got| got[12..14] == [0x80, 0x35]),
         )

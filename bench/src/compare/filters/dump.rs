@@ -152,7 +152,7 @@ fn undisturbed(mut quads: Quads<Sample>) -> Quads<Sample> {
 }
 
 /// Two nics on a hub, and a second monitor.
-fn start(lab: &Lab, home: Home, monitor: &Path) -> Result<Netdevd> {
+pub(super) fn start(lab: &Lab, home: Home, monitor: &Path) -> Result<Netdevd> {
     let mut words = vec!["-qmp".to_owned(), format!("unix:{},server=on,wait=off", monitor.display())];
     for (number, socket) in home.sockets.iter().enumerate() {
         words.extend(["-netdev".to_owned(), format!("hubport,id=h{number},hubid=0")]);

@@ -2,12 +2,15 @@
 //!
 //! `dump`: 64 bytes between two nics on a hub, as many a second as `--rate` says, without and with a `filter-dump` that keeps whole frames in
 //! a file in memory. Both sides take turns in quads ([`super::vhost`]). `tcpdump`: the frames a second that reach the file, beside tcpdump on
-//! a veth pair. `qemu`: what QEMU's filter-dump adds to a frame, beside what ours adds.
+//! a veth pair. `qemu`: what QEMU's filter-dump adds to a frame, beside what ours adds. `limit`: what a `filter-limit` lets pass, beside its rate, from 1 Mbit/s to
+//! 10 Gbit/s. `off`: what filters that are off add to a frame.
 //!
 //! On two CPUs the writer of the file shares one with the load, before which it goes: while it writes a chunk the load stands still, and what was
 //! due meanwhile follows at once. Frames that the load was too slow for were not offered.
 
 mod dump;
+mod limit;
+mod off;
 mod qemu;
 mod tcpdump;
 
@@ -27,13 +30,13 @@ pub struct Options {
     pub json: bool,
     /// Fail when a target is missed or cannot be judged.
     pub check: bool,
-    /// Only these parts (`dump`, `tcpdump`, `qemu`); empty for all.
+    /// Only these parts (`dump`, `tcpdump`, `qemu`, `limit`, `off`); empty for all.
     pub parts: Vec<String>,
     /// Frames a second that are offered.
     pub rate: f64,
 }
 
-const PARTS: [&str; 3] = ["dump", "tcpdump", "qemu"];
+const PARTS: [&str; 5] = ["dump", "tcpdump", "qemu", "limit", "off"];
 
 /// Cycles that a worker may pay for a captured frame.
 const CYCLES_MOST: f64 = 40.0;
@@ -65,18 +68,27 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
     before_others();
     let mut made = Made::default();
     let mut ours = None;
-    let rows = dump::rows(lab, options).map(|(rows, got)| {
-        ours = Some(got);
-        rows
-    });
-    if wanted("dump") || rows.is_err() {
-        made.add(lab, "dump", rows)?;
+    // What the next two compare with.
+    if ["dump", "tcpdump", "qemu"].into_iter().any(wanted) {
+        let rows = dump::rows(lab, options).map(|(rows, got)| {
+            ours = Some(got);
+            rows
+        });
+        if wanted("dump") || rows.is_err() {
+            made.add(lab, "dump", rows)?;
+        }
     }
     if let Some(ours) = ours.filter(|_| wanted("tcpdump")) {
         made.add(lab, "tcpdump", tcpdump::rows(lab, options, &ours))?;
     }
     if let Some(ours) = ours.filter(|_| wanted("qemu")) {
         made.add(lab, "qemu", qemu::rows(lab, options, &ours))?;
+    }
+    if wanted("limit") {
+        made.add(lab, "limit", limit::rows(lab, options))?;
+    }
+    if wanted("off") {
+        made.add(lab, "off", off::rows(lab, options))?;
     }
     let (quick, json, check) = (options.quick, options.json, options.check);
     made.publish(lab, &How { what: "filters", quick, json, check, legend: LEGEND })

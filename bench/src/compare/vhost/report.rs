@@ -121,6 +121,8 @@ impl Row {
 fn sides(part: &str) -> [&'static str; 2] {
     match part {
         "dump" => ["with dump", "without"],
+        "limit" => ["measured", "set"],
+        "off" => ["filters off", "no filter"],
         "tcpdump" => ["filter-dump", "tcpdump"],
         "qemu" => ["netdevd", "qemu"],
         "coalesce" => ["netdevd", "a write each"],

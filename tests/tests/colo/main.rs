@@ -1,4 +1,7 @@
-//! `colo-compare`: the same frames to QEMU 10.0's and to ours give the same releases and notifications; sides that send nonsense; chardevs that come and go.
+//! `colo-compare`: the same frames to QEMU 10.0's and to ours give the same releases and notifications; sides that send nonsense; chardevs that come and go; a pair
+//! of machines with guests.
+
+mod pair;
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
