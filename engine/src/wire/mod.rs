@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod checksum;
 pub mod eth;
+pub mod flow;
 pub mod framing;
 pub mod headers;
 pub mod ip;

@@ -4,6 +4,7 @@ mod bad;
 mod decoded;
 mod ends;
 mod l2tpv3;
+mod spread;
 mod vxlan;
 
 use tests::skip::Need;

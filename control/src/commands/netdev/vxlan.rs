@@ -4,7 +4,7 @@ use super::Opening;
 use super::tap::Info;
 use crate::commands::args::Args;
 use crate::qmp::error::QmpError;
-use engine::backend::vxlan::{PORT, VNI_MOST, VxlanOptions};
+use engine::backend::vxlan::{PORT, SOURCES, SOURCES_MOST, VNI_MOST, VxlanOptions};
 use serde_json::{Map, Value};
 
 /// Checks the options and says what to open.
@@ -16,11 +16,17 @@ pub(super) fn options(args: &Map<String, Value>) -> Result<VxlanOptions, QmpErro
     if port == 0 {
         return Err(QmpError::generic("Parameter 'port' expects a value of at least 1"));
     }
+    let sources = args.uint("source-ports").map_or(SOURCES, |count| count as u16);
+    if !(1..=SOURCES_MOST).contains(&sources) {
+        let words = format!("Parameter 'source-ports' expects a value of 1 to {SOURCES_MOST}");
+        return Err(QmpError::generic(words));
+    }
     Ok(VxlanOptions {
         remote: args.text("remote").to_owned(),
         local: args.maybe("local").map(str::to_owned),
         vni,
         port,
+        sources,
     })
 }
 
@@ -52,11 +58,17 @@ mod tests {
     #[test]
     fn numbers_have_their_bounds() {
         let most = options(&args(&json!({"remote": "a", "vni": 16_777_215}))).unwrap();
-        assert_eq!((most.vni, most.port, most.local), (VNI_MOST, 4789, None));
+        assert_eq!((most.vni, most.port, most.local, most.sources), (VNI_MOST, 4789, None, 8));
         let beyond = options(&args(&json!({"remote": "a", "vni": 16_777_216}))).unwrap_err();
         assert_eq!(beyond.desc, "Parameter 'vni' expects a value of at most 16777215");
         let none = options(&args(&json!({"remote": "a", "vni": 1, "port": 0}))).unwrap_err();
         assert_eq!(none.desc, "Parameter 'port' expects a value of at least 1");
+        let by = |sources| options(&args(&json!({"remote": "a", "vni": 1, "source-ports": sources})));
+        assert_eq!([1, 64].map(|sources| by(sources).unwrap().sources), [1, 64]);
+        for sources in [0, 65] {
+            let desc = by(sources).unwrap_err().desc;
+            assert_eq!(desc, "Parameter 'source-ports' expects a value of 1 to 64");
+        }
     }
 
     #[test]

@@ -109,9 +109,12 @@ pub struct VxlanOptions {
     pub local: Option<String>,
     /// Number of the network, at most 16777215.
     pub vni: u32,
-    /// UDP port, of both ends. Default 4789.
+    /// UDP port, where both ends receive. Default 4789.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Ports that datagrams leave from, at most 64. Default 8.
+    #[serde(rename = "source-ports", skip_serializing_if = "Option::is_none")]
+    pub source_ports: Option<u16>,
 }
 
 /// A port of a VDE switch.

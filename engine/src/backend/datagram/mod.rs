@@ -17,6 +17,7 @@ pub(super) mod open;
 mod options;
 mod outlet;
 mod rx;
+mod spread;
 mod tx;
 
 pub use open::{DatagramError, Opened, open};

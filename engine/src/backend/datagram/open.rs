@@ -8,6 +8,7 @@ use super::framing::{Framing, Plain};
 use super::options::DatagramOptions;
 use super::outlet::Outlet;
 use super::rx::DatagramRx;
+use super::spread::Spread;
 use super::tx::DatagramTx;
 use crate::backend::errno::text;
 use crate::backend::pair::QueuePair;
@@ -137,16 +138,33 @@ pub(in crate::backend) fn pair<F: Framing + Clone>(
     framing: &F,
     arena: &Arc<Arena>,
 ) -> Result<QueuePair, ArenaError> {
+    spread_pair(socket, Vec::new(), to, framing, arena)
+}
+
+/// As [`pair`], but frames leave by one of `sources` each, a flow always by the same, where there are any. They are of the kind of `socket`.
+///
+/// # Errors
+/// There is no memory for receive buffers.
+pub(in crate::backend) fn spread_pair<F: Framing + Clone>(
+    socket: OwnedFd,
+    sources: Vec<OwnedFd>,
+    to: Option<Address>,
+    framing: &F,
+    arena: &Arc<Arena>,
+) -> Result<QueuePair, ArenaError> {
     let buffers = Buffers::new(arena)?;
     // As much as may be: with the right to, more than the system's limit.
     let _ = socket::setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BYTES)
         .or_else(|_| socket::setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BYTES));
-    let _ = socket::setsockopt(&socket, sockopt::SndBufForce, &SEND_BYTES)
-        .or_else(|_| socket::setsockopt(&socket, sockopt::SndBuf, &SEND_BYTES));
+    for sender in sources.iter().chain([&socket]) {
+        let _ = socket::setsockopt(sender, sockopt::SndBufForce, &SEND_BYTES)
+            .or_else(|_| socket::setsockopt(sender, sockopt::SndBuf, &SEND_BYTES));
+    }
     // Only UDP has these, since Linux 5.0 and 4.18.
     let gro = socket::setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok();
     let segments = socket::getsockopt(&socket, sockopt::UdpGsoSegment).is_ok();
-    Ok(join(socket, to, framing, buffers, Runs { gro, segments }))
+    let spread = (!sources.is_empty()).then(|| Spread::new(sources));
+    Ok(join(socket, spread, to, framing, buffers, Runs { gro, segments }))
 }
 
 /// Whether many datagrams of one length may be one message.
@@ -161,6 +179,7 @@ pub(super) struct Runs {
 /// The two halves over a socket that is set up.
 pub(super) fn join<F: Framing + Clone>(
     socket: OwnedFd,
+    spread: Option<Spread>,
     to: Option<Address>,
     framing: &F,
     buffers: Buffers,
@@ -172,7 +191,8 @@ pub(super) fn join<F: Framing + Clone>(
     let shared = Arc::new(Shared::new(socket));
     let outlet = Outlet::new(to, framing.len());
     let rx = Box::new(DatagramRx::new(shared.clone(), framing.clone(), buffers, runs.gro));
-    let tx = Box::new(DatagramTx::new(shared, framing.clone(), outlet, runs.segments, told));
+    let tx = DatagramTx::new(shared, framing.clone(), outlet, runs.segments, told).spread(spread);
+    let tx = Box::new(tx);
     QueuePair { rx, tx, fd }
 }
 

@@ -20,6 +20,8 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+mod spread;
+
 const ON: Runs = Runs { gro: true, segments: true };
 const OFF: Runs = Runs { gro: false, segments: false };
 
@@ -79,7 +81,7 @@ fn udp(runs: Runs) -> End {
     let queue = if runs.gro {
         pair(ours.into(), Some(to), &Plain, &arena()).unwrap()
     } else {
-        join(ours.into(), Some(to), &Plain, Buffers::new(&arena()).unwrap(), runs)
+        join(ours.into(), None, Some(to), &Plain, Buffers::new(&arena()).unwrap(), runs)
     };
     End::new(queue, outside.into())
 }

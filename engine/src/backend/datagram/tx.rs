@@ -4,13 +4,14 @@ use super::Shared;
 use super::framing::Framing;
 use super::outlet::{Outlet, never};
 use super::rx::is_answer;
+use super::spread::Spread;
 use crate::backend::account::Account;
 use crate::burst::{BURST, Burst, Mask};
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Turn, TxQueue};
 use crate::uring::FileId;
 use nix::errno::Errno;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,6 +31,8 @@ pub(super) struct DatagramTx<F> {
     shared: Arc<Shared>,
     framing: F,
     outlet: Outlet,
+    /// Where frames leave from, if not from the socket where others arrive.
+    spread: Option<Spread>,
     /// Longest datagram that may share a message; 0 for none.
     limit: usize,
     /// The kernel says when there is room.
@@ -42,6 +45,14 @@ pub(super) struct DatagramTx<F> {
     blind: bool,
     account: Account,
     trouble: i32,
+}
+
+/// A socket that sends.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    fd: RawFd,
+    /// Its name on the worker, which tells when there is room.
+    id: Option<FileId>,
 }
 
 /// What a refusal says.
@@ -84,6 +95,7 @@ impl<F: Framing> DatagramTx<F> {
             shared,
             framing,
             outlet,
+            spread: None,
             limit: if segments { ANY } else { 0 },
             told,
             waits: None,
@@ -92,6 +104,12 @@ impl<F: Framing> DatagramTx<F> {
             account: Account::default(),
             trouble: 0,
         }
+    }
+
+    /// Sends by these sockets instead.
+    pub(super) fn spread(mut self, spread: Option<Spread>) -> Self {
+        self.spread = spread;
+        self
     }
 
     /// Whether nothing can be sent now.
@@ -107,21 +125,22 @@ impl<F: Framing> DatagramTx<F> {
     }
 
     /// Notes a refusal.
-    fn wait(&mut self, turn: &mut Turn<'_>, id: FileId, verdict: Verdict) {
+    fn wait(&mut self, turn: &mut Turn<'_>, way: Way, verdict: Verdict) {
         self.waits = Some(turn.now);
-        self.blind = !self.told || verdict == Verdict::Short;
-        if self.blind {
-            self.pause = (self.pause * 2).min(PAUSES.1);
-        } else {
-            turn.io.want_writable(id);
+        match way.id.filter(|_| self.told && verdict != Verdict::Short) {
+            Some(id) => {
+                self.blind = false;
+                turn.io.want_writable(id);
+            }
+            None => (self.blind, self.pause) = (true, (self.pause * 2).min(PAUSES.1)),
         }
     }
 
     /// Sends what is laid out. How many frames are done with; whether it goes on with the next.
-    fn send(&mut self, turn: &mut Turn<'_>, id: FileId, messages: usize) -> (usize, bool) {
+    fn send(&mut self, turn: &mut Turn<'_>, way: Way, messages: usize) -> (usize, bool) {
         let (mut next, mut frames, mut asked) = (0, 0, false);
         while next < messages {
-            let errno = match self.outlet.send(self.shared.fd.as_raw_fd(), next, messages) {
+            let errno = match self.outlet.send(way.fd, next, messages) {
                 Ok(sent) => {
                     for message in next..next + sent {
                         let laid = self.outlet.laid(message);
@@ -146,7 +165,7 @@ impl<F: Framing> DatagramTx<F> {
             }
             match verdict(errno) {
                 verdict @ (Verdict::Wait | Verdict::Short) => {
-                    self.wait(turn, id, verdict);
+                    self.wait(turn, way, verdict);
                     return (frames, false);
                 }
                 // Once told it is forgotten. If it comes back, it is of this one: there is nobody, for the rest neither.
@@ -184,6 +203,55 @@ impl<F: Framing> DatagramTx<F> {
         self.account.drop(reason, u64::from(frame.weight));
         true
     }
+
+    /// Sends the selected frames by one socket; how many are done with.
+    fn tx_by(&mut self, turn: &mut Turn<'_>, way: Way, burst: &Burst, mask: Mask) -> usize {
+        let (mut left, mut taken) = (mask, 0);
+        while !left.is_empty() && self.waits.is_none() {
+            let (laid, messages) = self.outlet.lay(burst, left, &mut self.framing, self.limit);
+            if laid == 0 {
+                if !self.drop_first(burst, left) {
+                    break;
+                }
+                (left, taken) = (behind(left, 1), taken + 1);
+                continue;
+            }
+            let (gone, on) = self.send(turn, way, messages);
+            if gone < laid {
+                self.framing.undo(laid - gone);
+            }
+            (left, taken) = (behind(left, gone), taken + gone);
+            if !on {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Sends the selected frames, those of each flow by its own socket; how many are done with.
+    fn tx_by_flow(&mut self, turn: &mut Turn<'_>, spread: &mut Spread, burst: &Burst, mask: Mask) -> usize {
+        let way = |fd| Way { fd, id: None };
+        let (several, mut left, mut taken) = (spread.part(burst, mask) > 1, mask, 0);
+        if several && spread.holds(burst) {
+            let mut next = 0;
+            while let Some((fd, part)) = spread.get(next) {
+                let gone = self.tx_by(turn, way(fd), burst, part);
+                // Memory was short, although the socket had room. Others that stand behind these have gone, so they cannot wait.
+                let lost = behind(part, gone);
+                self.account.drop(DropReason::TxFull, weight(burst, lost));
+                (next, self.waits) = (next + 1, None);
+            }
+            return mask.count();
+        }
+        while let Some((fd, run)) = spread.run(left) {
+            let gone = self.tx_by(turn, way(fd), burst, run);
+            (left, taken) = (behind(left, gone), taken + gone);
+            if gone < run.count() {
+                break;
+            }
+        }
+        taken
+    }
 }
 
 /// The selection without its first `n` frames.
@@ -192,6 +260,11 @@ fn behind(mut mask: Mask, n: usize) -> Mask {
         mask.0 &= mask.0.wrapping_sub(1);
     }
     mask
+}
+
+/// Frames that those of a selection stand for.
+fn weight(burst: &Burst, mask: Mask) -> u64 {
+    mask.iter().filter_map(|i| burst.frames().get(i)).map(|frame| u64::from(frame.weight)).sum()
 }
 
 impl<F: Framing> TxQueue for DatagramTx<F> {
@@ -210,28 +283,13 @@ impl<F: Framing> TxQueue for DatagramTx<F> {
 
     fn tx(&mut self, turn: &mut Turn<'_>, burst: &Burst, mask: Mask) -> usize {
         let Some(id) = self.shared.file.get() else { return self.account.refuse(burst, mask) };
-        let (mut left, mut taken) = (mask, 0);
-        while !left.is_empty() && self.waits.is_none() {
-            let (laid, messages) = self.outlet.lay(burst, left, &mut self.framing, self.limit);
-            if laid == 0 {
-                if !self.drop_first(burst, left) {
-                    break;
-                }
-                (left, taken) = (behind(left, 1), taken + 1);
-                continue;
-            }
-            let (gone, on) = self.send(turn, id, messages);
-            if gone < laid {
-                self.framing.undo(laid - gone);
-            }
-            (left, taken) = (behind(left, gone), taken + gone);
-            if !on {
-                break;
-            }
+        if let Some(mut spread) = self.spread.take() {
+            let taken = self.tx_by_flow(turn, &mut spread, burst, mask);
+            self.spread = Some(spread);
+            return taken;
         }
-        taken
+        self.tx_by(turn, Way { fd: self.shared.fd.as_raw_fd(), id: Some(id) }, burst, mask)
     }
-
     fn flush(&mut self, _turn: &mut Turn<'_>) {}
 
     fn notify(&mut self) {}

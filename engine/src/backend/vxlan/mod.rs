@@ -9,4 +9,4 @@ mod open;
 mod options;
 
 pub use open::{VxlanError, open};
-pub use options::{PORT, VNI_MOST, VxlanOptions};
+pub use options::{PORT, SOURCES, SOURCES_MOST, VNI_MOST, VxlanOptions};
