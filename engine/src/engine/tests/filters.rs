@@ -163,7 +163,7 @@ fn what_a_filter_puts_in_passes_those_behind_it_and_no_other_twice() {
 }
 
 #[test]
-fn filters_that_come_change_and_go_a_thousand_times_lose_and_reorder_nothing() {
+fn filters_that_come_change_and_go_lose_and_reorder_nothing() {
     let mut w = World::new(2);
     let (a_id, a) = w.add(0, 64);
     let (b_id, b) = w.add(1, 64);
@@ -187,7 +187,7 @@ fn filters_that_come_change_and_go_a_thousand_times_lose_and_reorder_nothing() {
         }
         got
     });
-    for round in 0..1000u64 {
+    for round in 0..250u64 {
         let client = if round & 1 == 0 { a_id } else { b_id };
         let held = match round % 3 {
             0 => w.buffer(client, round, 300),
