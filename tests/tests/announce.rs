@@ -374,5 +374,8 @@ fn the_host_of_a_tap_sees_its_link_and_that_of_its_peer() {
     lab.tap("low", &json!({"link": false}));
     lab.home.ip("link set low up");
     assert!(lab.home.ip("-o link show dev low").contains("NO-CARRIER"));
-    assert!(!lab.daemon.stderr().contains("WARN"), "{}", lab.daemon.stderr());
+    // What lies in which memory is another matter.
+    let said = lab.daemon.stderr();
+    let warned = said.lines().any(|line| line.contains("WARN") && !line.contains("hugepages"));
+    assert!(!warned, "{said}");
 }

@@ -5,16 +5,16 @@
 
 mod load;
 mod profile;
+mod report;
 mod stacks;
 
 use self::load::{Amount, FLAT, Workload};
 use self::profile::Profile;
 use self::stacks::{Host, Site, Stack};
 use crate::compare::lab::{Lab, progress, progress_done};
+use crate::compare::netns;
 use crate::compare::rounds::{self, Record, Row};
-use crate::compare::{netns, plot};
 use crate::failure::{Context, Failure, Result};
-use serde_json::json;
 use std::time::Duration;
 
 /// What the user asked for.
@@ -71,7 +71,7 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
     drop(sites);
     let metrics: Vec<_> = measured.iter().map(|workload| (workload.id, workload.metrics)).collect();
     let rows = rounds::rows(&metrics, &names, &records);
-    report(lab, options, &names, &rows, &records, &profiles, &missing)?;
+    report::report(lab, options, &names, &rows, &records, &profiles, &missing)?;
     let mut missed: Vec<&str> = rows.iter().filter(|row| row.missed()).map(|row| row.metric.label).collect();
     missed.extend(rows.iter().filter(|row| falls(row)).map(|row| row.metric.label));
     match options.check && !missed.is_empty() {
@@ -182,95 +182,5 @@ fn profiles(lab: &Lab, options: &Options, workloads: &[&Workload], sites: &[Site
     Ok(profiles)
 }
 
-fn report(
-    lab: &Lab,
-    options: &Options,
-    names: &[&str],
-    rows: &[Row],
-    records: &[Record],
-    profiles: &[Profile],
-    missing: &[String],
-) -> Result<()> {
-    let document = json!({
-        "what": "compare user", "rounds": options.rounds, "slice-seconds": options.slice.as_secs_f64(),
-        "dut-cpu": lab.dut_cpu, "load-cpu": lab.load_cpu, "missing": missing, "rows": rounds::rows_summary(rows),
-        "profiles": profiles.iter().map(Profile::summary).collect::<Vec<_>>(), "slices": rounds::slices_summary(records),
-    });
-    let (json_path, svg_path) = (lab.reports.join("user.json"), lab.reports.join("user.svg"));
-    let text = serde_json::to_string_pretty(&document).context("report")?;
-    std::fs::write(&json_path, &text).context(json_path.display())?;
-    std::fs::write(&svg_path, plot::bars(&rounds::groups(rows))).context(svg_path.display())?;
-    if options.json {
-        println!("{text}");
-        return Ok(());
-    }
-    if !rows.is_empty() {
-        print!("{}", rounds::table(names, rows));
-        let disturbed = records.iter().filter(|record| !record.slice.clean()).count();
-        let far = records.iter().filter(|record| record.slice.far()).count();
-        println!(
-            "\nMedians of {} rounds; /qemu and so on: how many times better netdevd is, the median of the rounds' own ratios\n\
-             (least-largest). out: from the guest to the host's loopback, in: back. Connections: opened, a byte, closed by the\n\
-             server first, one after the other. CPU {} has the stack with all its processes, CPU {} the load and the servers.\n\
-             Slices {}, disturbed by the host or other programs {disturbed}, far {far}.",
-            options.rounds,
-            lab.dut_cpu,
-            lab.load_cpu,
-            records.len(),
-        );
-        if rows.iter().any(falls) {
-            println!("MISS: netdevd's connections get slower as closed ones pile up.");
-        }
-    }
-    missing.iter().for_each(|line| println!("{line}"));
-    for profile in profiles {
-        println!("\n{}", profile.text().trim_end());
-    }
-    println!("\n{}\n{}", json_path.display(), svg_path.display());
-    Ok(())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compare::stats::Spread;
-
-    fn options(parts: &[&str], only: &[&str]) -> Options {
-        let words = |list: &[&str]| list.iter().map(ToString::to_string).collect();
-        Options {
-            rounds: 1,
-            slice: Duration::from_secs(1),
-            quick: true,
-            json: false,
-            check: false,
-            parts: words(parts),
-            only: words(only),
-            peers: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn parts_and_names_choose_the_workloads() {
-        let count = |parts: &[&str], only: &[&str]| {
-            let options = options(parts, only);
-            let all = load::ALL.iter().filter(|workload| options.wants(workload));
-            (all.clone().count(), all.filter(|workload| options.wants_part(workload)).count())
-        };
-        assert_eq!(count(&[], &[]), (7, 7));
-        assert_eq!(count(&["profile"], &[]), (4, 0), "TCP is profiled, and not measured");
-        assert_eq!(count(&["profile", "connect"], &["tcp-1500", "connect"]), (3, 1));
-    }
-
-    #[test]
-    fn connections_that_get_slower_are_a_miss_whatever_others_do() {
-        let workload = load::ALL.iter().find(|workload| workload.is("connect")).unwrap();
-        let row = |median| Row {
-            metric: workload.metrics[FLAT],
-            values: vec![("netdevd", Spread { median, min: median, max: median })],
-            ratios: Vec::new(),
-        };
-        assert!(falls(&row(0.5)) && !falls(&row(0.97)));
-        let others = Row { metric: workload.metrics[0], ..row(0.5) };
-        assert!(!falls(&others), "a rate is no ratio");
-    }
-}
+mod tests;
