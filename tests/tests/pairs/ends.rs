@@ -271,10 +271,10 @@ pub(crate) fn all(lab: &mut Lab) -> Vec<End> {
     let (sent, expected) = ([0, 3, 0, 0, 0, 0, 0, 2, 0, 0, 0, 4], [0, 3, 0, 0, 0, 0, 0, 1, 0, 0, 0, 3]);
     ends.push(datagrams("l2tpv3", udp(lab, 3040), &sent, &expected));
 
-    // A vxlan's ports are one number: the other end has another address.
+    // A vxlan's ports are one number: the other end has another address. It takes frames from one port only.
     lab.qmp.ok(
         "netdev_add",
-        json!({"type": "vxlan", "id": "vxlan", "local": "127.0.0.1", "remote": "127.0.0.2", "vni": 9}),
+        json!({"type": "vxlan", "id": "vxlan", "local": "127.0.0.1", "remote": "127.0.0.2", "vni": 9, "source-ports": 1}),
     );
     let socket = lab.home.inside(|| UdpSocket::bind("127.0.0.2:4789").expect("a port"));
     socket.connect("127.0.0.1:4789").expect("an address");
