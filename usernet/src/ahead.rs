@@ -199,10 +199,6 @@ impl Line {
 
     /// A SYN of the stack's.
     fn stack_begins(&mut self, packet: &Packet, frame: &[u8], emit: &mut dyn FnMut(&[u8])) {
-        if packet.six {
-            // Connections by IPv6 stood still with it: their data goes at the stack's own pace.
-            return emit(frame);
-        }
         let first = long(frame, packet.start + 4).wrapping_add(1);
         let Line { shift, window, of_guest, .. } = *self;
         // It answers an offer, or makes one.

@@ -148,6 +148,10 @@ impl Flows {
             return emit(frame, self.smallest.unwrap_or(DEFAULT[usize::from(packet.six)]));
         };
         let mss = flow.mss;
+        if packet.six {
+            // Connections by IPv6 stood still with it: their data goes at the stack's own pace.
+            return emit(frame, mss);
+        }
         flow.line.stack_sends(packet, frame, mss, &mut |frame| emit(frame, mss));
         if flow.line.untold() {
             self.untold.push(key);
