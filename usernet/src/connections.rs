@@ -26,7 +26,11 @@ fn line(line: &str) -> Option<Connection> {
 
 /// The address that a socket is bound to.
 pub(crate) fn bound(socket: RawFd) -> Option<(IpAddr, u16)> {
-    let address = getsockname::<SockaddrStorage>(socket).ok()?;
+    address(&getsockname::<SockaddrStorage>(socket).ok()?)
+}
+
+/// An address of the Internet, and its port.
+pub(crate) fn address(address: &SockaddrStorage) -> Option<(IpAddr, u16)> {
     let four = address.as_sockaddr_in().map(|at| (IpAddr::V4(at.ip()), at.port()));
     four.or_else(|| {
         address.as_sockaddr_in6().map(|at| (IpAddr::V6(Ipv6Addr::from(at.ip().octets())), at.port()))
@@ -34,7 +38,7 @@ pub(crate) fn bound(socket: RawFd) -> Option<(IpAddr, u16)> {
 }
 
 /// Whether a socket is a unix socket.
-fn is_unix(socket: RawFd) -> bool {
+pub(crate) fn is_unix(socket: RawFd) -> bool {
     getsockname::<SockaddrStorage>(socket)
         .is_ok_and(|at| at.family() == Some(nix::sys::socket::AddressFamily::Unix))
 }

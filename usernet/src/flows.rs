@@ -6,6 +6,7 @@
 //! its connections get slower as closed ones pile up. The wait guards against segments that are still under way: between us and
 //! the guest nothing is lost or overtaken, so it is ended at once.
 
+use crate::accepted::Accepted;
 use crate::ahead::Line;
 use crate::wire::{ACK, FIN, Packet, RST, SYN, Transport, long, word};
 use std::collections::HashMap;
@@ -127,18 +128,22 @@ impl Flows {
         passes
     }
 
-    /// A TCP frame of the stack's; what may go to the guest is emitted, with the size of its segments. `opened` is the socket that it accepted last.
+    /// A TCP frame of the stack's; what may go to the guest is emitted, with the size of its segments. `accepted` are the sockets whose connections
+    /// it has yet to ask for.
     pub(crate) fn received(
         &mut self,
         packet: &Packet,
         frame: &[u8],
-        opened: Option<RawFd>,
+        accepted: &mut Accepted,
         mut emit: impl FnMut(&[u8], u16),
     ) {
         let key = Key::received(packet, frame);
-        if packet.flags(frame) & (SYN | ACK) == SYN && !self.flows.contains_key(&key) {
+        let asks = packet.flags(frame) & (SYN | ACK) == SYN;
+        let socket = if asks { accepted.take(&key) } else { None };
+        if asks && (socket.is_some() || !self.flows.contains_key(&key)) {
+            self.forget(&key);
             self.flows.insert(key, Flow { mss: DEFAULT[usize::from(packet.six)], ..Flow::default() });
-            if let Some(socket) = opened {
+            if let Some(socket) = socket {
                 self.bind(key, socket);
             }
         } else {
@@ -148,10 +153,6 @@ impl Flows {
             return emit(frame, self.smallest.unwrap_or(DEFAULT[usize::from(packet.six)]));
         };
         let mss = flow.mss;
-        if packet.six {
-            // Connections by IPv6 stood still with it: their data goes at the stack's own pace.
-            return emit(frame, mss);
-        }
         flow.line.stack_sends(packet, frame, mss, &mut |frame| emit(frame, mss));
         if flow.line.untold() {
             self.untold.push(key);
@@ -253,9 +254,12 @@ impl Flows {
         self.flows.get(key).is_some_and(|flow| flow.socket.is_some())
     }
 
-    /// Forgets a connection that the stack did not make.
+    /// Forgets a connection.
     pub(crate) fn forget(&mut self, key: &Key) {
-        self.flows.remove(key);
+        let socket = self.flows.remove(key).and_then(|flow| flow.socket);
+        if let Some(socket) = socket.filter(|socket| self.sockets.get(socket) == Some(key)) {
+            self.sockets.remove(&socket);
+        }
     }
 
     /// The connection of a socket.

@@ -3,7 +3,7 @@
 use crate::flows::{Key, is_tcp, mss_at};
 use crate::split;
 use crate::stack::Shared;
-use crate::wire::{ETHERNET, Packet, SYN, fold, put, sum, word};
+use crate::wire::{ACK, ETHERNET, Packet, SYN, fold, put, sum, word};
 use usernet::protocol::HEADER;
 
 /// The largest packet that the stack takes (`IF_MTU_MAX` is a byte more).
@@ -40,7 +40,7 @@ impl Asked {
     }
 }
 
-/// A connection that a frame asks for.
+/// A connection that a frame asks for; one that agrees to a connection of the stack's asks for none.
 pub(crate) type Opening = Option<Key>;
 
 /// Makes a message of the daemon's into frames for the stack. What contradicts itself is no frame.
@@ -118,5 +118,5 @@ fn segment(packet: &Packet, frame: &mut [u8], partial: bool) -> Opening {
             put(frame, packet.checksum(), !fold(sum));
         }
     }
-    Some(Key::sent(packet, frame))
+    (packet.flags(frame) & ACK == 0).then(|| Key::sent(packet, frame))
 }

@@ -3,6 +3,8 @@
 #![cfg_attr(not(feature = "slirp"), allow(dead_code))]
 
 #[cfg(feature = "slirp")]
+mod accepted;
+#[cfg(feature = "slirp")]
 mod address;
 #[cfg(feature = "slirp")]
 mod ahead;

@@ -3,6 +3,7 @@
 //! The stack runs on one thread and calls back only while it is called. What the callbacks need lies in [`Shared`], in cells, so that
 //! nobody holds it exclusively meanwhile.
 
+use crate::accepted::Accepted;
 use crate::address::Address;
 use crate::ffi;
 use crate::flows::{Flows, Key, is_tcp};
@@ -33,8 +34,9 @@ pub(crate) struct Shared {
     timers: RefCell<Vec<Option<Timer>>>,
     /// The connection that the frame just given to the stack asks for.
     opening: Cell<Option<Key>>,
-    /// The socket that the stack made last for one that the guest did not ask for.
-    opened: Cell<Option<RawFd>>,
+    accepted: RefCell<Accepted>,
+    /// The stack serves sockets: those that it makes now were accepted.
+    serves: Cell<bool>,
     /// What the stack says now is for nobody.
     silent: Cell<bool>,
 }
@@ -73,7 +75,8 @@ impl Shared {
             warnings: RefCell::default(),
             timers: RefCell::default(),
             opening: Cell::new(None),
-            opened: Cell::new(None),
+            accepted: RefCell::default(),
+            serves: Cell::new(false),
             silent: Cell::new(false),
         })
     }
@@ -93,7 +96,8 @@ impl Shared {
         let mut outbox = self.outbox.borrow_mut();
         match Packet::of(frame, false).filter(is_tcp) {
             Some(packet) => {
-                flows.received(&packet, frame, self.opened.get(), |frame, mss| outbox.segment(frame, mss));
+                let mut accepted = self.accepted.borrow_mut();
+                flows.received(&packet, frame, &mut accepted, |frame, mss| outbox.segment(frame, mss));
             }
             None => outbox.send(frame, flows.mtu(word(frame, 12) == 0x86dd)),
         }
@@ -224,14 +228,11 @@ impl Stack {
 
     /// Serves sockets that are ready, and timers.
     pub(crate) fn serve(&mut self) {
-        self.opened_none();
         let opaque = Rc::as_ptr(&self.shared).cast_mut().cast();
+        self.shared.serves.set(true);
         // SAFETY: the stack is alive; the callback gets what it was made for, in the call only.
         unsafe { ffi::slirp_pollfds_poll(self.raw, 0, get_revents, opaque) };
-    }
-
-    fn opened_none(&self) {
-        self.shared.opened.set(None);
+        self.shared.serves.set(false);
     }
 
     /// A frame from the guest; `opening` is the connection that it asks for.
@@ -418,7 +419,8 @@ unsafe extern "C" fn register_poll_fd(socket: c_int, opaque: *mut c_void) {
     let shared = unsafe { shared(opaque) };
     match shared.opening.get() {
         Some(key) => shared.flows.borrow_mut().bind(key, socket),
-        None => shared.opened.set(Some(socket)),
+        None if shared.serves.get() => shared.accepted.borrow_mut().add(socket),
+        None => {}
     }
 }
 
@@ -428,6 +430,7 @@ unsafe extern "C" fn unregister_poll_fd(socket: c_int, opaque: *mut c_void) {
     let shared = unsafe { shared(opaque) };
     if socket >= 0 {
         shared.set.borrow_mut().closed(socket);
+        shared.accepted.borrow_mut().closed(socket);
         shared.flows.borrow_mut().closed(socket);
     }
 }

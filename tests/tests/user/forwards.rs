@@ -12,7 +12,7 @@ use tests::wait::{PATIENCE, until};
 
 use crate::world::{
     datagram_reaches_guest, echo_once, exchange, guest, has_process, kill, line, reaches_guest, reaches_host,
-    with_six,
+    reaches_host_at, with_six,
 };
 
 const GUEST_SIX: &str = "fec0::15";
@@ -63,8 +63,11 @@ fn forwards_carry_datagrams_and_ipv6_and_go_again() {
     add(&mut lab, "tcp", ("::1", 2302), (GUEST_SIX, 92));
     add(&mut lab, "udp", ("::1", 2303), (GUEST_SIX, 93));
     add(&mut lab, "udp", ("0.0.0.0", 2304), ("10.0.2.15", 94));
+    let bulk: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8).collect();
     let six = |lab: &Lab| {
-        reaches_guest(lab, &place, ("::1", 2302), 92, &[6; 100_000]);
+        // The first connection waits until the guest's address is known.
+        reaches_guest(lab, &place, ("::1", 2302), 92, &bulk);
+        reaches_host_at(lab, &place, ("::1", 8091), "fec0::2", &bulk);
         datagram_reaches_guest(lab, &place, ("::1", 2303), 93);
     };
     datagram_reaches_guest(&lab, &place, ("127.0.0.1", 2301), 91);

@@ -23,10 +23,11 @@ fn a_guest_has_its_network_and_forwards_lead_to_it() {
         "hostfwd": [{"str": "tcp:127.0.0.1:2201-:81"}],
         "guestfwd": [{"str": "tcp:10.0.2.100:80-cmd:sed s/^/told-/"}],
     }));
-    place.run("ping", &["-c", "1", "-W", "5", "10.0.2.2"]);
     let bulk: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 7) as u8).collect();
-    reaches_host(&lab, &place, 8081, &bulk);
+    // The first connection waits until the guest's address is known.
     reaches_guest(&lab, &place, ("127.0.0.1", 2201), 81, &bulk);
+    reaches_host(&lab, &place, 8081, &bulk);
+    place.run("ping", &["-c", "1", "-W", "5", "10.0.2.2"]);
     lab.qmp.ok(
         "netdev-user-forward-add",
         json!({"id": "u", "host-addr": "127.0.0.1", "host-port": 2202, "guest-addr": "10.0.2.15", "guest-port": 82}),

@@ -94,10 +94,15 @@ pub(crate) fn reaches_guest(lab: &Lab, place: &NetNs, host: (&str, u16), guest: 
 
 /// The host listens on its loopback, and the guest reaches it at the gateway.
 pub(crate) fn reaches_host(lab: &Lab, place: &NetNs, port: u16, bytes: &[u8]) {
-    let listener = lab.home.inside(|| TcpListener::bind(("127.0.0.1", port)).expect("a port of the host"));
+    reaches_host_at(lab, place, ("127.0.0.1", port), "10.0.2.2", bytes);
+}
+
+/// The host listens at an address of its own, and the guest reaches it at another.
+pub(crate) fn reaches_host_at(lab: &Lab, place: &NetNs, host: (&str, u16), shown: &str, bytes: &[u8]) {
+    let listener = lab.home.inside(|| TcpListener::bind(host).expect("a port of the host"));
     std::thread::scope(|scope| {
         scope.spawn(|| echo_once(&listener));
-        let back = place.inside(|| exchange(("10.0.2.2", port), bytes)).expect("the host answers");
+        let back = place.inside(|| exchange((shown, host.1), bytes)).expect("the host answers");
         assert!(back == bytes, "what came back is something else");
     });
 }
