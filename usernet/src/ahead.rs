@@ -4,6 +4,9 @@
 //! daemon and the guest. So it hears of what it has sent at once, and what is behind it here has the guest's own window, which is scaled
 //! (RFC 7323): what is lost on the way is sent again from here, what does not fit waits here, and when too much does, the stack is told of a
 //! closed window. The end of a connection is never acknowledged ahead.
+//!
+//! All connections together hold no more than [`TOTAL`]. Beyond, those that hold nothing keep the stack's own pace: what it sends goes by, and it
+//! hears what the guest has said; and those that hold something take no more until the guest has that.
 
 use crate::wire::{ACK, FIN, PSH, Packet, RST, SYN, URG, fold, long, put, put_long, word};
 use std::collections::VecDeque;
@@ -11,8 +14,11 @@ use std::collections::VecDeque;
 #[cfg(test)]
 mod tests;
 
-/// Bytes of a connection that wait here before its window closes for the stack.
+/// Bytes of a connection that wait here before its window closes for the stack; headers and what keeps them count.
 const MOST: usize = 512 * 1024;
+/// Bytes that wait here for all connections of a netdev: 128 that are full, more than a guest reads from at once, and less than 300 idle ones cost
+/// libslirp, which has two buffers of 128 KiB for each. A guest that acknowledges nothing costs the host no more.
+pub(crate) const TOTAL: usize = 64 << 20;
 /// The stack's window when it is open.
 const OPEN: u16 = u16::MAX;
 /// Bytes that may be under way before the guest has acknowledged any, and after a loss at least.
@@ -39,8 +45,12 @@ pub(crate) struct Line {
     frames: VecDeque<Held>,
     /// How many of them have been sent.
     sent: usize,
-    /// Bytes in them.
+    /// Bytes that they take.
     bytes: usize,
+    /// All connections together hold as much as they may.
+    pub(crate) full: bool,
+    /// Up to here the stack keeps what it sent until the guest has it; nothing when the guest has.
+    own: Option<u32>,
     /// Whether the stack has begun the connection.
     begun: bool,
     /// What the guest awaits; what the stack sends next.
@@ -126,6 +136,11 @@ impl Held {
         Some(Held { frame: frame.get(..packet.end)?.to_vec(), packet: *packet, sequence, end })
     }
 
+    /// Bytes of memory.
+    fn weight(&self) -> usize {
+        self.frame.len() + size_of::<Held>()
+    }
+
     /// Splits the first `count` bytes of data off.
     fn cut(&mut self, count: usize) -> Option<Held> {
         let at = self.packet.payload + count;
@@ -149,12 +164,20 @@ impl Held {
 impl Line {
     /// The window that the stack is told of.
     fn room(&self) -> u16 {
-        if self.bytes < MOST { OPEN } else { 0 }
+        if self.full && self.frames.is_empty() {
+            return u16::try_from(distance(self.awaited, self.edge)).unwrap_or(OPEN);
+        }
+        if self.bytes < MOST && !self.full { OPEN } else { 0 }
     }
 
     /// What the stack is told as acknowledged.
     fn ahead(&self) -> u32 {
-        self.end.unwrap_or(self.next)
+        if self.own.is_some() { self.awaited } else { self.end.unwrap_or(self.next) }
+    }
+
+    /// Bytes of memory that wait here.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// What the guest gets next.
@@ -246,7 +269,12 @@ impl Line {
         if flags & RST != 0 || (packet.bytes() == 0 && flags & FIN == 0) {
             return self.emit_without_data(packet, frame, sequence, emit);
         }
-        if sequence != self.next || (self.told.1 == 0 && packet.bytes() > 0 && flags & FIN == 0) {
+        if let Some(own) = self.own.filter(|&own| after(own, sequence) && !after(self.awaited, sequence)) {
+            return self.own_again(packet, frame, own, emit);
+        }
+        let passes = self.full && self.frames.is_empty();
+        let shut = (self.full || (self.told.1 == 0 && flags & FIN == 0)) && packet.bytes() > 0;
+        if sequence != self.next || (shut && !passes) {
             // It is here already, or asks whether the window has opened; what else it says is news.
             self.asked = true;
             if self.said != said {
@@ -255,13 +283,40 @@ impl Line {
             return;
         }
         let Some(held) = Held::of(packet, frame) else { return };
-        self.next = held.end;
-        if flags & FIN != 0 {
-            self.end = Some(held.end.wrapping_sub(1));
+        if passes {
+            return self.pass(&held, emit);
         }
-        self.bytes += packet.bytes();
+        self.take(&held);
+        self.bytes += held.weight();
         self.frames.push_back(held);
         self.pump(mss, emit);
+    }
+
+    /// Takes note of a frame that comes next.
+    fn take(&mut self, held: &Held) {
+        self.next = held.end;
+        if held.packet.flags(&held.frame) & FIN != 0 {
+            self.end = Some(held.end.wrapping_sub(1));
+        }
+    }
+
+    /// A frame goes by, and the stack keeps what is in it.
+    fn pass(&mut self, held: &Held, emit: &mut dyn FnMut(&[u8])) {
+        self.take(held);
+        self.own = Some(held.end);
+        emit(&held.frame);
+    }
+
+    /// The stack sends what it keeps itself once more, perhaps with more behind it.
+    fn own_again(&mut self, packet: &Packet, frame: &[u8], own: u32, emit: &mut dyn FnMut(&[u8])) {
+        let Some(mut held) = Held::of(packet, frame) else { return };
+        if !after(held.end, own) {
+            emit(frame);
+        } else if self.frames.is_empty() {
+            self.pass(&held, emit);
+        } else if let Some(first) = held.cut(distance(held.sequence, own)) {
+            emit(&first.frame);
+        }
     }
 
     /// What has no data does not run ahead of what has.
@@ -307,12 +362,23 @@ impl Line {
                 if part == 0 {
                     return;
                 }
-                let Some(first) = held.cut(part) else { return };
-                self.frames.insert(self.sent, first);
+                if self.cut(self.sent, part).is_none() {
+                    return;
+                }
             }
             self.again(self.sent, emit);
             self.sent += 1;
         }
+    }
+
+    /// Splits the first `count` bytes of a frame off.
+    fn cut(&mut self, index: usize, count: usize) -> Option<()> {
+        let held = self.frames.get_mut(index)?;
+        let before = held.weight();
+        let first = held.cut(count)?;
+        self.bytes = self.bytes + first.weight() + held.weight() - before;
+        self.frames.insert(index, first);
+        Some(())
     }
 
     /// Sends a frame, with what the stack said last.
@@ -378,10 +444,11 @@ impl Line {
         if after(to, self.awaited) && !after(to, self.unsent()) {
             let fresh = distance(self.awaited, to);
             while self.sent > 0 && self.frames.front().is_some_and(|held| !after(held.end, to)) {
-                self.bytes -= self.frames.pop_front().map_or(0, |held| held.packet.bytes());
+                self.bytes -= self.frames.pop_front().map_or(0, |held| held.weight());
                 self.sent -= 1;
             }
             (self.awaited, self.edge) = (to, edge);
+            self.own = self.own.filter(|&own| after(own, to));
             (self.duplicates, self.age, self.patience) = (0, 0, PATIENCE[0]);
             if self.recovers.is_some_and(|end| after(end, to)) {
                 self.again(0, emit);
@@ -430,11 +497,8 @@ impl Line {
         }
         // A closed window is asked for with the first byte (RFC 9293 section 3.8.6.1).
         self.pump(mss, emit);
-        if self.sent == 0
-            && let Some(first) = self.frames.front_mut().filter(|held| held.packet.bytes() > 1)
-            && let Some(first) = first.cut(1)
-        {
-            self.frames.push_front(first);
+        if self.sent == 0 && self.frames.front().is_some_and(|held| held.packet.bytes() > 1) {
+            let _ = self.cut(0, 1);
         }
         if self.sent == 0 {
             self.again(0, emit);

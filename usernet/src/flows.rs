@@ -7,7 +7,7 @@
 //! the guest nothing is lost or overtaken, so it is ended at once.
 
 use crate::accepted::Accepted;
-use crate::ahead::Line;
+use crate::ahead::{Line, TOTAL};
 use crate::wire::{ACK, FIN, Packet, RST, SYN, Transport, long, word};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -53,6 +53,8 @@ pub(crate) struct Flows {
     /// Those whose stack is to hear of what the guest has, and those that ticks are for.
     untold: Vec<Key>,
     ticking: Vec<Key>,
+    /// Bytes that are on their way to the guest, or wait for it.
+    held: usize,
     /// The smallest segment that the guest has asked for.
     smallest: Option<u16>,
 }
@@ -68,6 +70,17 @@ impl Key {
     pub(crate) fn received(packet: &Packet, frame: &[u8]) -> Key {
         let Key { guest, peer } = Key::sent(packet, frame);
         Key { guest: peer, peer: guest }
+    }
+}
+
+impl Flow {
+    /// Does something with what is on its way, of which all flows together have `held` bytes.
+    fn line<R>(&mut self, held: &mut usize, work: impl FnOnce(&mut Line, u16) -> R) -> R {
+        let before = self.line.bytes();
+        self.line.full = *held >= TOTAL;
+        let done = work(&mut self.line, self.mss);
+        *held = (*held + self.line.bytes()).saturating_sub(before);
+        done
     }
 }
 
@@ -113,15 +126,16 @@ impl Flows {
                 self.smallest = Some(self.smallest.map_or(mss, |smallest| smallest.min(mss)));
             }
             let flow = self.flows.entry(key).or_default();
-            let (socket, mut line) = (flow.socket, std::mem::take(&mut flow.line));
-            line.guest_begins(packet, frame);
-            *flow = Flow { socket, mss, line, ..Flow::default() };
+            flow.line(&mut self.held, |line, _| line.guest_begins(packet, frame));
+            *flow =
+                Flow { socket: flow.socket, mss, line: std::mem::take(&mut flow.line), ..Flow::default() };
             return true;
         }
         self.step(key, 0, packet, frame);
         let Some(flow) = self.flows.get_mut(&key) else { return true };
-        let mss = flow.mss;
-        let passes = flow.line.guest_sends(packet, frame, whole, mss, &mut |frame| emit(frame, mss));
+        let passes = flow.line(&mut self.held, |line, mss| {
+            line.guest_sends(packet, frame, whole, mss, &mut |frame| emit(frame, mss))
+        });
         if flow.line.untold() {
             self.untold.push(key);
         }
@@ -152,8 +166,9 @@ impl Flows {
         let Some(flow) = self.flows.get_mut(&key) else {
             return emit(frame, self.smallest.unwrap_or(DEFAULT[usize::from(packet.six)]));
         };
-        let mss = flow.mss;
-        flow.line.stack_sends(packet, frame, mss, &mut |frame| emit(frame, mss));
+        flow.line(&mut self.held, |line, mss| {
+            line.stack_sends(packet, frame, mss, &mut |frame| emit(frame, mss));
+        });
         if flow.line.untold() {
             self.untold.push(key);
         }
@@ -169,8 +184,7 @@ impl Flows {
         // Most frames of most connections say nothing of an end.
         let Some(flow) = self.flows.get_mut(&key) else { return };
         if flags & RST != 0 && flow.socket.is_none() {
-            self.flows.remove(&key);
-            return;
+            return self.forget(&key);
         }
         if flags & ACK != 0 {
             flow.acknowledged[from] = long(frame, packet.start + 8);
@@ -194,7 +208,8 @@ impl Flows {
     /// What the stack is to hear, each time as an acknowledgement in the guest's name: the number that it awaits, what is acknowledged, the window.
     pub(crate) fn tell(&mut self) -> Vec<(Key, (u32, u32, u16))> {
         let untold = std::mem::take(&mut self.untold);
-        let tell = |key: Key| Some((key, self.flows.get_mut(&key)?.line.tell()?));
+        let held = &mut self.held;
+        let tell = |key: Key| Some((key, self.flows.get_mut(&key)?.line(held, |line, _| line.tell())?));
         untold.into_iter().filter_map(tell).collect()
     }
 
@@ -210,11 +225,10 @@ impl Flows {
 
     /// A tick has passed.
     pub(crate) fn tick(&mut self, mut emit: impl FnMut(&[u8], u16)) {
-        let flows = &mut self.flows;
+        let (flows, held) = (&mut self.flows, &mut self.held);
         self.ticking.retain(|key| {
             let Some(flow) = flows.get_mut(key) else { return false };
-            let mss = flow.mss;
-            flow.line.tick(mss, &mut |frame| emit(frame, mss));
+            flow.line(held, |line, mss| line.tick(mss, &mut |frame| emit(frame, mss)));
             flow.line.ticks = flow.line.waits();
             flow.line.ticks
         });
@@ -229,15 +243,17 @@ impl Flows {
     /// The stack made this socket for the connection.
     pub(crate) fn bind(&mut self, key: Key, socket: RawFd) {
         if let Some(flow) = self.flows.get_mut(&key) {
-            flow.socket = Some(socket);
+            if let Some(before) = flow.socket.replace(socket) {
+                self.sockets.remove(&before);
+            }
             self.sockets.insert(socket, key);
         }
     }
 
     /// The stack closes this socket.
     pub(crate) fn closed(&mut self, socket: RawFd) {
-        if let Some(key) = self.sockets.remove(&socket) {
-            self.flows.remove(&key);
+        if let Some(key) = self.sockets.get(&socket).copied() {
+            self.forget(&key);
         }
     }
 
@@ -256,8 +272,9 @@ impl Flows {
 
     /// Forgets a connection.
     pub(crate) fn forget(&mut self, key: &Key) {
-        let socket = self.flows.remove(key).and_then(|flow| flow.socket);
-        if let Some(socket) = socket.filter(|socket| self.sockets.get(socket) == Some(key)) {
+        let Some(flow) = self.flows.remove(key) else { return };
+        self.held = self.held.saturating_sub(flow.line.bytes());
+        if let Some(socket) = flow.socket {
             self.sockets.remove(&socket);
         }
     }
