@@ -1,5 +1,6 @@
 //! A guest's namespace on a `user` netdev: DHCP, ping, TCP both ways, services, and a process that is killed.
 
+mod dhcp6;
 mod forwards;
 mod hostile;
 mod many;
