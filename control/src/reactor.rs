@@ -135,7 +135,7 @@ pub struct Ready {
     pub read: bool,
     /// It can be written.
     pub write: bool,
-    /// Both directions are gone, or it is in error.
+    /// Both directions are gone, or it is in error; or [`Reactor::watch_end`] was asked for, and nothing more comes.
     pub hangup: bool,
 }
 
@@ -168,6 +168,14 @@ impl Reactor {
     /// As [`Reactor::watch`].
     pub fn watch_edges(&self, fd: impl AsFd, token: Token) -> nix::Result<()> {
         self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token.pack()))
+    }
+
+    /// Begins to watch for the end of what comes from `fd`, told as a hang-up; nothing else is.
+    ///
+    /// # Errors
+    /// As [`Reactor::watch`].
+    pub fn watch_end(&self, fd: impl AsFd, token: Token) -> nix::Result<()> {
+        self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLRDHUP, token.pack()))
     }
 
     /// Changes what a watched `fd` is watched for.
@@ -208,7 +216,8 @@ impl Reactor {
                 token: Token::unpack(event.data())?,
                 read: flags.contains(EpollFlags::EPOLLIN),
                 write: flags.contains(EpollFlags::EPOLLOUT),
-                hangup: flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR),
+                hangup: flags
+                    .intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR | EpollFlags::EPOLLRDHUP),
             })
         }));
         Ok(())

@@ -144,11 +144,22 @@ impl Net {
             (Request::Add(forward), Some(listener)) => self.add(forward, listener),
             (Request::Add(_), None) => Err(failed("no socket for a forward", Some(Errno::EBADF))),
             (Request::Remove(listen), _) => self.remove(&listen),
+            (Request::Stream(index), file) => self.replace(index, file),
             (Request::State, _) => {
                 return Answer::State { connections: self.connections(), drops: self.shared.dropped.told() };
             }
         };
         done.map_or_else(Answer::Failed, |()| Answer::Done)
+    }
+
+    fn replace(&mut self, index: usize, file: Option<&OwnedFd>) -> Result<(), Failure> {
+        let system = |why: std::io::Error| {
+            failed("no descriptor for a stream", why.raw_os_error().map(Errno::from_raw))
+        };
+        let file = file.ok_or_else(|| failed("no descriptor for a stream", Some(Errno::EBADF)))?;
+        let file = file.try_clone().map_err(system)?;
+        let done = self.shared.streams.borrow_mut().replace(index, file);
+        done.ok_or_else(|| failed("no such stream", Some(Errno::ENOENT)))
     }
 
     fn connections(&mut self) -> Vec<Connection> {

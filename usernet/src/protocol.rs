@@ -36,6 +36,9 @@ pub enum Request {
     Add(Forward),
     /// Takes one away, by where it listens.
     Remove(Listen),
+    /// Another stream takes the place of this one of those that came with the start, counted from zero; it goes with the request. What was to be written to
+    /// the one before is for nobody.
+    Stream(usize),
     /// Asks for the connections, as QEMU's `info usernet` tells them, and for what was dropped.
     State,
 }

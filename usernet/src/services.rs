@@ -17,6 +17,8 @@ struct Stream {
     at: (Ipv4Addr, u16),
     /// None when the other end has closed it.
     socket: Option<OwnedFd>,
+    /// It has been hung up, and what is left in it waits for a connection of the guest's that takes it.
+    hung: bool,
     waiting: Vec<u8>,
 }
 
@@ -33,7 +35,31 @@ impl Streams {
     }
 
     pub(crate) fn add(&mut self, at: (Ipv4Addr, u16), socket: OwnedFd) {
-        self.streams.push(Stream { at, socket: Some(socket), waiting: Vec::new() });
+        self.streams.push(Stream { at, socket: Some(socket), hung: false, waiting: Vec::new() });
+    }
+
+    /// Another socket takes the place of one; nothing if there is no such stream.
+    pub(crate) fn replace(&mut self, index: usize, socket: OwnedFd) -> Option<()> {
+        let stream = self.streams.get_mut(index)?;
+        *stream = Stream { at: stream.at, socket: Some(socket), hung: false, waiting: Vec::new() };
+        Some(())
+    }
+
+    /// A socket was hung up, which the system says again and again.
+    pub(crate) fn hang_up(&mut self, index: usize) {
+        if let Some(stream) = self.streams.get_mut(index) {
+            stream.hung = true;
+        }
+    }
+
+    /// Whether it was.
+    pub(crate) fn is_hung(&self, index: usize) -> bool {
+        self.streams.get(index).is_some_and(|stream| stream.hung)
+    }
+
+    /// The socket of one.
+    pub(crate) fn socket(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        self.streams.get(index)?.socket.as_ref().map(AsFd::as_fd)
     }
 
     fn of(&self, key: &Key) -> Option<&Stream> {
@@ -71,11 +97,10 @@ impl Streams {
         self.streams.iter_mut().for_each(Stream::flush);
     }
 
-    /// Where each is, and whether it awaits to write.
-    pub(crate) fn waits(&self) -> impl Iterator<Item = (usize, (Ipv4Addr, u16), BorrowedFd<'_>, bool)> {
-        self.streams.iter().enumerate().filter_map(|(index, stream)| {
-            Some((index, stream.at, stream.socket.as_ref()?.as_fd(), !stream.waiting.is_empty()))
-        })
+    /// Where each is that has a socket, and whether it awaits to write.
+    pub(crate) fn waits(&self) -> impl Iterator<Item = (usize, (Ipv4Addr, u16), bool)> {
+        let there = self.streams.iter().enumerate().filter(|(_, stream)| stream.socket.is_some());
+        there.map(|(index, stream)| (index, stream.at, !stream.waiting.is_empty()))
     }
 
     /// Reads up to `room` bytes.
@@ -85,7 +110,7 @@ impl Streams {
         let mut bytes = vec![0; room.min(READ)];
         match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
             Ok(0) => {
-                stream.socket = None;
+                stream.end();
                 Vec::new()
             }
             Ok(count) => {
@@ -94,7 +119,7 @@ impl Streams {
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Vec::new(),
             Err(_) => {
-                stream.socket = None;
+                stream.end();
                 Vec::new()
             }
         }
@@ -110,13 +135,14 @@ impl Stream {
             match send(socket.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
                 Ok(count) => gone += count,
                 Err(Errno::EAGAIN | Errno::EINTR) => break,
-                Err(_) => {
-                    self.socket = None;
-                    gone = self.waiting.len();
-                    break;
-                }
+                Err(_) => return self.end(),
             }
         }
         self.waiting.drain(..gone);
+    }
+
+    /// Nobody is at the other end: what was for it is for nobody.
+    fn end(&mut self) {
+        *self = Stream { at: self.at, socket: None, hung: false, waiting: Vec::new() };
     }
 }

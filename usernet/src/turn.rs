@@ -118,6 +118,7 @@ fn serve(control: &mut Control, mut net: Net, shared: &Rc<Shared>) -> Result<(),
             let bytes = net.streams().read(index, room);
             net.stack.feed_stream(at, port, &bytes);
         }
+        happened.hung.into_iter().for_each(|index| net.streams().hang_up(index));
         net.streams().flush();
         shared.outbox.borrow_mut().flush();
         for text in std::mem::take(&mut *shared.warnings.borrow_mut()) {
@@ -134,12 +135,14 @@ fn list_streams(net: &mut Net, full: bool, list: &mut Vec<Waited>) {
     if net.streams().is_empty() {
         return;
     }
-    list.extend(net.streams().waits().map(|(index, (at, port), _, writes)| (index, at, port, 0, writes)));
+    list.extend(net.streams().waits().map(|(index, (at, port), writes)| (index, at, port, 0, writes)));
     if !full {
         for (_, at, port, room, _) in list.iter_mut() {
             *room = net.stack.stream_room(*at, *port);
         }
     }
+    let streams = net.streams();
+    list.retain(|&(index, _, _, room, writes)| room > 0 || writes || !streams.is_hung(index));
 }
 
 /// What a wait has ended with.
@@ -150,6 +153,7 @@ struct Happened {
     writable: bool,
     sockets: bool,
     streams: Vec<(usize, std::net::Ipv4Addr, u16, usize)>,
+    hung: Vec<usize>,
 }
 
 fn wait(
@@ -167,11 +171,9 @@ fn wait(
         PollFd::new(borrowed(FRAMES), flags(take, PollFlags::POLLIN) | flags(full, PollFlags::POLLOUT)),
         PollFd::new(set.fd(), flags(!full, PollFlags::POLLIN)),
     ];
-    for (_, _, socket, _) in streams.waits() {
-        polled.push(PollFd::new(socket, PollFlags::empty()));
-    }
-    for (entry, &(_, _, _, room, writes)) in polled.iter_mut().skip(3).zip(waited) {
-        entry.set_events(flags(room > 0, PollFlags::POLLIN) | flags(writes, PollFlags::POLLOUT));
+    for &(index, _, _, room, writes) in waited {
+        let events = flags(room > 0, PollFlags::POLLIN) | flags(writes, PollFlags::POLLOUT);
+        polled.push(PollFd::new(streams.socket(index).unwrap_or(borrowed(CONTROL)), events));
     }
     match poll(&mut polled, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
@@ -184,10 +186,14 @@ fn wait(
         writable: got(1).contains(PollFlags::POLLOUT),
         sockets: !got(2).is_empty(),
         streams: Vec::new(),
+        hung: Vec::new(),
     };
     for (at, &(index, address, port, room, _)) in waited.iter().enumerate() {
-        if room > 0 && got(at + 3).intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
+        let end = got(at + 3).intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
+        if room > 0 && (end || got(at + 3).contains(PollFlags::POLLIN)) {
             happened.streams.push((index, address, port, room));
+        } else if end {
+            happened.hung.push(index);
         }
     }
     Ok(happened)

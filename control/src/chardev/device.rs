@@ -33,6 +33,8 @@ pub(super) struct Link {
     pub(super) state: State,
     /// For the next attempt to connect or to accept.
     pub(super) timer: Option<Timer>,
+    /// That it cannot connect has been told, once for all attempts until it can, as in QEMU.
+    pub(super) told: bool,
     /// Where it listens or connects, as `query-chardev` shows it when nobody is at the other end.
     pub(super) resting: String,
 }

@@ -39,8 +39,8 @@ pub enum User {
     Compare(u32, engine::colo::Role),
     /// A filter, by this number: the bytes are frames.
     Filter(u32),
-    /// A forward of a `user` netdev: its process has the connection.
-    Forward,
+    /// A rule of a `user` netdev, by this number: its process has the connection.
+    Forward(u32),
 }
 
 /// Somebody is at the other end of a used chardev: its user takes the stream, and tells [`Registry::disconnected`]
@@ -153,7 +153,7 @@ impl Registry {
         if let (true, Some(spec)) = (pending, &spec) {
             self.connector.connect(object, spec);
         }
-        Ok(Link { spec, listeners, state, timer: None, resting })
+        Ok(Link { spec, listeners, state, timer: None, told: false, resting })
     }
 
     /// `chardev-add` in one step, for start-up, where nobody waits.
@@ -311,9 +311,14 @@ impl Registry {
     fn attempted(&mut self, object: u32, result: Result<Stream, String>, connected: &mut Vec<Connected>) {
         let Some(Device { id, kind: Kind::Link(link), user }) = self.devices.get_mut(&object) else { return };
         match result {
-            Ok(stream) => link.arrived(&self.reactor, object, *user, stream, connected),
+            Ok(stream) => {
+                link.told = false;
+                link.arrived(&self.reactor, object, *user, stream, connected);
+            }
             Err(why) => {
-                tracing::warn!("Unable to connect character device {id}: {why}");
+                if !std::mem::replace(&mut link.told, true) {
+                    tracing::warn!("Unable to connect character device {id}: {why}");
+                }
                 link.connect_again(&self.reactor, object);
             }
         }

@@ -129,8 +129,9 @@ impl Daemon {
                         User::Compare(number, role) => {
                             self.commands.0.compare_connected(number, role, &one.stream);
                         }
-                        // Too late: its process has the connection that there was.
-                        User::Forward => drop(one.stream),
+                        User::Forward(number) => {
+                            self.commands.0.guest_forward_connected(number, one.stream);
+                        }
                         User::Filter(number) => self.commands.0.filter_connected(number, one.stream),
                     }
                     self.server.tell(&events);

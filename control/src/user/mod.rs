@@ -3,6 +3,7 @@
 //! Whatever may block (starting the process, asking it something) is done by jobs; the control thread only watches whether it has ended.
 
 pub mod address;
+pub mod claims;
 pub mod conversation;
 pub mod forwarded;
 pub mod network;
@@ -14,5 +15,6 @@ pub mod table;
 mod netdevs;
 mod start;
 
+pub use claims::nobody;
 pub use netdevs::{Change, Ended, Users};
 pub use start::{Setup, Started, add, start};

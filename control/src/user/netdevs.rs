@@ -1,5 +1,6 @@
 //! All `user` netdevs: their processes, what is forwarded, and when a process that died is started again.
 
+use super::claims::Claims;
 use super::conversation::Conversation;
 use super::forwarded::Forwarded;
 use super::start::{Setup, Started};
@@ -11,6 +12,7 @@ use engine::port::counters::PortCounters;
 use engine::{Attachments, Retired};
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,8 +58,8 @@ pub struct Users {
     entries: BTreeMap<u32, Entry>,
     last: u32,
     timer: Timer,
-    /// Chardevs that rules name: the netdev, the chardev.
-    pub claimed: Vec<(String, String)>,
+    /// Chardevs that rules name.
+    pub claims: Claims,
 }
 
 /// What is to be done after something happened.
@@ -86,7 +88,8 @@ impl Users {
     pub fn new(reactor: Rc<Reactor>) -> io::Result<Self> {
         let timer = Timer::new()?;
         reactor.watch(&timer, Token::new(Part::User, TIMER, 0), Interest::READ)?;
-        Ok(Self { reactor, entries: BTreeMap::new(), last: TIMER, timer, claimed: Vec::new() })
+        let claims = Claims::new(Rc::clone(&reactor));
+        Ok(Self { reactor, entries: BTreeMap::new(), last: TIMER, timer, claims })
     }
 
     /// A netdev is open.
@@ -151,6 +154,13 @@ impl Users {
     #[must_use]
     pub fn conversation(&self, client: ClientId) -> Option<Arc<Conversation>> {
         self.of(client)?.running.as_ref().map(|running| running.conversation.clone())
+    }
+
+    /// A stream that the client's process is started with from now on.
+    pub fn replace_stream(&self, client: ClientId, index: usize, stream: OwnedFd) {
+        if let Some(entry) = self.of(client) {
+            entry.setup.replace_stream(index, stream);
+        }
     }
 
     /// The number of a client's process; none while there is none.

@@ -14,7 +14,7 @@ use engine::backend::user::Process;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use usernet::protocol::{Answer, Network, Request, Server, Service};
 
 /// What every start of a netdev's process has in common.
@@ -26,7 +26,7 @@ pub struct Setup {
     /// The sockets behind which commands run; they outlive the process.
     _servers: Vec<CommandServer>,
     /// Streams of chardevs, in the order of the services that name them.
-    streams: Vec<OwnedFd>,
+    streams: Mutex<Vec<OwnedFd>>,
     /// Goes last.
     _private: Option<Private>,
 }
@@ -94,7 +94,29 @@ impl Setup {
             servers.push(server);
             network.services.push(Service { address, port, to: Server::Unix { path } });
         }
-        Ok(Self { name: name.to_owned(), network, _servers: servers, streams, _private: private })
+        Ok(Self {
+            name: name.to_owned(),
+            network,
+            _servers: servers,
+            streams: Mutex::new(streams),
+            _private: private,
+        })
+    }
+}
+
+impl Setup {
+    /// Another stream takes the place of one.
+    pub(super) fn replace_stream(&self, index: usize, stream: OwnedFd) {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = streams.get_mut(index) {
+            *place = stream;
+        }
+    }
+
+    /// Copies of all streams, so that nobody waits for a start.
+    fn copies(&self) -> std::io::Result<Vec<OwnedFd>> {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.iter().map(OwnedFd::try_clone).collect()
     }
 }
 
@@ -112,7 +134,8 @@ pub fn start(
     let conversation = Conversation::new(&setup.name, control).map_err(|error| failed(error.to_string()))?;
     let network = Request::Start(Box::new(setup.network.clone()));
     let resolver = resolver::serve().map_err(|error| failed(error.to_string()))?;
-    let files: Vec<_> = [&resolver].into_iter().chain(&setup.streams).map(AsRawFd::as_raw_fd).collect();
+    let streams = setup.copies().map_err(|error| failed(error.to_string()))?;
+    let files: Vec<_> = [&resolver].into_iter().chain(&streams).map(AsRawFd::as_raw_fd).collect();
     if let Answer::Failed(failure) = conversation.ask(&network, &files).map_err(failed)? {
         return Err(failed(failure.text));
     }

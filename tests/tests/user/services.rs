@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tests::lab::Lab;
 use tests::wait::{PATIENCE, output, until};
 
-use crate::world::{exchange, exchange_within, guest, has_process, kill, line, reaches_guest, with_six};
+use crate::world::{exchange, exchange_within, guest, has_process, kill, line, pid, reaches_guest, with_six};
 
 /// Longer than any answer of the stack takes.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -123,6 +123,83 @@ fn a_chardev_is_a_server_of_the_guests_and_outlives_the_process() {
         "Could not open guest forwarding device 'guestfwd.tcp.9'"
     );
     assert_eq!(line(&mut lab, "chardev-remove c0"), "Error: Chardev 'c0' is busy\r\n");
+}
+
+#[test]
+fn a_chardev_whose_other_end_goes_and_returns_is_a_server_again() {
+    if !has_process("a_chardev_whose_other_end_goes_and_returns_is_a_server_again") {
+        return;
+    }
+    let (mut lab, place) = guest(&json!({}));
+    lab.qmp.ok("netdev_del", json!({"id": "u"}));
+    lab.home.run("sh", &["-c", "ip link set lo up"]);
+    let path = lab.daemon.directory().join("peer");
+    let unix = json!({"type": "unix", "data": {"path": path}});
+    let inet = json!({"type": "inet", "data": {"host": "127.0.0.1", "port": "8140"}});
+    for (id, addr) in [("c1", unix), ("c2", inet)] {
+        let data = json!({"addr": addr, "server": false, "reconnect-ms": 20});
+        lab.qmp.ok("chardev-add", json!({"id": id, "backend": {"type": "socket", "data": data}}));
+    }
+    // Nobody is there yet.
+    let rules = [1, 2].map(|at| json!({"str": format!("tcp:10.0.2.100:{at}-chardev:c{at}")}));
+    again(&mut lab, json!({"type": "user", "id": "u", "guestfwd": rules}));
+    let mut guests = [1, 2].map(|port| {
+        let guest = place.inside(|| TcpStream::connect(("10.0.2.100", port)).expect("somebody answers"));
+        guest.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        guest
+    });
+    for guest in &mut guests {
+        guest.write_all(b"for nobody").expect("bytes go");
+    }
+    for round in 0..3 {
+        // After the first round the process is another one; a connection of the guest's went with it.
+        if round == 2 {
+            kill(&mut lab);
+            guests = [1, 2].map(|port| {
+                let guest = place.inside(|| TcpStream::connect(("10.0.2.100", port)).expect("it answers"));
+                guest.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                guest
+            });
+        }
+        let _ = std::fs::remove_file(&path);
+        let unix = UnixListener::bind(&path).expect("a socket");
+        let inet = lab.home.inside(|| TcpListener::bind("127.0.0.1:8140").expect("a port"));
+        let servers: [Box<dyn ReadWrite>; 2] = [
+            Box::new(unix.accept().expect("it connects").0),
+            Box::new(inet.accept().expect("it connects").0),
+        ];
+        for (guest, mut server) in guests.iter_mut().zip(servers) {
+            // What the server says comes whenever the guest's process has the stream.
+            server.write_all(b"hello").expect("bytes go");
+            let mut word = [0; 5];
+            guest.read_exact(&mut word).expect("bytes come");
+            guest.write_all(b"there").expect("bytes go");
+            server.read_exact(&mut word).expect("only what was written since");
+            assert_eq!(&word, b"there");
+        }
+        // The servers are gone: what comes now is for nobody.
+        drop((unix, inet));
+        let none = || {
+            let all = lab.qmp.ok("query-chardev", json!({}));
+            let ours =
+                |one: &&Value| one["filename"].as_str().is_some_and(|name| name.starts_with("disconnected:"));
+            (all.as_array().expect("a list").iter().filter(ours).count() == 2).then_some(())
+        };
+        assert!(until(PATIENCE, none).is_some(), "they are taken for connected");
+        for guest in &mut guests {
+            guest.write_all(b"for nobody").expect("bytes go");
+        }
+    }
+    // A process with nobody to read from rests.
+    let spent = |lab: &mut Lab| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid(lab))).expect("it runs");
+        let times = stat.rsplit(')').next().expect("fields").split_whitespace().skip(11).take(2);
+        times.map(|ticks| ticks.parse::<u64>().expect("a number")).sum::<u64>()
+    };
+    drop(guests);
+    let before = spent(&mut lab);
+    std::thread::sleep(SILENCE);
+    assert!(spent(&mut lab) <= before + 10, "it is busy");
 }
 
 /// An option of DHCPv6 (RFC 8415, section 21.1), if an answer has it.

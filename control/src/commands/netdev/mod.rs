@@ -3,6 +3,7 @@
 pub(super) mod af_xdp;
 mod bridge;
 mod dgram;
+mod guestfwd;
 mod host;
 mod hubport;
 mod l2tpv3;

@@ -4,7 +4,6 @@ use super::Opening;
 use super::tap::{Info, cut};
 use crate::apply::binding::OPEN_LIMIT;
 use crate::apply::jobs::Product;
-use crate::chardev::User;
 use crate::commands::args::Args;
 use crate::commands::pending::Pending;
 use crate::commands::state::{empty, timestamp};
@@ -14,12 +13,12 @@ use crate::options::netdev::UserOptions;
 use crate::qmp::error::QmpError;
 use crate::qmp::events::Event;
 use crate::reactor::Ready;
+use crate::user::claims::STREAM;
 use crate::user::forwarded::Forwarded;
 use crate::user::network::{self, wanted};
 use crate::user::rule::{GuestTarget, refused};
 use crate::user::{Ended, Setup, Started, start};
 use serde_json::{Map, Value, json};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 impl State {
@@ -36,13 +35,13 @@ impl State {
         let name = args.text("id").to_owned();
         let mut streams = Vec::new();
         // A netdev of that name that is being opened may have chardevs, too: those stay.
-        let before = self.users.claimed.len();
+        let before = self.users.claims.last();
         for forward in &wanted.guest_forwards {
             if let GuestTarget::Device(device) = &forward.to {
                 // One that is only described is opened off this thread.
                 let claimed = device
                     .strip_prefix("chardev:")
-                    .map(|id| self.claim_guest_forward(&name, forward.port, id));
+                    .map(|id| self.claim_guest_forward(&name, forward.port, id, streams.len()));
                 match claimed.transpose() {
                     Ok(stream) => streams.push(stream),
                     Err(error) => {
@@ -72,31 +71,6 @@ impl State {
         outcome
     }
 
-    /// The stream of a chardev that a rule names: `chardev:ID`, with somebody at its other end.
-    fn claim_guest_forward(&mut self, netdev: &str, port: u16, id: &str) -> Result<OwnedFd, QmpError> {
-        let failed =
-            || QmpError::generic(format!("Could not open guest forwarding device 'guestfwd.tcp.{port}'"));
-        let claimed = self.chardevs.claim(id, User::Forward).map_err(|_| failed())?;
-        self.users.claimed.push((netdev.to_owned(), id.to_owned()));
-        let stream = claimed.filter(crate::chardev::Stream::is_socket).ok_or_else(failed)?;
-        stream.as_fd().try_clone_to_owned().map_err(|_| failed())
-    }
-
-    /// The chardevs that were claimed since there were so many have no user any more.
-    fn release_guest_forwards(&mut self, before: usize) {
-        let late = self.users.claimed.split_off(before);
-        late.iter().for_each(|(_, id)| self.chardevs.release(id));
-    }
-
-    /// The chardevs of a netdev have no user any more.
-    pub(in crate::commands) fn forget_guest_forwards(&mut self, netdev: &str) {
-        let (of_it, others) =
-            std::mem::take(&mut self.users.claimed).into_iter().partition(|(name, _)| name == netdev);
-        self.users.claimed = others;
-        let of_it: Vec<(String, String)> = of_it;
-        of_it.iter().for_each(|(_, id)| self.chardevs.release(id));
-    }
-
     /// A process runs: the netdev enters the model and the engine.
     pub(in crate::commands) fn user_opened(
         &mut self,
@@ -109,6 +83,7 @@ impl State {
         let (client, counters) = entered.inspect_err(|_| self.forget_guest_forwards(&name))?;
         let counters = counters.into_iter().next().unwrap_or_default();
         self.users.add(client, setup, process, conversation, forwards, counters);
+        self.tell_guest_forwards(&name);
         Ok(empty())
     }
 
@@ -120,6 +95,9 @@ impl State {
 
     /// Handles what happened to a descriptor of [`crate::reactor::Part::User`].
     pub fn user_ready(&mut self, event: Ready) {
+        if event.token.role == STREAM {
+            return self.guest_forward_ended(event.token.object);
+        }
         let Ended { again, retired } = self.users.ready(event, &mut self.net, &mut self.binding);
         for retired in retired {
             self.binding.let_go(retired);
@@ -138,6 +116,7 @@ impl State {
     pub(in crate::commands) fn user_restarted(&mut self, client: ClientId, result: Result<Started, String>) {
         if let Some((netdev, reason)) = self.users.restarted(client, result, &mut self.net, &mut self.binding)
         {
+            self.tell_guest_forwards(&netdev);
             let data = Some(json!({"netdev-id": netdev, "reason": reason}));
             self.of_jobs.push(Event { name: "NETDEV_USER_RESTARTED", data, timestamp: timestamp() });
         }
