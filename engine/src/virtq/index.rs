@@ -24,6 +24,13 @@ impl Index {
         Self(self.0.wrapping_add(n as u32) & 0xffff)
     }
 
+    /// The index `n` before.
+    #[inline]
+    #[must_use]
+    pub(super) const fn minus(self, n: u16) -> Self {
+        self.plus(n.wrapping_neg())
+    }
+
     /// Steps from `from` to here.
     #[inline]
     pub(super) const fn since(self, from: Self) -> u16 {

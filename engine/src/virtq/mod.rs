@@ -100,6 +100,14 @@ pub trait DeviceRing: Send + Sized + 'static {
     /// Shows the driver what was used.
     fn show(&mut self);
 
+    /// As [`DeviceRing::show`], but the last `most` buffers may wait for a later one; how many do. None where the driver wants to be told of one,
+    /// and none in a packed ring: its drivers take back no more than they need.
+    fn show_but(&mut self, most: u16) -> u16 {
+        let _ = most;
+        self.show();
+        0
+    }
+
     /// Whether the driver asked to be told of what was shown since the last call. The caller fences ([`Ordering::SeqCst`]) between
     /// [`DeviceRing::show`] and this: the driver asks, fences and looks; we show, fence and look. One fence does for many rings.
     fn asks(&mut self) -> bool;

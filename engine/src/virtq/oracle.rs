@@ -11,6 +11,7 @@ use super::{
     F_INDIRECT_DESC, Found, Position,
 };
 use std::collections::VecDeque;
+use std::sync::atomic::{Ordering, fence};
 
 /// Bytes for buffers, and behind them places for so many indirect tables.
 const BUFFERS: usize = 1 << 16;
@@ -109,7 +110,7 @@ impl<D: DeviceRing, V: DriverRing> Run<D, V> {
     }
 
     fn op(&mut self, [kind, a, b]: Op) {
-        match kind % 12 {
+        match kind % 13 {
             0 | 1 => self.add(1 + usize::from(a) % SEGS, u32::from(b) + 1, false),
             2 => self.add(1 + usize::from(a) % SEGS, u32::from(b) + 1, true),
             3 => (0..a % 64).for_each(|_| self.add(1, u32::from(b) + 1, false)),
@@ -120,6 +121,7 @@ impl<D: DeviceRing, V: DriverRing> Run<D, V> {
             8 => self.take(usize::from(a)),
             9 => self.kicks(a % 2 == 1),
             10 => self.calls(a % 2 == 1),
+            11 => self.device_publish_but(a.into()),
             _ => self.remake(),
         }
         self.check(usize::from(b));
@@ -224,6 +226,21 @@ impl<D: DeviceRing, V: DriverRing> Run<D, V> {
         let told = self.device.publish();
         self.published(DEVICE, units, told);
         self.used.append(&mut self.given);
+    }
+
+    /// The device publishes, but for the last `most` buffers if nobody asked about one of them.
+    fn device_publish_but(&mut self, most: u16) {
+        let all = self.given.iter().map(|(b, _)| self.units(b)).sum();
+        let asked = self.asks(DEVICE, all);
+        let wait = usize::from(self.device.show_but(most));
+        assert!(wait <= usize::from(most).min(self.given.len()) && (wait == 0 || !asked));
+        let later = self.given.split_off(self.given.len() - wait);
+        let units = self.given.iter().map(|(b, _)| self.units(b)).sum();
+        fence(Ordering::SeqCst);
+        let told = self.device.asks();
+        self.published(DEVICE, units, told);
+        self.used.append(&mut self.given);
+        self.given = later;
     }
 
     fn look(&mut self, want: usize) {

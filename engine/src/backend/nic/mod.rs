@@ -18,6 +18,7 @@ mod asked;
 mod command;
 mod control;
 mod filter;
+mod later;
 mod open;
 mod options;
 mod published;

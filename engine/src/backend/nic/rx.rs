@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // names guest memory
 
+use super::later::Later;
 use super::open::Shared;
 use super::options::Features;
 use crate::backend::signal::Signal;
@@ -22,6 +23,9 @@ const ETH_HEADER: usize = 14;
 /// Segments of a frame at most, header included, that are lent as they are.
 const SEGS: usize = 64;
 
+/// Buffers that may come back later have one segment of that many bytes at most: those that wait would else be most of a ring, or of a guest's memory.
+const SMALL: usize = 2048;
+
 /// The receiving half of a nic's queue pair.
 pub(super) struct NicRx<R> {
     ring: Option<R>,
@@ -30,6 +34,7 @@ pub(super) struct NicRx<R> {
     /// Frames of the last burst: as many chains of `found`, from the first on.
     lent: usize,
     malformed: u64,
+    later: Later,
     kick: Signal,
     call: Option<Bell>,
     inflight: Option<InflightRing>,
@@ -46,6 +51,7 @@ impl<R: DeviceRing> NicRx<R> {
         Self {
             ring,
             features,
+            later: Later::new(config),
             kick: Signal::new(config.kick.as_ref()),
             call: config.call.as_ref().map(Bell::new),
             inflight: config.inflight.clone(),
@@ -62,6 +68,7 @@ impl<R: DeviceRing> NicRx<R> {
             found: Found::new(),
             lent: 0,
             malformed: 0,
+            later: Later::default(),
             kick: Signal::default(),
             call: None,
             inflight: None,
@@ -69,6 +76,25 @@ impl<R: DeviceRing> NicRx<R> {
             rarp: [0; rarp::LEN],
             announcing: false,
             _memory: None,
+        }
+    }
+}
+
+impl<R: DeviceRing> NicRx<R> {
+    /// Shows the driver the buffers that it was to get back later.
+    #[inline(never)]
+    fn give_rest(&mut self) {
+        let Some(ring) = self.ring.as_mut().filter(|_| self.later.end()) else { return };
+        if publish(ring, self.inflight.as_ref()) {
+            notify(self.call.as_mut());
+        }
+    }
+
+    /// The ring ends.
+    fn end(&mut self) {
+        self.give_rest();
+        if let Some(ring) = self.ring.take() {
+            self.shared.stop(ring.position());
         }
     }
 }
@@ -143,6 +169,9 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
 
     #[inline]
     fn is_empty(&mut self) -> bool {
+        if self.later.is_due() {
+            self.give_rest();
+        }
         self.found.chains().is_empty()
             && self.ring.as_mut().is_none_or(DeviceRing::is_empty)
             && !self.shared.announces()
@@ -173,8 +202,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
             && self.found.chains().is_empty()
         {
             self.shared.fail(fault);
-            self.shared.stop(ring.position());
-            self.ring = None;
+            self.end();
             return;
         }
         let header = self.features.header;
@@ -194,6 +222,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
                     ring.give(chain, 0);
                     self.found.drop_front(1);
                     self.malformed += 1;
+                    self.later.end();
                     if publish(ring, self.inflight.as_ref()) {
                         notify(self.call.as_mut());
                     }
@@ -216,11 +245,20 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
             return;
         }
         let Some(ring) = &mut self.ring else { return };
-        let taken = taken.min(self.lent);
+        let taken = taken.min(std::mem::take(&mut self.lent));
+        if taken == 0 {
+            return;
+        }
+        let last = self.found.chains().get(taken - 1);
+        let small = last.is_some_and(|chain| self.found.one(chain).is_some_and(|seg| seg.len() <= SMALL));
         ring.give_all(self.found.chains().iter().take(taken).map(|chain| (chain, 0)));
         self.found.drop_front(taken);
-        self.lent = 0;
-        show(ring, self.inflight.as_ref());
+        if small {
+            self.later.show(ring, self.inflight.as_ref());
+        } else {
+            self.later.end();
+            show(ring, self.inflight.as_ref());
+        }
     }
 
     fn notify(&mut self) {
@@ -233,9 +271,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
         if !self.kick.stop(turn.io) {
             return false;
         }
-        if let Some(ring) = self.ring.take() {
-            self.shared.stop(ring.position());
-        }
+        self.end();
         true
     }
 
@@ -251,6 +287,7 @@ impl<R: DeviceRing> RxQueue for NicRx<R> {
         if self.shared.announces() {
             return Doze::Stay;
         }
+        self.give_rest();
         let Some(ring) = &mut self.ring else { return Doze::Sleep };
         ring.want_kicks(true);
         match ring.available(1) {

@@ -28,7 +28,8 @@ impl<V: DriverRing> Ring<V> {
         let packed = if format == Format::Packed { F_RING_PACKED } else { 0 };
         let rig =
             Rig::new(format, size, F_VERSION_1 | features | packed, usize::from(size) * stride).unwrap();
-        let driver = V::new(&rig.config).unwrap();
+        let mut driver = V::new(&rig.config).unwrap();
+        driver.want_calls(true); // so that no buffer waits to come back
         Self { rig, driver, stride }
     }
 
@@ -159,6 +160,46 @@ fn a_full_receiver_stops_the_sender_and_nothing_is_lost() {
     for mark in 0..8 {
         assert_eq!(two.receiver.receive().unwrap().0, frame(100, mark));
     }
+}
+
+fn back<V: DriverRing>(ring: &mut Ring<V>) -> usize {
+    std::iter::from_fn(|| ring.driver.used().unwrap()).count()
+}
+
+fn hundred_frames<V: DriverRing>(format: Format, calls: bool) -> Two<V> {
+    let mut two = Two::<V>::new(format, 128, 0, 2048);
+    two.sender.driver.want_calls(calls);
+    (0..100).for_each(|token| two.sender.send(token, &frame(60, 1), &[]));
+    (0..128).for_each(|token| two.receiver.post(token, 2048));
+    while two.hop().1 > 0 {}
+    two
+}
+
+#[test]
+fn a_driver_that_polls_gets_its_last_buffers_back_a_little_later() {
+    let mut two = hundred_frames::<SplitDriver>(Format::Split, false);
+    assert_eq!(back(&mut two.sender), 68, "a quarter of the ring waits");
+    assert!((0..1000).all(|_| two.from.rx.is_empty()));
+    assert_eq!(back(&mut two.sender), 32);
+}
+
+#[test]
+fn a_driver_that_sleeps_gets_all_buffers_back_at_once() {
+    let mut two = hundred_frames::<SplitDriver>(Format::Split, true);
+    assert_eq!(back(&mut two.sender), 100);
+    let mut two = hundred_frames::<PackedDriver>(Format::Packed, false);
+    assert_eq!(back(&mut two.sender), 100);
+}
+
+#[test]
+fn no_buffer_waits_when_the_worker_sleeps_or_the_ring_stops() {
+    let mut two = hundred_frames::<SplitDriver>(Format::Split, false);
+    two.from.rx.doze();
+    assert_eq!(back(&mut two.sender), 100);
+    let mut two = hundred_frames::<SplitDriver>(Format::Split, false);
+    let mut turn = Turn { now: 0, io: &mut two.world.io, pool: &mut two.world.pool };
+    assert!(two.from.rx.stop(&mut turn));
+    assert_eq!(back(&mut two.sender), 100);
 }
 
 fn what_was_looked_at_and_not_taken_is_lent_again<V: DriverRing>(format: Format) {

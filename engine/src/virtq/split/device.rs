@@ -295,27 +295,21 @@ impl DeviceRing for SplitDevice {
 
     #[inline]
     fn show(&mut self) {
-        if self.used == self.shown {
-            return;
-        }
-        self.ring.used_idx().store(self.used.get(), SHOW);
-        self.shown = self.used;
-        if self.log.is_some() {
-            self.log_used();
-        }
+        self.show_to(self.used);
+    }
+
+    #[inline]
+    fn show_but(&mut self, most: u16) -> u16 {
+        let wait = if self.asked(self.used) { 0 } else { self.used.since(self.shown).min(most) };
+        self.show_to(self.used.minus(wait));
+        wait
     }
 
     #[inline]
     fn asks(&mut self) -> bool {
-        if self.shown == self.told {
-            return false;
-        }
-        let old = std::mem::replace(&mut self.told, self.shown);
-        if self.event_idx {
-            passed(self.ring.used_event().load(Ordering::Relaxed), self.shown.get(), old.get())
-        } else {
-            self.ring.avail_flags().load(Ordering::Relaxed) & NO_NOTIFY == 0
-        }
+        let asked = self.asked(self.shown);
+        self.told = self.shown;
+        asked
     }
 
     fn want_kicks(&mut self, on: bool) {
@@ -336,6 +330,31 @@ impl DeviceRing for SplitDevice {
 }
 
 impl SplitDevice {
+    /// Shows the driver what was used before `to`.
+    #[inline]
+    fn show_to(&mut self, to: Index) {
+        if to == self.shown {
+            return;
+        }
+        self.ring.used_idx().store(to.get(), SHOW);
+        self.shown = to;
+        if self.log.is_some() {
+            self.log_used();
+        }
+    }
+
+    /// Whether the driver asks to be told of what was used before `to` and after it was last told.
+    #[inline]
+    fn asked(&self, to: Index) -> bool {
+        if to == self.told {
+            false
+        } else if self.event_idx {
+            passed(self.ring.used_event().load(Ordering::Relaxed), to.get(), self.told.get())
+        } else {
+            self.ring.avail_flags().load(Ordering::Relaxed) & NO_NOTIFY == 0
+        }
+    }
+
     /// Marks the used ring's pages as dirty.
     #[cold]
     fn log_used(&self) {
