@@ -18,7 +18,7 @@ use engine::backend::vxlan::VxlanOptions;
 use engine::filter::bpf::{Insn, Program};
 use engine::mem::arena::{Arena, ArenaConfig};
 use engine::port::testing::port;
-use engine::port::{Caps, QueueId};
+use engine::port::{Caps, Queue, QueueId};
 use engine::topology::model::{ClientKind, Topology};
 use engine::topology::switch::Switch;
 use engine::uring::IoMode;
@@ -87,17 +87,18 @@ impl Log {
 }
 
 /// An engine with two workers.
-#[derive(Debug)]
 pub struct FakePlane {
     log: Arc<Log>,
     queues: u64,
+    /// The queues of the last topology: what they hold stays open as long as they are in one.
+    attached: Vec<Queue>,
     looks: AtomicU64,
 }
 
 impl FakePlane {
     /// An empty one.
     pub fn new(log: Arc<Log>) -> Self {
-        Self { log, queues: 0, looks: AtomicU64::new(0) }
+        Self { log, queues: 0, attached: Vec::new(), looks: AtomicU64::new(0) }
     }
 }
 
@@ -119,11 +120,19 @@ impl DataPlane for FakePlane {
         QueueId(self.queues)
     }
 
-    fn commit(&mut self, topology: &Topology, _attach: Attachments) -> Result<Retired, String> {
+    fn commit(&mut self, topology: &Topology, attach: Attachments) -> Result<Retired, String> {
         if self.log.refuse.load(Ordering::Relaxed) {
             return Err("worker 0 hangs".into());
         }
         lock(&self.log.commits).push(topology.clone());
+        self.attached.extend(attach.queues.into_iter().map(|(_, queue)| queue));
+        let named = |queue: &Queue| {
+            topology.clients.iter().any(|client| match &client.kind {
+                ClientKind::Port { queues } => queues.iter().any(|named| named.id == queue.id.0),
+                ClientKind::HubPort { .. } | ClientKind::SwitchPort { .. } => false,
+            })
+        };
+        self.attached.retain(named);
         Ok(Retired::default())
     }
 

@@ -1,6 +1,7 @@
 //! `passt` netdevs over a fake engine, with programs of the shell's in passt's place.
 
 use super::Client;
+use crate::reactor::Part;
 use engine::backend::stream::End;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -40,8 +41,11 @@ impl Client {
             self.reactor.wait(Some(Duration::from_millis(20)), &mut ready).unwrap();
             for ready in ready {
                 match ready.token.part {
-                    crate::reactor::Part::Passt => self.state.passt_ready(ready, &mut self.events),
-                    _ => self.state.stream_ready(ready, &mut self.events),
+                    Part::Passt => self.state.passt_ready(ready, &mut self.events),
+                    Part::Streams => self.state.stream_ready(ready, &mut self.events),
+                    // The host's interfaces come and go beside the test.
+                    Part::Links => self.state.links_changed(&mut self.events),
+                    _ => {}
                 }
             }
             self.state.completed(&mut self.events);
