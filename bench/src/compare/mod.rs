@@ -19,6 +19,7 @@ pub mod plot;
 pub mod process;
 pub mod qmp;
 pub mod rounds;
+pub mod saved;
 pub mod soak;
 pub mod stats;
 pub mod switch;

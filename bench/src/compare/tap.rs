@@ -4,8 +4,9 @@ use crate::compare::account::Engine;
 use crate::compare::lab::{Lab, progress, progress_done};
 use crate::compare::pair::Pair;
 use crate::compare::rounds::{self, Record, Row};
+use crate::compare::saved::Saved;
 use crate::compare::workload::{ALL, Workload};
-use crate::compare::{netns, peer, plot};
+use crate::compare::{netns, peer};
 use crate::failure::{Context, Failure, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -125,12 +126,9 @@ fn report(
     losses: &BTreeMap<&str, Losses>,
 ) -> Result<()> {
     let document = document(lab, options, rows, records, losses);
-    let (json_path, svg_path) = (lab.reports.join("tap.json"), lab.reports.join("tap.svg"));
-    let text = serde_json::to_string_pretty(&document).context("report")?;
-    std::fs::write(&json_path, &text).context(json_path.display())?;
-    std::fs::write(&svg_path, plot::bars(&rounds::groups(rows))).context(svg_path.display())?;
+    let saved = Saved::write(lab, "tap", &document, &rounds::groups(rows))?;
     if options.json {
-        println!("{text}");
+        println!("{}", saved.text);
         return Ok(());
     }
     print!("{}", rounds::table(names, rows));
@@ -158,7 +156,7 @@ fn report(
             );
         }
     }
-    println!("\n{}\n{}", json_path.display(), svg_path.display());
+    println!("\n{saved}");
     Ok(())
 }
 

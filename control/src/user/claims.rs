@@ -71,6 +71,8 @@ impl Claims {
     /// Somebody is at the other end.
     pub fn connected(&mut self, number: u32, stream: Stream) -> Option<&mut Claim> {
         let claim = self.all.get_mut(&number)?;
+        // As in `ended`: the end of the one before would pass for the end of this one.
+        claim.stream.iter().for_each(|before| self.reactor.forget(before));
         if let Err(error) = self.reactor.watch_end(&stream, Token::new(Part::User, number, STREAM)) {
             tracing::warn!("chardev '{}': its connection is not watched: {error}", claim.chardev);
         }

@@ -3,9 +3,9 @@
 use super::profile::Profile;
 use super::{Options, falls};
 use crate::compare::lab::Lab;
-use crate::compare::plot;
 use crate::compare::rounds::{self, Record, Row};
-use crate::failure::{Context, Result};
+use crate::compare::saved::Saved;
+use crate::failure::Result;
 use serde_json::json;
 
 /// Writes `user.json` and `user.svg`, and prints the table, or with `--json` the document.
@@ -26,12 +26,9 @@ pub(super) fn report(
         "dut-cpu": lab.dut_cpu, "load-cpu": lab.load_cpu, "missing": missing, "rows": rounds::rows_summary(rows),
         "profiles": profiles.iter().map(Profile::summary).collect::<Vec<_>>(), "slices": rounds::slices_summary(records),
     });
-    let (json_path, svg_path) = (lab.reports.join("user.json"), lab.reports.join("user.svg"));
-    let text = serde_json::to_string_pretty(&document).context("report")?;
-    std::fs::write(&json_path, &text).context(json_path.display())?;
-    std::fs::write(&svg_path, plot::bars(&rounds::groups(rows))).context(svg_path.display())?;
+    let saved = Saved::write(lab, "user", &document, &rounds::groups(rows))?;
     if options.json {
-        println!("{text}");
+        println!("{}", saved.text);
         return Ok(());
     }
     if !rows.is_empty() {
@@ -56,6 +53,6 @@ pub(super) fn report(
     for profile in profiles {
         println!("\n{}", profile.text().trim_end());
     }
-    println!("\n{}\n{}", json_path.display(), svg_path.display());
+    println!("\n{saved}");
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Rows of all parts: what is printed, written as JSON and drawn.
 
 use crate::compare::lab::{Lab, progress_done};
-use crate::compare::plot::{self, Group};
+use crate::compare::plot::Group;
+use crate::compare::saved::Saved;
 use crate::compare::stats::{Estimate, Spread};
 use crate::compare::table::{Table, figure, ratio};
 use crate::compare::vhost::quads::Quads;
-use crate::failure::{Context, Failure, Result};
+use crate::failure::{Failure, Result};
 use serde_json::{Value, json};
 
 /// One figure of both sides.
@@ -215,17 +216,13 @@ impl Made {
         let what = format!("compare {}", how.what);
         let value =
             json!({"what": what, "quick": how.quick, "rows": json(&self.rows), "failed": self.failed});
-        let path = lab.reports.join(format!("{}.json", how.what));
-        let text = serde_json::to_string_pretty(&value).context("report")?;
-        std::fs::write(&path, &text).context(path.display())?;
-        let drawing = path.with_extension("svg");
-        std::fs::write(&drawing, plot::bars(&groups(&self.rows))).context(drawing.display())?;
+        let saved = Saved::write(lab, how.what, &value, &groups(&self.rows))?;
         if how.json {
-            println!("{text}");
+            println!("{}", saved.text);
         } else {
             print!("{}", tables(&self.rows));
             self.failed.iter().for_each(|failure| println!("failed: {failure}"));
-            println!("{}\n{}\n{}", how.legend, path.display(), drawing.display());
+            println!("{}\n{saved}", how.legend);
         }
         let missed = self.failed.len() + self.rows.iter().filter(|row| row.missed()).count();
         match how.check && missed > 0 {
