@@ -1,5 +1,5 @@
 //! netdevd inside a guest, on a vDPA device that really moves frames and offers what a card offers: QEMU's virtio-net device on a tap of
-//! this machine, which the guest's kernel lends by `vp_vdpa`.
+//! this machine, which the guest's kernel lends by `vp_vdpa`. Its rings are packed.
 //!
 //! ```text
 //!  tap tg -- hub -- vhost-user u -- nic n -- vhost-vdpa v -- vp_vdpa        in the guest
@@ -70,7 +70,7 @@ fn a_virtio_device_lent_by_vp_vdpa_carries_a_nic_with_its_offloads() {
     let place = NetNs::new();
     let wrapper = ["nsenter".to_owned()].into_iter().chain(place.entry()).collect();
     let card = Socket::foreign("tap,ifname=th,script=no,downscript=no,queues=2").device(
-        "iommu_platform=on,disable-legacy=on,mq=on,host_ufo=off,host_uso=off,guest_uso4=off,guest_uso6=off",
+        "iommu_platform=on,disable-legacy=on,mq=on,packed=on,host_ufo=off,host_uso=off,guest_uso4=off,guest_uso6=off",
     );
     let machine = Machine::prepare(1).iommu().under(wrapper).nic(card);
     let mut guest = machine.archive(modules).archive(programs(directory.path(), &[])).start().up();
@@ -114,6 +114,13 @@ fn a_virtio_device_lent_by_vp_vdpa_carries_a_nic_with_its_offloads() {
     guest.run(&ten_pings(HOST, 1400));
     large_frames_pass(&mut guest, &place);
     the_link_follows(&mut guest);
+    // It goes under load: that is a name, and the nic's link is down.
+    let load = format!("while ping -q -c 1 -W 1 -s 60000 {HOST}; do :; done");
+    guest.run(&format!("for i in 1 2 3; do ({load}) >/dev/null 2>&1 & done"));
+    guest.run("timeout 20 vdpa dev del vp0");
+    let transport = shown(&mut guest, "v")["transport"].clone();
+    assert_eq!(transport["error"], "the device was removed", "{transport}");
+    assert_eq!(shown(&mut guest, "n")["link"], json!(false));
 }
 
 /// Takes the card away from its driver and makes a vDPA device of it.
