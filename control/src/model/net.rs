@@ -326,9 +326,10 @@ impl Net {
                 peer.peer = Some(id);
             }
         }
-        let client = Client { id, name: name.to_owned(), kind, link_up, peer, filters: Vec::new(), options };
-        self.clients.insert(id, client);
         self.names.entry(name.to_owned()).or_default().push(id);
+        let (name, filters) = (name.to_owned(), Vec::new());
+        let client = Client { id, name, kind, link_up, peer, filters, options, carries: None };
+        self.clients.insert(id, client);
         id
     }
 

@@ -22,6 +22,8 @@ pub struct NicState {
     pub properties: NicProperties,
     /// Feature bits that the guest accepted.
     pub accepted: Option<u64>,
+    /// Offloads that a guest has accepted while the nic was there: it has them again when it comes back, whatever the nic is joined to.
+    pub(super) kept: u64,
     /// Why a ring was stopped for cause: its number and the reason.
     pub stopped: Option<(usize, String)>,
     /// A ring that waits for a reset of the guest's device, and why.
@@ -223,6 +225,15 @@ impl Nic {
 }
 
 impl NicState {
+    /// The feature bits that are offered while its client is joined as it is: of offloads only those that a device behind it carries, as
+    /// QEMU narrows what it offers.
+    #[must_use]
+    pub fn offered(&self, client: ClientId, net: &Net) -> u64 {
+        let peer = net.client(client).and_then(|client| net.client(client.peer?));
+        let carried = peer.and_then(|peer| peer.carries).unwrap_or(NetFeatures::OFFLOADS);
+        self.properties.features & (!NetFeatures::OFFLOADS | carried | self.kept)
+    }
+
     /// The number of the control queue's ring, behind all others; with one pair alone in use that pair's.
     pub(super) fn control_ring(&self) -> Option<usize> {
         let accepted = self.accepted.filter(|bits| bits & NetFeatures::CTRL_VQ != 0)?;

@@ -61,6 +61,7 @@ impl Nics {
         let state = NicState {
             properties,
             accepted: None,
+            kept: 0,
             stopped: None,
             waits: None,
             pairs,

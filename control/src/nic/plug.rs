@@ -251,7 +251,7 @@ impl Plug<'_> {
 
 impl Device for Plug<'_> {
     fn features(&self) -> u64 {
-        self.nic.properties.features
+        self.nic.offered(self.client, self.net)
     }
 
     fn queues(&self) -> u16 {
@@ -273,6 +273,7 @@ impl Device for Plug<'_> {
 
     fn set_features(&mut self, accepted: u64) {
         self.nic.accepted = Some(accepted);
+        self.nic.kept |= accepted & NetFeatures::OFFLOADS;
         self.nic.standby = stands_by(accepted);
         self.nic.control.agree(accepted, self.nic.properties.mac);
         self.show_address();

@@ -60,6 +60,7 @@ pub struct Boot {
     processors: u8,
     sockets: Vec<Socket>,
     incoming: bool,
+    iommu: bool,
     /// Archives that are appended to the image.
     archives: Vec<PathBuf>,
     /// What QEMU is started by.
@@ -73,6 +74,7 @@ impl Boot {
             processors: 1,
             sockets: Vec::new(),
             incoming: false,
+            iommu: false,
             archives: Vec::new(),
             wrapper: Vec::new(),
         }
@@ -106,6 +108,13 @@ impl Boot {
         self
     }
 
+    /// Puts an IOMMU between memory and nics with `iommu_platform=on`, so that the guest's kernel lends such a device to a program.
+    #[must_use]
+    pub const fn iommu(mut self) -> Self {
+        self.iommu = true;
+        self
+    }
+
     /// Boots nothing: waits for [`Machine::migrate`].
     #[must_use]
     pub const fn incoming(mut self) -> Self {
@@ -120,6 +129,9 @@ impl Boot {
             "-nodefaults -no-user-config -display none -accel tcg,thread=multi,tb-size=96 -cpu max \
              -machine pc,memory-backend=mem -object memory-backend-memfd,id=mem,share=on",
         );
+        if self.iommu {
+            line = line.replace("-machine pc,", "-machine q35,") + " -device intel-iommu,caching-mode=on";
+        }
         let memory = if self.archives.is_empty() { "256M" } else { "1024M" };
         line = line.replace("id=mem,", &format!("id=mem,size={memory},")) + " -m " + memory;
         line += &format!(" -smp {} -qmp unix:{},server=on,wait=off", self.processors, at("qmp"));
@@ -154,7 +166,8 @@ impl Boot {
         }
         // An emulated processor that has to wait for its turn may miss ten ticks of its timer, which is a broken one to the kernel: it would panic.
         let kernel = "console=ttyS0 quiet mitigations=off nokaslr tsc=unstable clocksource=hpet random.trust_cpu=on no_timer_check";
-        line.split_whitespace().map(String::from).chain(["-append".into(), kernel.into()]).collect()
+        let kernel = if self.iommu { format!("{kernel} intel_iommu=on") } else { kernel.into() };
+        line.split_whitespace().map(String::from).chain(["-append".into(), kernel]).collect()
     }
 
     /// Starts it; the guest is not up yet, so that others may boot meanwhile.

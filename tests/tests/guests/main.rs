@@ -12,6 +12,7 @@ mod shapes;
 mod tap;
 mod user;
 mod vhost;
+mod vp_vdpa;
 mod wire;
 
 use std::net::Ipv4Addr;

@@ -9,7 +9,9 @@ use tests::skip::{Need, ready, record};
 use tests::{daemon, wait};
 
 /// Frames that go through the vDPA device and back.
-const FRAMES: u32 = 100_000;
+const FRAMES: u32 = 30_000;
+/// Frames that go through another one while the first is removed.
+const OTHERS: u32 = 20_000;
 /// Bytes of each.
 const LEN: usize = 64;
 /// The vDPA device's hardware address.
@@ -53,12 +55,18 @@ pub(crate) fn ctl(guest: &mut Machine, command: &str) -> String {
 /// Starts netdevd in the guest.
 #[track_caller]
 pub(crate) fn serve(guest: &mut Machine) {
-    guest.run("mkdir -p /run/netns && echo 48 >/proc/sys/vm/nr_hugepages; netdevd -qmp unix:/tmp/qmp,server=on,wait=off </dev/null >/tmp/log 2>&1 &");
+    serve_with(guest, "");
+}
+
+/// Starts netdevd in the guest, with files that a shell's redirections open for it.
+#[track_caller]
+fn serve_with(guest: &mut Machine, files: &str) {
+    guest.run(&format!("mkdir -p /run/netns && echo 48 >/proc/sys/vm/nr_hugepages; netdevd -qmp unix:/tmp/qmp,server=on,wait=off {files} </dev/null >/tmp/log 2>&1 &"));
     guest.run("for i in $(seq 100); do [ -S /tmp/qmp ] && exit 0; sleep 0.1; done; cat /tmp/log; exit 1");
 }
 
 /// What a port counted: frames received, sent, dropped.
-fn counted(guest: &mut Machine, port: &str) -> [u64; 3] {
+pub(crate) fn counted(guest: &mut Machine, port: &str) -> [u64; 3] {
     let stats: Value = serde_json::from_str(&ctl(guest, "query-net-stats")).expect("JSON");
     let ports = stats["ports"].as_array().cloned().unwrap_or_default();
     let mine: Vec<&Value> = ports.iter().filter(|one| one["name"] == port).collect();
@@ -113,6 +121,59 @@ fn a_tap_with_vhost_net_carries_traffic_both_ways() {
     guest.run("ping -q -c 5 -s 1400 10.9.0.2");
 }
 
+/// Makes a simulated device and waits for its node.
+#[track_caller]
+fn device(guest: &mut Machine, number: u8) {
+    guest.run(&format!("vdpa dev add name vdpa{number} mgmtdev vdpasim_net mac 00:11:22:33:44:55 && for i in $(seq 50); do [ -c /dev/vhost-vdpa-{number} ] && exit 0; sleep 0.1; done; exit 1"));
+}
+
+/// A vhost-vdpa netdev of device `number` and a stream that listens at port 7000 and behind, on a hub.
+#[track_caller]
+fn join(guest: &mut Machine, number: u8) {
+    let stream = format!(
+        "type=stream id=s{number} server=on addr.type=inet addr.host=127.0.0.1 addr.port=700{number}"
+    );
+    ctl(guest, &format!("netdev_add {stream}"));
+    for end in ["v", "s"] {
+        ctl(guest, &format!("netdev_add type=hubport id=p{end}{number} hubid={number} netdev={end}{number}"));
+    }
+}
+
+/// A shell's commands that send the first frames of /in to device `number` and wait until they are back in /tmp/out. The device drops what finds no receive
+/// buffer (it counts an overrun), and without mergeable buffers there are some hundred: so many are under way at most.
+fn there_and_back(number: u8, frames: u32) -> String {
+    let (some, size) = (100 * (4 + LEN), frames as usize * (4 + LEN));
+    let out = format!("/tmp/out{number}");
+    format!(
+        ">{out}; exec 4</in; i=0; while [ $i -lt {size} ]; do dd bs={some} count=1 <&4 2>/dev/null; i=$((i+{some})); \
+         until [ $(stat -c %s {out}) -ge $i ]; do :; done; done | nc 127.0.0.1 700{number} >{out}; cmp -n {size} /in {out}"
+    )
+}
+
+/// Devices that are none of vDPA: what QEMU says of them.
+#[track_caller]
+fn foreign_files_are_refused(guest: &mut Machine) {
+    for file in ["vhostdev=/dev/vhost-net", "vhostfd=9"] {
+        let said = guest.attempt(&format!("netdevctl -j -s /tmp/qmp netdev_add type=vhost-vdpa id=w {file}"));
+        // vhost-net answers nobody who has not taken it over.
+        let desc = "vhost-vdpa: get iova range failed: Operation not permitted";
+        assert!(said.1.contains(desc), "{file}: {said:?}");
+    }
+    let said =
+        guest.attempt("netdevctl -j -s /tmp/qmp netdev_add type=vhost-vdpa id=w vhostdev=/dev/vhost-vdpa-0");
+    assert!(said.1.contains("Could not open '/dev/vhost-vdpa-0': Device or resource busy"), "{said:?}");
+}
+
+/// The device has the address of the nic that it is joined to, by its control queue.
+#[track_caller]
+fn its_address_is_the_nics(guest: &mut Machine) {
+    for mac in ["02:00:00:00:00:77", "00:11:22:33:44:55"] {
+        ctl(guest, &format!("netdev_add type=nic id=n netdev=v0 addr=/tmp/n.sock macaddr={mac}"));
+        guest.run(&format!("for i in $(seq 100); do vdpa dev config show vdpa0 | grep -q {mac} && exit 0; sleep 0.1; done; vdpa dev config show vdpa0; exit 1"));
+        ctl(guest, "netdev_del id=n");
+    }
+}
+
 /// Frames for the device's own address, as a `stream` netdev takes them.
 fn frames() -> Vec<u8> {
     let mut all = Vec::with_capacity(FRAMES as usize * (4 + LEN));
@@ -143,48 +204,51 @@ fn frames_loop_through_a_vdpa_device_without_loss() {
     let archive = programs(directory.path(), &[("in", frames())]);
     let mut guest = Machine::prepare(1).archive(modules).archive(archive).start().up();
     guest.run("modprobe vhost_net && modprobe vhost_vdpa && cd /modules && for m in vringh vdpa_sim vdpa_sim_net; do insmod $m.ko || exit 1; done");
-    guest.run("vdpa dev add name vdpa0 mgmtdev vdpasim_net mac 00:11:22:33:44:55 && for i in $(seq 50); do [ -c /dev/vhost-vdpa-0 ] && exit 0; sleep 0.1; done; exit 1");
-    serve(&mut guest);
-    ctl(&mut guest, "netdev_add type=vhost-vdpa id=v vhostdev=/dev/vhost-vdpa-0");
-    let second =
-        guest.attempt("netdevctl -j -s /tmp/qmp netdev_add type=vhost-vdpa id=w vhostdev=/dev/vhost-vdpa-0");
-    assert!(second.1.contains("Could not open '/dev/vhost-vdpa-0': Device or resource busy"), "{second:?}");
-    let shown = ctl(&mut guest, "query-netdev name=v");
+    for number in [0, 1] {
+        device(&mut guest, number);
+    }
+    serve_with(&mut guest, "9<>/dev/vhost-net");
+    for number in [0, 1] {
+        ctl(
+            &mut guest,
+            &format!("netdev_add type=vhost-vdpa id=v{number} vhostdev=/dev/vhost-vdpa-{number}"),
+        );
+    }
+    foreign_files_are_refused(&mut guest);
+    let shown = ctl(&mut guest, "query-netdev name=v0");
     eprintln!("{shown}");
     assert!(shown.contains("\"ready\""), "{shown}");
-    ctl(&mut guest, "netdev_add type=hubport id=pv hubid=0 netdev=v");
-    ctl(
-        &mut guest,
-        "netdev_add type=stream id=s server=on addr.type=inet addr.host=127.0.0.1 addr.port=7000",
-    );
-    ctl(&mut guest, "netdev_add type=hubport id=ps hubid=0 netdev=s");
-    let size = FRAMES as usize * (4 + LEN);
+    its_address_is_the_nics(&mut guest);
+    for number in [0, 1] {
+        join(&mut guest, number);
+    }
     let began = std::time::Instant::now();
-    // The device drops what finds no receive buffer (it counts an overrun), and without mergeable buffers there are some hundred: so that
-    // many are under way at most.
-    let some = 100 * (4 + LEN);
-    guest.run(&format!(
-        ">/tmp/out; exec 4</in; i=0; while [ $i -lt {size} ]; do dd bs={some} count=1 <&4 2>/dev/null; i=$((i+{some})); \
-         until [ $(stat -c %s /tmp/out) -ge $i ]; do :; done; done | nc 127.0.0.1 7000 >/tmp/out; cmp /in /tmp/out"
-    ));
+    guest.run(&there_and_back(0, FRAMES));
     eprintln!("{FRAMES} frames there and back in {:?}", began.elapsed());
-    let [rx, tx, dropped] = counted(&mut guest, "v");
-    assert_eq!([rx, tx, dropped], [u64::from(FRAMES), u64::from(FRAMES), 0]);
+    let all = u64::from(FRAMES);
+    assert_eq!(counted(&mut guest, "v0"), [all, all, 0]);
 
-    // The device is removed under load: that waits for whoever has it open.
-    guest.run("(cat /in /in /in /in; sleep 5) | nc 127.0.0.1 7000 >/dev/null 2>&1 &");
+    // The device is removed under load, which waits for whoever has it open; another one loses nothing meanwhile.
+    guest.run(&format!("({}; echo $? >/tmp/status) >/tmp/told 2>&1 &", there_and_back(1, OTHERS)));
+    guest.run("(cat /in /in /in /in /in /in /in /in; sleep 5) | nc 127.0.0.1 7000 >/dev/null 2>&1 &");
+    guest.run("until [ $(stat -c %s /tmp/out1) -gt 0 ]; do :; done");
     guest.run("timeout 20 vdpa dev del vdpa0");
-    let shown = ctl(&mut guest, "query-netdev name=v");
+    let shown = ctl(&mut guest, "query-netdev name=v0");
     assert!(shown.contains("the device was removed") && shown.contains("failed"), "{shown}");
-    // All else goes on, and the name is free again.
-    ctl(&mut guest, "netdev_del id=v");
-    guest.run("vdpa dev add name vdpa0 mgmtdev vdpasim_net mac 00:11:22:33:44:55 && for i in $(seq 50); do [ -c /dev/vhost-vdpa-0 ] && exit 0; sleep 0.1; done; exit 1");
-    ctl(&mut guest, "netdev_add type=vhost-vdpa id=v vhostdev=/dev/vhost-vdpa-0");
-    assert!(ctl(&mut guest, "query-netdev name=v").contains("\"ready\""));
+    let before = guest.run("stat -c %s /tmp/out1");
+    eprintln!("{} bytes were back at the other device", before.trim());
+    guest.run("for i in $(seq 600); do [ -s /tmp/status ] && exec test $(cat /tmp/status) = 0; sleep 0.1; done; cat /tmp/told; exit 1");
+    let others = u64::from(OTHERS);
+    assert_eq!(counted(&mut guest, "v1"), [others, others, 0]);
+    // The name is free again.
+    ctl(&mut guest, "netdev_del id=v0");
+    device(&mut guest, 0);
+    ctl(&mut guest, "netdev_add type=vhost-vdpa id=v0 vhostdev=/dev/vhost-vdpa-0");
+    assert!(ctl(&mut guest, "query-netdev name=v0").contains("\"ready\""));
 }
 
 /// The archive of `scripts/guest-modules`, which is made when it is not there.
-fn modules() -> Result<PathBuf, String> {
+pub(crate) fn modules() -> Result<PathBuf, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/guest-modules");
     let image = machine::image()?;
     let mut command = Command::new(script);

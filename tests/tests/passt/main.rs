@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
-use tests::skip::{Need, ready};
+use tests::skip::{Need, ready, record_beyond};
 use tests::wait;
 use world::{FAR, GUEST, World};
 
@@ -53,7 +53,48 @@ fn ping_tcp_and_udp_pass_both_ways() {
     if !ready("ping_tcp_and_udp_pass_both_ways", NEEDS) {
         return;
     }
-    let world = World::new(&json!({"tcp-ports": [{"str": "7000"}], "udp-ports": [{"str": "7001"}]}));
+    both_ways(&mut World::new(&json!({"tcp-ports": [{"str": "7000"}], "udp-ports": [{"str": "7001"}]})));
+}
+
+/// Whether the passt at hand can do with rings.
+pub(crate) fn knows_rings() -> bool {
+    let help = std::process::Command::new("passt").arg("--help").output().expect("passt runs");
+    String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("--vhost-user")
+}
+
+#[test]
+fn ping_tcp_and_udp_pass_both_ways_on_rings() {
+    const TEST: &str = "ping_tcp_and_udp_pass_both_ways_on_rings";
+    if !ready(TEST, NEEDS) {
+        return;
+    }
+    if !knows_rings() {
+        return record_beyond(
+            TEST,
+            "needs a passt that knows --vhost-user (2024_11 and later); Debian 12's does not",
+        );
+    }
+    let ports = json!({"vhost-user": true, "tcp-ports": [{"str": "7000"}], "udp-ports": [{"str": "7001"}]});
+    let mut world = World::new(&ports);
+    let transport = world.becomes("ready", "");
+    assert_eq!(transport["io"], "ring", "{transport}");
+    both_ways(&mut world);
+    // Again, after its death.
+    let pid = |transport: &serde_json::Value| {
+        let pid = transport["info"].as_str().and_then(|info| info.rsplit(' ').next()).map(str::parse);
+        pid.and_then(Result::ok).unwrap_or_else(|| panic!("{transport}"))
+    };
+    let first: i32 = pid(&transport);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL)
+        .expect("it was there");
+    let next =
+        wait::until(wait::PATIENCE, || Some(pid(&world.becomes("ready", ""))).filter(|pid| *pid != first));
+    assert!(next.is_some(), "it is not started again");
+    both_ways(&mut world);
+}
+
+/// Sends by ping, TCP and UDP through passt, which forwards TCP port 7000 and UDP port 7001.
+fn both_ways(world: &mut World) {
     world.guest.run("ping", &["-c", "3", "-i", "0.2", "-W", "5", &FAR.to_string()]);
     // Out by TCP.
     let listener = world.outside.inside(|| TcpListener::bind((FAR, 7100)).expect("a listener"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::net::if_::if_nametoindex;
 use serde_json::{Value, json};
 use tests::lab::Lab;
+use tests::skip::{Need, ready};
 use tests::wait::{PATIENCE, output, until};
 
 use crate::world::{exchange, exchange_within, guest, has_process, kill, line, pid, reaches_guest, with_six};
@@ -316,3 +317,43 @@ fn what_connects_is_a_server_without_a_name() {
 trait ReadWrite: Read + Write {}
 
 impl<T: Read + Write> ReadWrite for T {}
+
+#[test]
+fn a_guest_lists_fetches_and_leaves_files_by_smb() {
+    const TEST: &str = "a_guest_lists_fetches_and_leaves_files_by_smb";
+    if !has_process(TEST) || !ready(TEST, &[Need::Tool("smbd"), Need::Tool("smbclient")]) {
+        return;
+    }
+    let shared = tempfile::tempdir().expect("a directory");
+    let text: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+    std::fs::write(shared.path().join("told.bin"), &text).expect("a file");
+    let (mut lab, place) = guest(&json!({"smb": shared.path()}));
+    let local = tempfile::tempdir().expect("a directory");
+    // Nothing of this machine's configuration: without a file of its own smbclient says so, and goes on.
+    let client = |port: &str, commands: &str| {
+        let mut command = place.command("smbclient");
+        command.current_dir(local.path()).args(["-N", "-s", "/dev/null", "-p", port, "//10.0.2.4/qemu"]);
+        command.args(["-c", commands]);
+        let said = output(&command, 60);
+        let text = [said.stdout, said.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(said.status.success(), "{commands}: {text:?}");
+        text.concat()
+    };
+    let listed = client("445", "ls");
+    assert!(listed.lines().any(|line| line.contains("told.bin") && line.contains("300000")), "{listed}");
+    client("139", "get told.bin; put told.bin back.bin");
+    for path in [local.path().join("told.bin"), shared.path().join("back.bin")] {
+        assert!(std::fs::read(&path).expect("a file") == text, "{} is another one", path.display());
+    }
+    // What it was given for its own files goes with the netdev.
+    let left = |path: std::path::PathBuf| {
+        let there = std::fs::read_to_string(path.join("cmdline")).unwrap_or_default();
+        there.contains("/usr/sbin/smbd") && there.contains("netdevd-user.")
+    };
+    lab.qmp.ok("netdev_del", json!({"id": "u"}));
+    let gone = || {
+        let all = std::fs::read_dir("/proc").expect("processes").flatten();
+        (!all.map(|entry| entry.path()).any(left)).then_some(())
+    };
+    assert!(until(PATIENCE, gone).is_some(), "a server of files is left behind");
+}

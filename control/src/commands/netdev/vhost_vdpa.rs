@@ -86,6 +86,9 @@ impl State {
             rings: None,
         };
         let (client, counters) = self.enter(opening, opened)?;
+        if let Some(client) = self.net.client_mut(client) {
+            client.carries = Some(handle.features().1);
+        }
         self.vdpas.add(&name, client, handle, follows_link, counters);
         Ok(empty())
     }

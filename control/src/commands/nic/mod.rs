@@ -69,6 +69,7 @@ impl State {
                 if let Some(stream) = stream {
                     self.nic_connected(number, stream, events);
                 }
+                self.settle_vdpas();
                 Ok(())
             }
             Err(error) => {
@@ -93,6 +94,8 @@ impl State {
         self.tell_lost(removed.as_ref().map_or(&[], |removed| &removed.filters));
         let filters: Vec<_> = removed.iter().flat_map(|r| r.filters.iter().map(|f| f.id)).collect();
         let retired = self.binding.commit(&self.net, Attachments::default())?;
+        // A device that it was joined to lets everything in again.
+        self.settle_vdpas();
         if filters.is_empty() {
             drop(retired);
         } else if let Err(error) = self.binding.close(retired, None, &filters) {

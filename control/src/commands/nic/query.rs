@@ -129,7 +129,7 @@ impl State {
         entry.insert("macaddr".into(), show_mac(nic.asked().filter.mac).into());
         entry.insert("queues".into(), nic.state.properties.pairs.into());
         entry.insert("properties".into(), args.into());
-        entry.insert("offered".into(), format!("{:#x}", nic.state.properties.features).into());
+        entry.insert("offered".into(), format!("{:#x}", nic.state.offered(client.id, &self.net)).into());
         if let Some(bits) = nic.state.accepted {
             entry.insert("features".into(), format!("{bits:#x}").into());
         }

@@ -30,6 +30,7 @@ impl Bench {
         let nic = NicState {
             properties: NicProperties::new([2, 0, 0, 0, 0, 1], MOST_PAIRS, &Map::new()),
             accepted: None,
+            kept: 0,
             stopped: None,
             pairs: std::iter::repeat_with(QueuePair::default).take(usize::from(MOST_PAIRS)).collect(),
             wake: Arc::new(EventFd::new().unwrap().into()),
@@ -116,4 +117,29 @@ fn what_the_engine_refuses_is_said() {
     assert_eq!(bench.running(), 0);
     assert!(bench.nic.pairs[64].rings.iter().all(Option::is_none));
     assert!(bench.commits(|plug| assert!(plug.start(256, self::config()).is_err())) == 0);
+}
+
+#[test]
+fn a_nic_joined_to_a_device_offers_the_offloads_that_it_carries_and_those_that_its_guest_had() {
+    let mut bench = Bench::new();
+    let all = bench.nic.properties.features;
+    assert_ne!(all & NetFeatures::HOST_TSO6, 0);
+    let offered = |bench: &mut Bench| {
+        let mut bits = 0;
+        bench.commits(|plug| bits = plug.features());
+        bits
+    };
+    assert_eq!(offered(&mut bench), all);
+    let dev = Netdev { driver: "vhost-vdpa", queues: Vec::new(), info: Vec::new(), connected: true };
+    let device = bench.net.add_netdev("v", dev, true, Map::new()).unwrap();
+    // MQ and what else the device has are no offloads: the nic's own stay.
+    let few = NetFeatures::CSUM | NetFeatures::HOST_TSO4 | NetFeatures::GUEST_CSUM;
+    bench.net.client_mut(device).unwrap().carries = Some(few | NetFeatures::MQ);
+    assert_eq!(offered(&mut bench), all, "it is not joined to it");
+    bench.net.set_peer(bench.client, Some("v")).unwrap();
+    assert_eq!(offered(&mut bench), all & !NetFeatures::OFFLOADS | few);
+    bench.net.set_peer(bench.client, None).unwrap();
+    bench.commits(|plug| plug.set_features(few | NetFeatures::HOST_TSO6));
+    bench.net.set_peer(bench.client, Some("v")).unwrap();
+    assert_eq!(offered(&mut bench), all & !NetFeatures::OFFLOADS | few | NetFeatures::HOST_TSO6);
 }

@@ -15,6 +15,7 @@ mod open;
 mod options;
 mod rx;
 mod tx;
+mod undone;
 
 pub use super::report::Report;
 pub(super) use buffers::Buffers;

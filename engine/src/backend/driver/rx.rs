@@ -3,6 +3,7 @@
 use super::buffers::Buffers;
 use super::open::Keep;
 use super::options::Agreed;
+use super::undone;
 use crate::backend::report::Report;
 use crate::backend::signal::Signal;
 use crate::burst::{BURST, Burst, MAX_FRAME, Seg};
@@ -11,7 +12,7 @@ use crate::port::counters::DropReason;
 use crate::port::{Doze, RxQueue, Source, Turn};
 use crate::uring::Bell;
 use crate::virtq::{DriverRing, RingConfig, RingFault};
-use crate::wire::vnet_hdr::VnetHdr;
+use crate::wire::vnet_hdr::{F_DATA_VALID, VnetHdr};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -123,16 +124,21 @@ impl<R: DriverRing> DriverRx<R> {
         first.copy_to(0, head);
         let [.., low, high] = bytes;
         let count = if self.agreed.mergeable { u16::from_le_bytes([low, high]) } else { 1 };
-        let hdr = match bytes.first_chunk() {
+        let mut hdr = match bytes.first_chunk() {
             Some(short) if self.agreed.offloads => VnetHdr::decode(short),
             _ => VnetHdr::NONE,
         };
+        let [flags, ..] = bytes;
+        let vouched = !self.agreed.offloads && flags & F_DATA_VALID != 0;
         let body = first.slice(header, first.len());
         if count != 1 {
-            return self.several(at, count, hdr, body, burst);
+            return self.several(at, count, (hdr, vouched), body, burst);
         }
         if body.len() < ETH_HEADER {
             return Ok(Next::Malformed(1));
+        }
+        if vouched {
+            hdr = undone::checksum(&self.buffers, token, header, &body, body.len());
         }
         Ok(if burst.push_one(hdr, body) { Next::Frame(1) } else { Next::Later })
     }
@@ -143,7 +149,7 @@ impl<R: DriverRing> DriverRx<R> {
         &mut self,
         at: usize,
         count: u16,
-        hdr: VnetHdr,
+        (mut hdr, vouched): (VnetHdr, bool),
         body: Seg,
         burst: &mut Burst,
     ) -> Result<Next, RingFault> {
@@ -165,6 +171,9 @@ impl<R: DriverRing> DriverRx<R> {
         let len: usize = places.iter().map(Seg::len).sum();
         if !(ETH_HEADER..=MAX_FRAME).contains(&len) {
             return Ok(Next::Malformed(count));
+        }
+        if let (true, Some(&(token, _))) = (vouched, self.arrived.get(at)) {
+            hdr = undone::checksum(&self.buffers, token, self.agreed.header, &body, len);
         }
         Ok(if burst.push(hdr, places) { Next::Frame(count) } else { Next::Later })
     }

@@ -10,7 +10,8 @@ use crate::port::{Caps, Doze, Queue, QueueId, RxQueue, Turn, TxQueue};
 use crate::virtq::packed::PackedDevice;
 use crate::virtq::split::SplitDevice;
 use crate::virtq::{Access, DeviceRing, F_EVENT_IDX, F_RING_PACKED, F_VERSION_1, Found, RingFault};
-use crate::wire::vnet_hdr::{F_NEEDS_CSUM, VnetHdr};
+use crate::wire::headers::Headers;
+use crate::wire::vnet_hdr::{F_DATA_VALID, F_NEEDS_CSUM, VnetHdr};
 use proptest::prelude::*;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -333,6 +334,68 @@ fn a_frame_that_came_in_part_waits_for_its_rest_without_keeping_the_worker_awake
     assert_eq!(world.hop(&mut *driver.rx, &mut *near.tx), (1, 1));
     let (_, bytes) = outside.received.pop().unwrap();
     assert_eq!((bytes.len(), &bytes[500..]), (600, &[7; 100][..]));
+}
+
+/// A TCP segment over IPv4, or a UDP datagram over IPv6, whose checksum is `check`; its checksum's place, and what the pseudo header sums up to.
+fn segment(six: bool, payload: usize, check: u16) -> (Vec<u8>, usize, u16) {
+    let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    let l4 = if six { 8 } else { 20 } + payload;
+    let [high, low] = (l4 as u16 + if six { 0 } else { 20 }).to_be_bytes();
+    if six {
+        bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0, high, low, 17, 64]);
+        bytes.extend([0xfd; 32]);
+        bytes.extend([0, 1, 0, 2, high, low]);
+    } else {
+        bytes.extend([8, 0, 0x45, 0, high, low, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        bytes.extend([0, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff]);
+    }
+    let at = bytes.len();
+    bytes.extend(check.to_be_bytes());
+    bytes.extend(vec![0; if six { 0 } else { 2 }]);
+    bytes.extend(frame(payload, 3));
+    let pseudo = Headers::parse(&bytes, bytes.len()).unwrap().pseudo(&bytes, l4).fold();
+    (bytes, at, pseudo)
+}
+
+#[test]
+fn a_checksum_that_a_device_vouches_for_and_has_not_computed_is_left_to_the_receiver() {
+    for (six, payload, check, undone) in [
+        (false, 100, 0, true),
+        (false, 3000, 0, true),
+        (false, 100, 0x1234, false),
+        (true, 100, 0xffff, true),
+        (true, 3000, 0, true),
+        (true, 100, 0x1234, false),
+    ] {
+        let (bytes, at, pseudo) = segment(six, payload, check);
+        let mut whole = [&[0; 12][..], &bytes].concat();
+        whole[0] = F_DATA_VALID;
+        let parts: Vec<&[u8]> = whole.chunks(2048).collect();
+        let count = parts.len();
+        let mut first = parts[0].to_vec();
+        first[10..12].copy_from_slice(&(count as u16).to_le_bytes());
+        let (mut driver, mut world) = hostile::<SplitDevice>(MERGEABLE, |device, found, _| {
+            for (chain, part) in parts.iter().enumerate() {
+                scribble(found, chain, if chain == 0 { &first } else { part });
+                device.give(&found.chains()[chain], part.len() as u32);
+            }
+        });
+        let (mut near, outside) = port(QueueId(1), 8, Caps { csum: true, ..Caps::NONE });
+        // What is lent again is found undone again.
+        let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
+        driver.rx.rx(&mut turn, BURST, &mut world.burst);
+        driver.rx.release(&mut turn, 0);
+        assert_eq!(world.hop(&mut *driver.rx, &mut *near.tx), (1, 1));
+        let (hdr, got) = outside.received.pop().unwrap();
+        let mut expected = bytes.clone();
+        if undone {
+            expected[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
+        }
+        assert!(got == expected, "{six} {payload} {check:#x}");
+        assert_eq!(hdr.needs_csum(), undone, "{six} {payload} {check:#x}");
+        let place = usize::from(hdr.csum_start) + usize::from(hdr.csum_offset);
+        assert_eq!(place, if undone { at } else { 0 });
+    }
 }
 
 proptest! {

@@ -13,6 +13,7 @@
 mod abi;
 mod cursor;
 mod driver;
+mod exchange;
 mod name;
 mod open;
 mod options;

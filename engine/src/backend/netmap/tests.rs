@@ -18,6 +18,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 mod opening;
+mod several;
 
 fn options(ifname: &str) -> NetmapOptions {
     NetmapOptions { ifname: ifname.into(), device: DEVICE.into() }
@@ -160,8 +161,11 @@ fn frames_of_several_slots_are_whole_or_not_there() {
     fake.send(0, 0, [cut(0, 2000, NS_MOREFRAG), cut(2000, 4000, NS_MOREFRAG)]);
     assert_eq!(world.hop(&mut *one.rx, &mut *two.tx), (0, 0), "the rest is to come");
     fake.send(0, 0, [cut(4000, 5000, 0), (0, frame(60, 1))]);
-    assert_eq!(world.hop(&mut *one.rx, &mut *two.tx), (2, 2));
-    let sent = fake.sent(1, 0);
+    // One that lies elsewhere fills the slots that it needs; these would change hands.
+    let elsewhere = Regions::default();
+    let mut three = start(&mut world, &fake, &elsewhere, "netmap:c").remove(0);
+    assert_eq!(world.hop(&mut *one.rx, &mut *three.tx), (2, 2));
+    let sent = fake.sent(2, 0);
     let shape: Vec<_> = sent.iter().map(|(flags, bytes)| (flags & NS_MOREFRAG, bytes.len())).collect();
     assert_eq!(shape, [(NS_MOREFRAG, BUFFER), (NS_MOREFRAG, BUFFER), (0, 5000 - 2 * BUFFER), (0, 60)]);
     assert_eq!(bytes(sent[..3].to_vec()).concat(), long);

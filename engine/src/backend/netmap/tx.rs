@@ -3,15 +3,15 @@
 #![allow(unsafe_code)] // writes buffers of the region
 
 use super::Shared;
-use super::abi::{MAX_FRAGS, NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT, Slot};
+use super::abi::{MAX_FRAGS, NS_MOREFRAG, NS_REPORT, Slot};
 use super::driver::Way;
+use super::exchange::{self, movable, swap};
 use super::ring::Ring;
 use crate::backend::account::Account;
 use crate::backend::copy::copy;
-use crate::burst::{BURST, Burst, Frame, Mask, Seg};
+use crate::burst::{BURST, Burst, Frame, Mask};
 use crate::port::counters::{DropReason, PortCounters};
 use crate::port::{Caps, Turn, TxQueue};
-use crate::wire::vnet_hdr::VnetHdr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -139,7 +139,8 @@ impl NetmapTx {
         }
         let (size, total) = (ring.buffer_size(), header + frame.len());
         if total > size {
-            return several(ring, header, at, burst, frame, free);
+            let moved = exchange::swap_all(ring, header, at, burst, frame, free);
+            return moved.map_or_else(|| several(ring, header, at, burst, frame, free), Put::Done);
         }
         if free == 0 {
             return Put::Full(1);
@@ -187,38 +188,6 @@ fn makes_sense(frame: &Frame) -> bool {
     }
     let end = usize::from(hdr.csum_start) + usize::from(hdr.csum_offset) + 2;
     (!hdr.needs_csum() || end <= frame.len()) && (!hdr.is_gso() || (hdr.gso_size > 0 && frame.len() > LARGE))
-}
-
-/// The whole of a slot, header and frame, where it lies so that its buffer could be sent as it is.
-#[inline]
-fn movable(header: usize, burst: &Burst, frame: &Frame) -> Option<Seg> {
-    let &[seg] = burst.segs(frame) else { return None };
-    if seg.len() != frame.len() {
-        return None;
-    }
-    if header == 0 {
-        return Some(seg);
-    }
-    let whole = seg.with_front(header)?;
-    let mut front = [0; VnetHdr::LEN];
-    (whole.copy_first(&mut front) && front == frame.hdr.encode()).then_some(whole)
-}
-
-/// Puts the buffer of a lent run into a slot, and the slot's into the receive ring that lent it, when that is given back.
-#[inline]
-fn swap(ring: &mut Ring, at: u32, whole: &Seg) -> bool {
-    let Slot { buf_idx: mine, .. } = ring.slot(at);
-    // The kernel never gives out the first two buffers, and no buffer twice.
-    if mine < 2 || ring.buffer(mine).is_none() {
-        return false;
-    }
-    let Some(region) = ring.exchange() else { return false };
-    let Some(lent) = region.buffer(whole).filter(|lent| *lent != mine) else { return false };
-    if !region.give(lent, mine) {
-        return false;
-    }
-    ring.put(at, lent, whole.len() as u16, NS_BUF_CHANGED);
-    true
 }
 
 /// Writes the header of a frame, `header` bytes long.

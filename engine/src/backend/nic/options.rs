@@ -45,6 +45,14 @@ impl NetFeatures {
         | Self::GUEST_UFO
         | Self::GUEST_USO4
         | Self::GUEST_USO6;
+    /// Checksums and segmentation that one side leaves to the other, both ways.
+    pub const OFFLOADS: u64 = Self::GUEST_OFFLOADS
+        | Self::CSUM
+        | Self::HOST_TSO4
+        | Self::HOST_TSO6
+        | Self::HOST_ECN
+        | Self::HOST_UFO
+        | Self::HOST_USO;
 }
 
 /// The features agreed on, in the words of the data path.

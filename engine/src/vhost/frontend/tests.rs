@@ -10,6 +10,8 @@ use nix::sys::eventfd::EventFd;
 use std::sync::Arc;
 use vhost::vhost_user::message::FrontendReq as Kind;
 
+mod passt;
+
 const OFFERS: u64 = F_VERSION_1 | F_RING_PACKED | NetFeatures::MRG_RXBUF | NetFeatures::MQ;
 
 fn message(reader: &mut Reader, Reply { bytes, fd }: Reply) -> Message {
