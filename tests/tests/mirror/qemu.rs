@@ -85,3 +85,48 @@ fn what_a_filter_puts_in_is_seen_at_the_peer_too_which_qemu_goes_past() {
         assert!(receive(&mut seen) == sent, "{program:?}: seen as it was sent");
     }
 }
+
+/// What a filter holds or puts in does not leave by a link that is cut, and is counted there; QEMU's passes.
+#[test]
+fn a_cut_link_lets_nothing_out_that_a_filter_puts_in_which_qemu_does() {
+    for (program, needs) in [(Program::Netdevd, &[][..]), (Program::Oracle, &[Need::Oracle])] {
+        if !ready("a_cut_link_lets_nothing_out_that_a_filter_puts_in_which_qemu_does", needs) {
+            continue;
+        }
+        let mut side = Side::new(program, &[]);
+        let inside = side.listens("in");
+        side.filter("filter-redirector", &json!({"indev": "in", "queue": "tx"}));
+        let mut inside = connect(&inside);
+        connected(&mut side);
+        side.qmp.ok("set_link", json!({"name": "near", "up": false}));
+        send(&mut inside, &frame(100, 1));
+        if program == Program::Netdevd {
+            tests::nics::await_drop(&mut side.qmp, "near", "link-down", 1);
+            side.qmp.ok("set_link", json!({"name": "near", "up": true}));
+            side.passes(&frame(100, 2));
+        } else {
+            assert!(receive(&mut &side.far) == frame(100, 1));
+        }
+    }
+}
+
+/// A redirector that was made off reads nothing until it is on; QEMU 10.0's reads at once.
+#[test]
+fn a_redirector_that_is_made_off_lets_frames_wait_which_qemu_does_not() {
+    for (program, needs) in [(Program::Netdevd, &[][..]), (Program::Oracle, &[Need::Oracle])] {
+        if !ready("a_redirector_that_is_made_off_lets_frames_wait_which_qemu_does_not", needs) {
+            continue;
+        }
+        let mut side = Side::new(program, &[]);
+        let inside = side.listens("in");
+        side.filter("filter-redirector", &json!({"indev": "in", "queue": "tx", "status": "off"}));
+        let mut inside = connect(&inside);
+        connected(&mut side);
+        send(&mut inside, &frame(100, 1));
+        if program == Program::Netdevd {
+            side.passes(&frame(100, 2));
+            side.set("status", &json!("on"));
+        }
+        assert!(receive(&mut &side.far) == frame(100, 1), "{program:?}");
+    }
+}
