@@ -6,6 +6,10 @@
 
 #![allow(unsafe_code)] // lent memory is (pointer, length), never a slice: a guest may write it while we read
 
+mod pad;
+
+pub use pad::SHORTEST;
+
 use crate::prefetch;
 use crate::wire::checksum::Sum;
 use crate::wire::vnet_hdr::VnetHdr;

@@ -1,12 +1,14 @@
 //! Taps on hubs, in network namespaces: who gets which frame.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use serde_json::json;
+use tests::daemon::{Daemon, Program};
 use tests::lab::{Lab, Leg};
+use tests::netns::NetNs;
 use tests::nics::{await_drop, dropped};
-use tests::packet::frame;
+use tests::packet::{PacketSocket, frame};
 use tests::skip::{Need, ready};
 use tests::wait;
 
@@ -52,6 +54,53 @@ fn frames_of_any_size_pass_a_hub_unchanged() {
         legs[0].socket.send(&frame(BROADCAST, SOURCE, &payload));
         for leg in &legs[1..] {
             assert!(leg.payloads() == [payload.clone()], "{length} bytes to {}", leg.name);
+        }
+    }
+}
+
+/// What comes out of a hub where `program` has a tap and a `dgram` netdev: frames of these lengths from the tap, and one of 20 bytes to it.
+fn through(program: Program, lengths: &[usize]) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let home = NetNs::new();
+    let [own, wire] =
+        [2000, 2001].map(|port| json!({"type": "inet", "host": "127.0.0.1", "port": port.to_string()}));
+    let socket = home.inside(|| UdpSocket::bind("127.0.0.1:2001")).expect("a port");
+    socket.set_read_timeout(Some(wait::PATIENCE)).expect("a timeout");
+    let daemon = Daemon::of(program).within(&home).start();
+    let mut qmp = daemon.client();
+    qmp.ok(
+        "netdev_add",
+        json!({"type": "tap", "id": "t", "ifname": "tap0", "script": "no", "downscript": "no"}),
+    );
+    qmp.ok("netdev_add", json!({"type": "dgram", "id": "d", "local": own, "remote": wire}));
+    for id in ["t", "d"] {
+        qmp.ok("netdev_add", json!({"type": "hubport", "id": format!("{id}h"), "hubid": 1, "netdev": id}));
+    }
+    home.silent("tap0");
+    home.ip("link set tap0 up");
+    let tap = PacketSocket::open(&home, "tap0");
+    let out = lengths.iter().map(|length| {
+        tap.send(&frame(BROADCAST, SOURCE, &vec![7; length - 14]));
+        let mut bytes = [1; 2000];
+        let n = socket.recv(&mut bytes).expect("the frame");
+        bytes[..n].to_vec()
+    });
+    let out = out.collect();
+    socket.send_to(&frame(BROADCAST, SOURCE, &[7; 6]), "127.0.0.1:2000").expect("it is sent");
+    (out, tap.receive(wait::PATIENCE).expect("the other way"))
+}
+
+#[test]
+fn short_frames_of_a_tap_have_zeros_behind_them_as_in_qemu() {
+    let lengths = [14, 54, 59, 60, 61];
+    let expected = lengths.iter().map(|&n| {
+        [&frame(BROADCAST, SOURCE, &vec![7; n - 14])[..], &vec![0; 60_usize.saturating_sub(n)]].concat()
+    });
+    let expected = (expected.collect(), frame(BROADCAST, SOURCE, &[7; 6]));
+    for (program, needs) in
+        [(Program::Netdevd, NEEDS), (Program::Oracle, &[Need::Root, Need::Tap, Need::Oracle])]
+    {
+        if ready("short_frames_of_a_tap_have_zeros_behind_them_as_in_qemu", needs) {
+            assert_eq!(through(program, &lengths), expected, "{program:?}");
         }
     }
 }

@@ -22,6 +22,6 @@ impl State {
                 Some(FilterCounters { object: &filter.name, driver: filter.driver, port, counters })
             })
             .collect();
-        openmetrics(stats.tsc_hz, &stats.workers, &ports, &filters)
+        openmetrics(stats.tsc_hz, &stats.workers, &ports, &filters, self.filter_gone)
     }
 }

@@ -15,12 +15,13 @@ use std::collections::HashMap;
 pub(super) struct Baseline {
     workers: Vec<WorkerStats>,
     clients: HashMap<ClientId, Vec<QueueStats>>,
+    filter_gone: u64,
 }
 
 impl Baseline {
-    fn of(stats: Stats) -> Self {
+    fn of(stats: Stats, filter_gone: u64) -> Self {
         let clients = stats.clients.into_iter().filter_map(|c| Some((c.client?, c.queues)));
-        Self { workers: stats.workers, clients: clients.collect() }
+        Self { workers: stats.workers, clients: clients.collect(), filter_gone }
     }
 
     /// What was counted since the reset.
@@ -65,7 +66,8 @@ impl State {
             ports.extend(queues.iter().enumerate().map(|(index, q)| port_value(&client.name, index, q)));
         }
         let workers: Vec<Value> = stats.workers.iter().enumerate().map(|(i, w)| worker_value(i, w)).collect();
-        json!({"tsc-hz": stats.tsc_hz, "workers": workers, "ports": ports})
+        let filter_gone = self.filter_gone - self.baseline.filter_gone;
+        json!({"tsc-hz": stats.tsc_hz, "workers": workers, "ports": ports, "filter-gone": filter_gone})
     }
 
     /// Every client with its counters, in creation order. The engine knows only those that frames can reach; the
@@ -81,7 +83,7 @@ impl State {
 
     /// The counters start again from zero.
     pub(super) fn reset_net_stats(&mut self) -> Value {
-        self.baseline = Baseline::of(self.stats());
+        self.baseline = Baseline::of(self.stats(), self.filter_gone);
         empty()
     }
 }

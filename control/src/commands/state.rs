@@ -80,6 +80,8 @@ pub struct State {
     pub(super) channels: Channels,
     pub(super) fds: Fds,
     pub(super) baseline: Baseline,
+    /// Frames that filters still held when they went.
+    pub(super) filter_gone: u64,
     /// Ids of objects that are being made.
     pub(super) new_objects: HashSet<String>,
     pub(super) pending: HashMap<Ticket, Pending>,
@@ -129,6 +131,7 @@ impl State {
             vhost_users: VhostUsers::new(reactor)?,
             fds: Fds::default(),
             baseline: Baseline::default(),
+            filter_gone: 0,
             new_objects: HashSet::new(),
             pending: HashMap::new(),
             continued: HashMap::new(),

@@ -15,6 +15,9 @@ pub(super) struct Stats {
     pub(super) tsc_hz: u64,
     pub(super) workers: Vec<Worker>,
     pub(super) ports: Vec<Port>,
+    /// Of a daemon that is older than it, 0.
+    #[serde(default)]
+    pub(super) filter_gone: u64,
 }
 
 /// A worker; core -1 if it is not pinned.
@@ -89,7 +92,11 @@ pub(super) fn totals(stats: &Stats, columns: Option<usize>) -> String {
         text.push_str(&fitting(&|count| ports(stats, count)));
     }
     let dropped = |port: &Port| port.drops.iter().map(|(reason, n)| (reason.clone(), *n)).collect();
-    text + &drops("drops", &stats.ports, dropped, exact, columns)
+    text += &drops("drops", &stats.ports, dropped, exact, columns);
+    if stats.filter_gone != 0 {
+        text += &format!("\n{} frames went with filters that held them\n", stats.filter_gone);
+    }
+    text
 }
 
 /// Shares are of the time awake: sleep is not counted.
@@ -202,6 +209,14 @@ t0        0  2000000  leg-full  The backlog of this hub leg was full (hub-backlo
         let text = totals(&stats, Some(80));
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("70.4T") && !text.contains("7.04e"), "{text}");
+    }
+
+    #[test]
+    fn what_went_with_filters_is_told() {
+        let mut reply = sample(1);
+        reply["filter-gone"] = json!(3);
+        let text = totals(&Stats::read(&reply).unwrap(), None);
+        assert!(text.ends_with("\n3 frames went with filters that held them\n"), "{text}");
     }
 
     #[test]

@@ -40,6 +40,7 @@ impl Net {
             kind,
             link_up: client.link_up || alone,
             connected,
+            pads: matches!(client.driver(), "tap" | "bridge" | "user"),
             peer: client.peer,
             filters: filters.collect(),
         }

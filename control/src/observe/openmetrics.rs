@@ -38,6 +38,7 @@ pub fn openmetrics(
     workers: &[WorkerStats],
     ports: &[Port<'_>],
     filters: &[FilterCounters<'_>],
+    filter_gone: u64,
 ) -> String {
     let mut text = Text(String::new());
     text.family(
@@ -53,6 +54,13 @@ pub fn openmetrics(
     if !filters.is_empty() {
         text.filters(filters);
     }
+    text.family(
+        "netdevd_filter_gone_frames",
+        "counter",
+        None,
+        "Frames that filters still held when they were removed, because no receiver took them for two seconds.",
+    );
+    text.sample("netdevd_filter_gone_frames_total", &[], filter_gone);
     text.0.push_str("# EOF\n");
     text.0
 }

@@ -90,7 +90,7 @@ fn sample() -> String {
     ];
     let counters = vec![("captured", 9), ("lost", 1)];
     let filters = [FilterCounters { object: "d0", driver: "filter-dump", port: "t0", counters }];
-    openmetrics(2_000_000_000, &workers, &ports, &filters)
+    openmetrics(2_000_000_000, &workers, &ports, &filters, 6)
 }
 
 #[test]
@@ -108,6 +108,7 @@ fn the_text_is_openmetrics_and_holds_every_counter() {
     assert_eq!(value("netdevd_port", r#"netdevd_port_info{port="t0",type="tap",queue="0",worker="1"}"#), 1);
     let lost = r#"netdevd_filter_frames_total{object="d0",type="filter-dump",port="t0",what="lost"}"#;
     assert_eq!(value("netdevd_filter_frames", lost), 1);
+    assert_eq!(value("netdevd_filter_gone_frames", "netdevd_filter_gone_frames_total"), 6);
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn every_drop_reason_has_a_series_and_a_sentence() {
 
 #[test]
 fn an_engine_without_ports_and_captures_is_sound() {
-    let families = read(&openmetrics(1, &[], &[], &[]));
+    let families = read(&openmetrics(1, &[], &[], &[], 0));
     assert!(!families.contains_key("netdevd_filter_frames"));
     assert!(families["netdevd_port_drops"].samples.is_empty());
 }

@@ -35,6 +35,7 @@ impl World {
             kind,
             link_up: true,
             connected: true,
+            pads: false,
             peer: Some(peer),
             filters: vec![],
         };
@@ -219,6 +220,7 @@ fn changes_beside_a_busy_pair_lose_none_of_its_frames() {
             kind,
             link_up: true,
             connected: true,
+            pads: false,
             peer: None,
             filters: vec![],
         };

@@ -185,7 +185,15 @@ impl World {
         self.ids += 1;
         let id = ClientId(self.ids);
         let (link_up, connected) = (true, true);
-        self.topology.clients.push(Client { id, kind, link_up, connected, peer: None, filters: Vec::new() });
+        self.topology.clients.push(Client {
+            id,
+            kind,
+            link_up,
+            connected,
+            pads: false,
+            peer: None,
+            filters: Vec::new(),
+        });
         self.lanes.clients.insert(id, Arc::new(Lanes::new(1)));
         id
     }

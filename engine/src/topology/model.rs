@@ -36,6 +36,9 @@ pub struct Client {
     pub link_up: bool,
     /// False: the transport has nobody at the other end (frames for it drop as `not-connected`).
     pub connected: bool,
+    /// Frames that it sends to a hub are at least [`crate::burst::SHORTEST`] bytes long: zeros follow what is shorter (QEMU `net/tap.c`, `net/slirp.c`:
+    /// unless the peer says that it needs none, which virtio-net says).
+    pub pads: bool,
     /// The client it is joined to.
     pub peer: Option<ClientId>,
     /// Its filters, head first.

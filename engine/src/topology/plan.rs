@@ -75,6 +75,8 @@ pub struct Entry {
     pub filtered: bool,
     /// Whether nothing but the only port is to be seen on the way: neither filters nor discards.
     pub direct: bool,
+    /// Short frames are padded before they start.
+    pub pads: bool,
 }
 
 /// A stage of a frame's way.
@@ -347,14 +349,17 @@ impl<'w> Builder<'w> {
 
     fn entry(&mut self, client: &Client, index: usize, queue: u64) -> Entry {
         let first = self.node(client, index);
-        self.entry_at(first, index, queue)
+        let peer = client.peer.and_then(|peer| self.world.clients.get(&peer));
+        let hub = peer.is_some_and(|peer| matches!(peer.kind, ClientKind::HubPort { .. }));
+        Entry { pads: client.pads && hub, ..self.entry_at(first, index, queue) }
     }
 
     fn entry_at(&mut self, first: Node, index: usize, queue: u64) -> Entry {
         let node = self.part.nodes.len() as u32;
         self.part.nodes.push(first);
         let filters = first.steps != 0;
-        let mut entry = Entry { queue, node, only: None, legs: 0, filtered: filters, direct: false };
+        let mut entry =
+            Entry { queue, node, only: None, legs: 0, filtered: filters, direct: false, pads: false };
         match first.hop {
             Hop::Discard(_) => {}
             Hop::Switch { switch, .. } => entry.legs = self.world.gates.legs(switch),

@@ -435,6 +435,9 @@ impl Worker {
             source.counters.trouble.store(source.rx.trouble(), Ordering::Relaxed);
             return (0, false, source.rx.pending());
         }
+        if entry.pads {
+            self.burst.pad();
+        }
         self.out.filtered = 0;
         let taken = forward(&self.routes, &entry, &mut turn, &self.burst, &mut self.walk, &mut self.out);
         if self.out.filtered != 0 {

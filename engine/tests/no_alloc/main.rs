@@ -88,6 +88,7 @@ fn join_to(topology: &mut Topology, queue: &Queue, worker: usize, port: ClientKi
         kind,
         link_up: true,
         connected: true,
+        pads: false,
         peer: Some(peer),
         filters: vec![],
     };

@@ -187,7 +187,7 @@ fn what_filters_hold_is_on_its_way_before_their_nic_goes() {
     }
 }
 
-/// Nobody takes what is held: the netdev goes all the same.
+/// Nobody takes what is held: the netdev goes all the same, and what went with it is counted where that is read afterwards.
 #[test]
 fn a_receiver_that_takes_nothing_keeps_no_netdev_from_going() {
     let mut side = Side::ours();
@@ -198,9 +198,20 @@ fn a_receiver_that_takes_nothing_keeps_no_netdev_from_going() {
     }
     let held = || (side.count("held") + side.count("queue-full") == 100).then_some(());
     tests::wait::until(tests::wait::PATIENCE, held).expect("they are held");
+    let full = side.count("queue-full");
     side.qmp.ok("netdev_del", json!({"id": "near"}));
     let said = side.daemon.stderr();
     assert!(said.contains("frames that it held are lost"), "{said}");
+    let gone =
+        |side: &mut Side| side.qmp.ok("query-net-stats", json!({}))["filter-gone"].as_u64().expect("a count");
+    let lost = gone(&mut side);
+    let mut stream = Vec::new();
+    std::io::Read::read_to_end(&mut &side.near, &mut stream).expect("its end");
+    // The netdev takes with it the one whose beginning it had sent.
+    let out = stream.len().div_ceil(60_004) as u64;
+    assert!(lost > 0 && out + full + lost == 100, "{out} frames out, {full} refused, {lost} gone");
+    side.qmp.ok("query-net-stats-reset", json!({}));
+    assert_eq!(gone(&mut side), 0, "as all counters");
 }
 
 /// A dump whose file nobody takes bytes from loses what it captures, with a count, and no frame on its way.

@@ -67,7 +67,7 @@ impl State {
         if removed.client.queues().is_empty() && removed.filters.is_empty() && !process {
             return Ok(empty()).into();
         }
-        self.tell_lost(&removed.filters);
+        self.count_lost(&removed.filters);
         if let Some(leaving) = leaving {
             self.binding.keep(removed.client.id, leaving);
         }

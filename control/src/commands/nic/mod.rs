@@ -91,11 +91,11 @@ impl State {
     fn unplug_nic(&mut self, client: ClientId) -> Result<Option<Nic>, QmpError> {
         let nic = self.nics.remove(client, &mut self.net, &mut self.binding);
         let removed = self.net.remove_client(client);
-        self.tell_lost(removed.as_ref().map_or(&[], |removed| &removed.filters));
         let filters: Vec<_> = removed.iter().flat_map(|r| r.filters.iter().map(|f| f.id)).collect();
         let retired = self.binding.commit(&self.net, Attachments::default())?;
         // A device that it was joined to lets everything in again.
         self.settle_vdpas();
+        self.count_lost(removed.as_ref().map_or(&[], |removed| &removed.filters));
         if filters.is_empty() {
             drop(retired);
         } else if let Err(error) = self.binding.close(retired, None, &filters) {

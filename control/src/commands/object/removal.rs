@@ -36,9 +36,12 @@ impl State {
                 return Outcome::Later(ticket);
             }
         }
-        self.net.remove_filter(name);
+        let removed = self.net.remove_filter(name);
         match self.binding.commit(&self.net, Attachments::default()) {
-            Ok(retired) => self.close(retired, None, &[id]),
+            Ok(retired) => {
+                self.count_lost(removed.as_slice());
+                self.close(retired, None, &[id])
+            }
             Err(error) => Err(error).into(),
         }
     }
@@ -65,13 +68,14 @@ impl State {
         Ok(self.binding.drain(handles).ok())
     }
 
-    /// Filters have gone, or go now: says how many frames go with each.
-    pub(in crate::commands) fn tell_lost(&self, filters: &[Filter]) {
+    /// No worker has these filters any more: counts the frames that go with them, which no counter of an object can tell when it is gone.
+    pub(in crate::commands) fn count_lost(&mut self, filters: &[Filter]) {
         for filter in filters {
             let held = self.binding.filter(filter.id).map_or(0, |handle| handle.held());
             if held != 0 {
                 tracing::warn!("filter '{}': {held} frames that it held are lost", filter.name);
             }
+            self.filter_gone += held;
         }
     }
 
@@ -80,8 +84,8 @@ impl State {
         let Some(filter) = self.net.remove_filter(name) else {
             return Err(QmpError::generic(format!("object '{name}' not found")));
         };
-        self.tell_lost(std::slice::from_ref(&filter));
         let retired = self.binding.commit(&self.net, Attachments::default())?;
+        self.count_lost(std::slice::from_ref(&filter));
         self.end_chardevs(name);
         // It has no file to complete.
         let _ = self.binding.close(retired, None, &[filter.id]);

@@ -260,6 +260,7 @@ impl World {
             kind,
             link_up: true,
             connected: true,
+            pads: false,
             peer: Some(peer),
             filters: vec![],
         };

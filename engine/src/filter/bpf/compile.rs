@@ -7,6 +7,14 @@ use libloading::Library;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// Bytes of an expression at most: some hundred addresses. libpcap takes more than a minute for some that are longer.
+pub(super) const LONGEST: usize = 16 << 10;
+
+/// Bytes of the stack that an expression is compiled on. libpcap calls itself for each test of it, and some that are much shorter than [`LONGEST`] are
+/// tens of thousands of tests.
+const STACK: usize = 64 << 20;
 
 /// Why there is no program.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +27,12 @@ pub enum CompileError {
     /// A library without what we need of it.
     #[error("this libpcap cannot be used: {0}")]
     Library(String),
+    /// It is not tried.
+    #[error("a filter expression of {0} bytes: at most {LONGEST} are compiled")]
+    TooLong(usize),
+    /// Nothing to compile on.
+    #[error("no thread to compile a filter expression on: {0}")]
+    Thread(std::io::Error),
     /// Not an expression. The words are libpcap's.
     #[error("cannot compile filter expression '{expression}': {why}")]
     Expression {
@@ -60,21 +74,46 @@ type Compile = unsafe extern "C" fn(*mut c_void, *mut Compiled, *const c_char, c
 type GetErr = unsafe extern "C" fn(*mut c_void) -> *mut c_char;
 type FreeCode = unsafe extern "C" fn(*mut Compiled);
 type Close = unsafe extern "C" fn(*mut c_void);
+type LibVersion = unsafe extern "C" fn() -> *const c_char;
 
 /// Libraries before 1.8 keep their compiler's state in static variables: one expression at a time.
 static ONE: Mutex<()> = Mutex::new(());
+
+/// Whether a library of this description (`pcap_lib_version`) compiles several expressions at once.
+pub(super) fn is_reentrant(description: &str) -> bool {
+    let number =
+        description.split_ascii_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let mut parts = number.unwrap_or_default().split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next(), parts.next()) >= (Some(1), Some(8))
+}
 
 /// Compiles a pcap filter expression (`pcap-filter(7)`) for Ethernet frames. May take long, as an expression can name hosts; not for a
 /// worker, nor for the control thread.
 ///
 /// # Errors
-/// There is no libpcap, or it refuses the expression.
+/// The expression is too long, there is no libpcap, or it refuses the expression.
 pub fn compile(expression: &str) -> Result<Program, CompileError> {
+    if expression.len() > LONGEST {
+        return Err(CompileError::TooLong(expression.len()));
+    }
+    thread::scope(|scope| {
+        let compiler = thread::Builder::new().name("netdevd-pcap".into()).stack_size(STACK);
+        let running =
+            compiler.spawn_scoped(scope, || compile_here(expression)).map_err(CompileError::Thread)?;
+        running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn compile_here(expression: &str) -> Result<Program, CompileError> {
     let refused =
         |why: &str| CompileError::Expression { expression: expression.to_owned(), why: why.to_owned() };
     let text = CString::new(expression).map_err(|_| refused("it holds a NUL character"))?;
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let library = library()?;
+    // SAFETY: the function takes nothing, and what it returns is a text that lives as long as the library.
+    let version = unsafe { CStr::from_ptr(symbol::<LibVersion>(&library, c"pcap_lib_version")?()) };
+    // One that takes long holds up no other where that can be.
+    let alone = !is_reentrant(&version.to_string_lossy());
+    let _one = alone.then(|| ONE.lock().unwrap_or_else(PoisonError::into_inner));
     // SAFETY: the types are those of the functions in <pcap/pcap.h>, unchanged since libpcap 1.0.
     let (open_dead, compile, get_err, free_code, close) = unsafe {
         (

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // frames of vectors, and libpcap's interpreter
 
+use super::compile::is_reentrant;
 use super::program::MOST;
 use super::*;
 use crate::burst::{Burst, Mask, Seg};
@@ -199,4 +200,29 @@ fn a_new_program_is_in_force_with_the_next_burst_and_none_lets_all_match() {
     }
     control.set(None);
     assert_eq!(matchers[1].select(&burst, Mask(1)), Mask(1));
+}
+
+#[test]
+fn an_expression_that_would_take_libpcap_too_deep_is_refused_by_its_length() {
+    let many = vec!["ether host 02:00:00:00:00:01"; 20_000].join(" or ");
+    let error = compile(&many).unwrap_err();
+    assert!(matches!(error, CompileError::TooLong(length) if length == many.len()), "{error}");
+    assert_eq!(
+        error.to_string(),
+        format!("a filter expression of {} bytes: at most 16384 are compiled", many.len())
+    );
+}
+
+#[test]
+fn libraries_before_1_8_compile_one_at_a_time() {
+    for (description, expected) in [
+        ("libpcap version 1.10.3 (with TPACKET_V3)", true),
+        ("libpcap version 1.8.1", true),
+        ("libpcap version 2.0", true),
+        ("libpcap version 1.7.4", false),
+        ("libpcap version 0.9.8", false),
+        ("something else", false),
+    ] {
+        assert_eq!(is_reentrant(description), expected, "{description}");
+    }
 }

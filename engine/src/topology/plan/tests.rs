@@ -18,7 +18,7 @@ fn hub_world(n: u64, hub: i32) -> (Topology, Slots) {
 }
 
 fn client(id: ClientId, kind: ClientKind, peer: Option<ClientId>) -> Client {
-    Client { id, kind, link_up: true, connected: true, peer, filters: Vec::new() }
+    Client { id, kind, link_up: true, connected: true, pads: false, peer, filters: Vec::new() }
 }
 
 fn entry(plan: &Plan, slot: usize) -> Entry {
@@ -53,6 +53,16 @@ fn two_ports_on_a_hub_are_a_pair() {
     let plan = build(&t, &slots, 1);
     assert_eq!(entry(&plan, 0).only.map(|o| o.0), Some(Target { worker: 0, slot: 1, queue: 1 }));
     assert!(!entry(&plan, 0).filtered);
+}
+
+#[test]
+fn short_frames_are_padded_on_the_way_to_a_hub_alone() {
+    let (mut t, slots) = hub_world(2, 0);
+    t.clients[0].pads = true;
+    let plan = build(&t, &slots, 1);
+    assert_eq!([0, 1].map(|slot| entry(&plan, slot).pads), [true, false]);
+    (t.clients[0].peer, t.clients[2].peer) = (Some(ClientId(3)), Some(ClientId(1)));
+    assert!(!entry(&build(&t, &slots, 1), 0).pads, "two ports without a hub");
 }
 
 #[test]
