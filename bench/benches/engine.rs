@@ -26,6 +26,7 @@ fn hub(n: u64) -> (Topology, Slots) {
             kind,
             link_up: true,
             connected: true,
+            pads: false,
             peer: Some(peer),
             filters: Vec::new(),
         };

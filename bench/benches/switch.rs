@@ -34,6 +34,7 @@ fn switch(stations: u32) -> (Routes, Arc<State>) {
             kind,
             link_up: true,
             connected: true,
+            pads: false,
             peer: Some(peer),
             filters: Vec::new(),
         };

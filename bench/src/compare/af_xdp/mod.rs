@@ -87,15 +87,17 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
     eprintln!("at most {:.0} min, a third of that on a quiet machine", most.as_secs_f64() / 60.0);
     netns::sweep();
     before_others();
-    let mut made = Made::default();
-    for (part, case) in all {
-        lab.go_on()?;
-        let rows = if part.starts_with("full") { full::rows } else { rows };
-        let rows = sides(lab, options, &case).and_then(|mut sides| rows(lab, &plan, part, &case, &mut sides));
-        made.add(lab, &format!("{part} {}", case.id()), rows)?;
-    }
     let (quick, json, check) = (options.quick, options.json, options.check);
-    made.publish(lab, &How { what: "af-xdp", quick, json, check, legend: LEGEND })
+    Made::show(lab, &How { what: "af-xdp", quick, json, check, legend: LEGEND }, |made| {
+        for (part, case) in all {
+            lab.go_on()?;
+            let rows = if part.starts_with("full") { full::rows } else { rows };
+            let rows =
+                sides(lab, options, &case).and_then(|mut sides| rows(lab, &plan, part, &case, &mut sides));
+            made.add(lab, &format!("{part} {}", case.id()), rows)?;
+        }
+        Ok(())
+    })
 }
 
 /// netdevd and the peer of a case, each with veth pairs and a load of its own, standing still.

@@ -63,10 +63,17 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
     if let Some(part) = options.parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
         return Err(Failure::new(format!("part {part}: {}", PARTS.join(", "))));
     }
-    let wanted = |part: &str| options.parts.is_empty() || options.parts.iter().any(|name| name == part);
     netns::sweep();
     before_others();
-    let mut made = Made::default();
+    let (quick, json, check) = (options.quick, options.json, options.check);
+    Made::show(lab, &How { what: "filters", quick, json, check, legend: LEGEND }, |made| {
+        fill(lab, options, made)
+    })
+}
+
+/// Adds the rows of the parts that are wanted.
+fn fill(lab: &Lab, options: &Options, made: &mut Made) -> Result<()> {
+    let wanted = |part: &str| options.parts.is_empty() || options.parts.iter().any(|name| name == part);
     let mut ours = None;
     // What the next two compare with.
     if ["dump", "tcpdump", "qemu"].into_iter().any(wanted) {
@@ -90,8 +97,7 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
     if wanted("off") {
         made.add(lab, "off", off::rows(lab, options))?;
     }
-    let (quick, json, check) = (options.quick, options.json, options.check);
-    made.publish(lab, &How { what: "filters", quick, json, check, legend: LEGEND })
+    Ok(())
 }
 
 const LEGEND: &str = "better: median over n near quads (A B B A within seconds) with its 95 % interval. cycles: TSC, from a poll that found\n\

@@ -84,14 +84,15 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
     eprintln!("at most {:.0} min, a third of that on a quiet machine", most.as_secs_f64() / 60.0);
     netns::sweep();
     before_others();
-    let mut made = Made::default();
-    for (part, case) in all {
-        lab.go_on()?;
-        let rows = rows(lab, options, &plan, part, &case);
-        made.add(lab, &format!("{part} {}", case.id()), rows)?;
-    }
     let (quick, json, check) = (options.quick, options.json, options.check);
-    made.publish(lab, &How { what: "switch", quick, json, check, legend: LEGEND })
+    Made::show(lab, &How { what: "switch", quick, json, check, legend: LEGEND }, |made| {
+        for (part, case) in all {
+            lab.go_on()?;
+            let rows = rows(lab, options, &plan, part, &case);
+            made.add(lab, &format!("{part} {}", case.id()), rows)?;
+        }
+        Ok(())
+    })
 }
 
 /// One slice of a case.

@@ -93,27 +93,29 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
         most.as_secs_f64() / 60.0
     );
     before_others();
-    let (mut made, mut rates) = (Made::default(), BTreeMap::new());
-    for part in parts {
-        for case in planned(part, options).0 {
-            lab.go_on()?;
-            let id = case.id();
-            let rows = match part {
-                "cycles" => cycles::rows(lab, &case, options.quick),
-                "zero-loss" => search::rows(lab, &case, options.quick).map(|(rows, rate)| {
-                    rate.map(|rate| rates.insert(id.clone(), rate));
-                    rows
-                }),
-                "latency" => latency::rows(lab, &case, rates.get(&id).copied(), options.quick),
-                "foreign" => foreign::rows(lab, &case, options.quick),
-                _ => workers::rows(lab, &case, options.quick),
-            };
-            made.add(lab, &format!("{part} {id}"), rows)?;
-        }
-    }
     let how =
         How { what: "vhost", quick: options.quick, json: options.json, check: options.check, legend: LEGEND };
-    made.publish(lab, &how)
+    let mut rates = BTreeMap::new();
+    Made::show(lab, &how, |made| {
+        for part in parts {
+            for case in planned(part, options).0 {
+                lab.go_on()?;
+                let id = case.id();
+                let rows = match part {
+                    "cycles" => cycles::rows(lab, &case, options.quick),
+                    "zero-loss" => search::rows(lab, &case, options.quick).map(|(rows, rate)| {
+                        rate.map(|rate| rates.insert(id.clone(), rate));
+                        rows
+                    }),
+                    "latency" => latency::rows(lab, &case, rates.get(&id).copied(), options.quick),
+                    "foreign" => foreign::rows(lab, &case, options.quick),
+                    _ => workers::rows(lab, &case, options.quick),
+                };
+                made.add(lab, &format!("{part} {id}"), rows)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// What the table does not say itself.

@@ -190,6 +190,23 @@ pub struct How {
 }
 
 impl Made {
+    /// Shows the rows that `fill` adds, also those made before it was interrupted.
+    ///
+    /// # Errors
+    /// Those of `fill`; no room; with `check` also when a target is missed.
+    pub fn show(lab: &Lab, how: &How, fill: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let mut made = Self::default();
+        let filled = fill(&mut made);
+        if let Err(failure) = &filled {
+            made.failed.push(failure.to_string());
+        }
+        if filled.is_ok() || !made.rows.is_empty() {
+            let published = made.publish(lab, how);
+            return filled.and(published);
+        }
+        filled
+    }
+
     /// Adds the rows of `label`. One row that cannot be had does not take the others with it.
     ///
     /// # Errors
@@ -211,7 +228,7 @@ impl Made {
     ///
     /// # Errors
     /// No room; with `check` also when a target is missed.
-    pub fn publish(&self, lab: &Lab, how: &How) -> Result<()> {
+    fn publish(&self, lab: &Lab, how: &How) -> Result<()> {
         progress_done();
         let what = format!("compare {}", how.what);
         let value =

@@ -79,14 +79,15 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
     eprintln!("at most {:.0} min, a third of that on a quiet machine", most.as_secs_f64() / 60.0);
     netns::sweep();
     before_others();
-    let mut made = Made::default();
-    for (part, job) in all {
-        lab.go_on()?;
-        let rows = job.rows(lab, options, part, &plan, &turns);
-        made.add(lab, &format!("{part} {}", job.id()), rows)?;
-    }
     let (quick, json, check) = (options.quick, options.json, options.check);
-    made.publish(lab, &How { what: "wire", quick, json, check, legend: LEGEND })
+    Made::show(lab, &How { what: "wire", quick, json, check, legend: LEGEND }, |made| {
+        for (part, job) in all {
+            lab.go_on()?;
+            let rows = job.rows(lab, options, part, &plan, &turns);
+            made.add(lab, &format!("{part} {}", job.id()), rows)?;
+        }
+        Ok(())
+    })
 }
 
 /// The row of one figure, without a target or a note.
