@@ -21,8 +21,8 @@ pub struct Client {
     pub filters: Vec<FilterId>,
     /// The options as given, `id` and `type` among them; what `query-netdev` shows.
     pub options: Map<String, Value>,
-    /// Offloads that the device behind it carries, as virtio feature bits: a nic joined to it offers no others, so that they pass
-    /// through. None: whatever a guest leaves undone is done on the way.
+    /// Offloads that the device behind it carries, as virtio feature bits: a nic joined to it offers no others but those that its guest had already, so
+    /// that they pass through. None: whatever a guest leaves undone is done on the way.
     pub carries: Option<u64>,
 }
 

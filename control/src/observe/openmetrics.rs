@@ -58,7 +58,7 @@ pub fn openmetrics(
         "netdevd_filter_gone_frames",
         "counter",
         None,
-        "Frames that filters still held when they were removed, because no receiver took them for two seconds.",
+        "Frames that filters still held when they were removed; most had waited for their receiver for two seconds.",
     );
     text.sample("netdevd_filter_gone_frames_total", &[], filter_gone);
     text.0.push_str("# EOF\n");

@@ -9,13 +9,14 @@ pub const SHORTEST: usize = 60;
 static ZEROS: [u8; SHORTEST] = [0; SHORTEST];
 
 impl Burst {
-    /// Frames shorter than [`SHORTEST`] get zeros behind them.
+    /// Frames shorter than [`SHORTEST`] get zeros behind them, but for those that are still to be cut: of these the payload is all that is behind
+    /// the headers.
     #[inline]
     pub fn pad(&mut self) {
         for frame in self.frames.iter_mut().take(self.len) {
             let missing = SHORTEST.saturating_sub(frame.len()) as u32;
             let (first, count, to) = (frame.first as usize, frame.count as usize, self.used);
-            if missing == 0 || to + count >= SEGMENTS {
+            if missing == 0 || frame.hdr.is_gso() || to + count >= SEGMENTS {
                 continue;
             }
             self.segs.copy_within(first..first + count, to);
@@ -33,7 +34,7 @@ impl Burst {
 mod tests {
     use super::*;
     use crate::burst::Mask;
-    use crate::wire::vnet_hdr::VnetHdr;
+    use crate::wire::vnet_hdr::{GSO_UDP_L4, VnetHdr};
 
     #[test]
     fn short_frames_have_zeros_behind_them() {
@@ -43,13 +44,15 @@ mod tests {
         let mut burst = Burst::new();
         assert!(burst.push(VnetHdr::NONE, &[seg(10), seg(4)]) && burst.push_one(VnetHdr::NONE, seg(100)));
         assert!(burst.push_one(VnetHdr::NONE, seg(59)) && burst.push_one(VnetHdr::NONE, seg(60)));
+        let gso = VnetHdr { gso_type: GSO_UDP_L4, gso_size: 8, ..VnetHdr::NONE };
+        assert!(burst.push_one(gso, seg(58)));
         burst.pad();
-        assert_eq!(burst.frames().iter().map(|f| f.len).collect::<Vec<_>>(), [60, 100, 60, 60]);
-        for (frame, sevens) in burst.frames().iter().zip([14, 100, 59, 60]) {
+        assert_eq!(burst.frames().iter().map(|f| f.len).collect::<Vec<_>>(), [60, 100, 60, 60, 58]);
+        for (frame, sevens) in burst.frames().iter().zip([14, 100, 59, 60, 58]) {
             let mut out = [1; 101];
             let n = burst.copy_out(frame, 0, &mut out);
             assert!(out[..sevens].iter().all(|b| *b == 7) && out[sevens..n].iter().all(|b| *b == 0));
         }
-        assert_eq!((burst.bytes(4), burst.all()), (280, Mask::first(4)));
+        assert_eq!((burst.bytes(5), burst.all()), (338, Mask::first(5)));
     }
 }

@@ -21,7 +21,9 @@ pub(super) fn checksum(buffers: &Buffers, token: u32, header: usize, body: &Seg,
     let there = body.copy_to(0, &mut bytes);
     let Some(front) = bytes.get(..there) else { return VnetHdr::NONE };
     let Ok(at) = Headers::parse(front, len) else { return VnetHdr::NONE };
-    let Some(offset) = at.transport.check_offset().filter(|_| !at.routed) else { return VnetHdr::NONE };
+    let Some(offset) = at.transport.check_offset().filter(|_| !at.routed && at.end == len) else {
+        return VnetHdr::NONE;
+    };
     let place = at.l4 + offset;
     let pseudo = at.pseudo(front, at.end - at.l4).fold();
     let undone = match get16(front, place) {

@@ -62,7 +62,14 @@ pub(super) fn swap_all(
 ) -> Option<u32> {
     let segs = burst.segs(frame);
     let whole = segs.iter().map(Seg::len).sum::<usize>() == frame.len();
-    if !whole || segs.len() < 2 || segs.len() > MAX_FRAGS || segs.len() > free as usize {
+    // Many short runs are copied into the fewest slots: some devices take few for a frame.
+    let fewest = (header + frame.len()).div_ceil(ring.buffer_size().max(1));
+    if !whole
+        || segs.len() > fewest + 1
+        || segs.len() < 2
+        || segs.len() > MAX_FRAGS
+        || segs.len() > free as usize
+    {
         return None;
     }
     let mut given = [(0, 0); MAX_FRAGS];

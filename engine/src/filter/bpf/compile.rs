@@ -28,7 +28,9 @@ pub enum CompileError {
     #[error("this libpcap cannot be used: {0}")]
     Library(String),
     /// It is not tried.
-    #[error("a filter expression of {0} bytes: at most {LONGEST} are compiled")]
+    #[error(
+        "cannot compile a filter expression of {0} bytes: at most {LONGEST} are taken, some hundred addresses"
+    )]
     TooLong(usize),
     /// Nothing to compile on.
     #[error("no thread to compile a filter expression on: {0}")]

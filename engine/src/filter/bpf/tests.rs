@@ -209,7 +209,10 @@ fn an_expression_that_would_take_libpcap_too_deep_is_refused_by_its_length() {
     assert!(matches!(error, CompileError::TooLong(length) if length == many.len()), "{error}");
     assert_eq!(
         error.to_string(),
-        format!("a filter expression of {} bytes: at most 16384 are compiled", many.len())
+        format!(
+            "cannot compile a filter expression of {} bytes: at most 16384 are taken, some hundred addresses",
+            many.len()
+        )
     );
 }
 

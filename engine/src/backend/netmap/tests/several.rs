@@ -4,7 +4,7 @@ use super::super::testing::Fake;
 use super::{Regions, bytes, start};
 use crate::backend::netmap::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT, Slot};
 use crate::backend::testing::{World, frame};
-use crate::burst::BURST;
+use crate::burst::{BURST, Burst, Mask};
 use crate::port::Turn;
 use crate::wire::vnet_hdr::{F_NEEDS_CSUM, GSO_TCPV4, VnetHdr};
 use std::sync::Arc;
@@ -51,10 +51,12 @@ fn the_buffers_of_a_frame_of_several_slots_change_hands() {
     // Around the ring's end, many times.
     for round in 0..60 {
         let long = frame(2500 + 40 * round, round as u8);
-        fake.send(0, 0, cut(&long, 700 + 10 * round));
+        fake.send(0, 0, cut(&long, 1500 + 9 * round));
         fake.send(0, 0, [(0, frame(60, round as u8))]);
         while world.hop(&mut *one.rx, &mut *two.tx).0 > 0 {}
-        assert_eq!(bytes(fake.sent(1, 0)).concat(), [long, frame(60, round as u8)].concat());
+        let sent = fake.sent(1, 0);
+        assert!(sent.iter().all(|(flags, _)| flags & NS_BUF_CHANGED != 0), "round {round}");
+        assert_eq!(bytes(sent).concat(), [long, frame(60, round as u8)].concat());
         fake.census();
     }
     assert_eq!(world.counters.tx.frames.get(), 121);
@@ -84,6 +86,29 @@ fn a_second_receiver_of_a_frame_of_several_slots_copies_it() {
     let buffers = |slots: Vec<Slot>| slots.into_iter().map(|slot| slot.buf_idx).collect::<Vec<_>>();
     assert_eq!(buffers(transmitted(&fake, 1, 3)), came);
     assert_eq!(buffers(transmitted(&fake, 2, 3)), buffers(stood), "its own, which it copied to");
+    fake.census();
+}
+
+#[test]
+fn a_frame_whose_second_buffer_went_before_is_copied_and_its_first_stays() {
+    let (mut world, fake, regions) = (World::new(), Fake::new(), Regions::default());
+    let mut one = start(&mut world, &fake, &regions, "netmap:a").remove(0);
+    let mut two = start(&mut world, &fake, &regions, "netmap:b").remove(0);
+    let (first, second) = (frame(4000, 3), frame(4000, 5));
+    fake.send(0, 0, cut(&first, 2000).into_iter().chain(cut(&second, 2000)));
+    let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
+    one.rx.rx(&mut turn, BURST, &mut world.burst);
+    let [a, b] = world.burst.frames() else { panic!("two frames") };
+    let mut mixed = Burst::new();
+    assert!(mixed.push(VnetHdr::NONE, &[world.burst.segs(b)[0], world.burst.segs(a)[1]]));
+    assert_eq!(two.tx.tx(&mut turn, &world.burst, Mask::first(1)), 1);
+    assert_eq!(two.tx.tx(&mut turn, &mixed, mixed.all()), 1);
+    two.tx.settle(&mut turn, &world.counters);
+    one.rx.release(&mut turn, 2);
+    let sent = fake.sent(1, 0);
+    let changed: Vec<bool> = sent.iter().map(|(flags, _)| flags & NS_BUF_CHANGED != 0).collect();
+    assert_eq!(changed, [true, true, false, false]);
+    assert_eq!(bytes(sent).concat(), [&first[..], &second[..2000], &first[2000..]].concat());
     fake.census();
 }
 
