@@ -181,13 +181,13 @@ fn taps_pad_on_the_way_to_a_hub_unless_a_passt_is_on_it() {
     let mut net = Net::new();
     add_tap(&mut net, "t", 1);
     add_tap(&mut net, "alone", 1);
-    add_port(&mut net, "h0", 0, Some("t")).unwrap();
+    assert!(add_port(&mut net, "h0", 0, Some("t")).is_ok());
     let pads =
         |net: &Net| net.topology().clients.iter().map(|client| client.pads).take(2).collect::<Vec<_>>();
     assert_eq!(pads(&net), [true, false]);
     net.add_netdev("p", Netdev { driver: "passt", ..tap(1) }, true, Map::new()).unwrap();
     assert_eq!(pads(&net), [true, false]);
-    add_port(&mut net, "h1", 0, Some("p")).unwrap();
+    assert!(add_port(&mut net, "h1", 0, Some("p")).is_ok());
     assert_eq!(pads(&net), [false, false]);
     net.remove("p").unwrap();
     assert_eq!(pads(&net), [true, false]);
