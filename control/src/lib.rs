@@ -25,6 +25,8 @@ pub mod reactor;
 pub mod schema;
 pub mod server;
 pub mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod user;
 pub mod vde;
 pub mod vhost_net;

@@ -4,6 +4,7 @@
 //! - [`qmp`]: a QMP client that shows everything: ids, events, raw bytes, passed file descriptors
 //! - [`netns`]: network namespaces that vanish with the test, and commands inside them
 //! - [`packet`]: sends and receives single frames on an interface
+//! - [`program`]: programs that a test writes and a daemon runs
 //! - [`lab`]: a daemon with taps in other namespaces
 //! - [`guest`]: a guest without a machine on a nic's socket
 //! - [`machine`]: a virtual machine with a Linux guest on netdevd's nics
@@ -22,6 +23,7 @@ pub mod machine;
 pub mod netns;
 pub mod nics;
 pub mod packet;
+pub mod program;
 pub mod qmp;
 pub mod skip;
 pub mod wait;

@@ -159,8 +159,7 @@ fn without_a_name_the_helper_is_found_and_its_bridge_is_br0() {
 /// A helper of a few lines of shell.
 fn script(directory: &Path, name: &str, body: &str) -> String {
     let path = directory.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("a script");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    tests::program::write(&path, &format!("#!/bin/sh\n{body}\n"));
     path.to_string_lossy().into_owned()
 }
 

@@ -1,12 +1,12 @@
 //! Scripts of taps: their arguments, their failures, and that nobody waits for a slow one.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tests::lab::Lab;
+use tests::program;
 use tests::skip::{Need, ready};
 use tests::wait;
 
@@ -15,8 +15,7 @@ const NEEDS: &[Need] = &[Need::Root, Need::Tap];
 /// Writes a shell script into the daemon's directory.
 fn script(lab: &Lab, name: &str, body: &str) -> PathBuf {
     let path = lab.daemon.directory().join(name);
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("a script");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("an executable script");
+    program::write(&path, &format!("#!/bin/sh\n{body}\n"));
     path
 }
 

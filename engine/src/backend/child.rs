@@ -92,13 +92,23 @@ pub fn readable<const N: usize>(fds: [BorrowedFd<'_>; N], end: Instant) -> io::R
 
 #[cfg(test)]
 pub(crate) mod testing {
-    use std::os::unix::fs::PermissionsExt;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
 
     /// A program of the shell's, gone with its path.
     pub(crate) fn script(body: &str) -> tempfile::TempPath {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), format!("#!/bin/sh\n{body}\n")).unwrap();
-        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        file.into_temp_path()
+        program(&format!("#!/bin/sh\n{body}\n"))
+    }
+
+    /// A program, gone with its path. Another process writes it, since a child of another test would hold a descriptor of ours until it executes, and
+    /// what somebody may write to does not execute (`ETXTBSY`).
+    pub(crate) fn program(text: &str) -> tempfile::TempPath {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let mut install = Command::new("install");
+        install.args(["-m", "755", "/dev/stdin"]).arg(&path).stdin(Stdio::piped());
+        let mut install = install.spawn().unwrap();
+        install.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(install.wait().unwrap().success(), "{} was not written", path.display());
+        path
     }
 }

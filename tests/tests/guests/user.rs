@@ -3,13 +3,13 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
 
 use tests::daemon::{self, Daemon, Program};
 use tests::machine::{self, Machine, Socket};
 use tests::netns::NetNs;
+use tests::program;
 use tests::skip::{Need, ready};
 use tests::wait;
 
@@ -99,11 +99,6 @@ fn answer_names(home: &NetNs) {
     });
 }
 
-fn program(path: &Path, text: &str) {
-    fs::write(path, text).expect("a program");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("executable");
-}
-
 /// Files that the netdevs need, in a directory.
 fn furnish(directory: &Path) {
     for place in ["tftp/sub", "shared", "sbin"] {
@@ -113,8 +108,8 @@ fn furnish(directory: &Path) {
     fs::write(directory.join("tftp/sub/inner"), "within\n").expect("a file");
     fs::write(directory.join("outside"), "a secret\n").expect("a file");
     fs::write(directory.join("resolv.conf"), "nameserver 127.0.0.1\n").expect("a file");
-    program(&directory.join("sbin/smbd"), SMBD);
-    program(&directory.join("told"), TOLD);
+    program::write(&directory.join("sbin/smbd"), SMBD);
+    program::write(&directory.join("told"), TOLD);
 }
 
 /// Options of a netdev whose forwards begin at a port of the host's.

@@ -237,6 +237,8 @@ fn frames_loop_through_a_vdpa_device_without_loss() {
     assert!(shown.contains("the device was removed") && shown.contains("failed"), "{shown}");
     let before = guest.run("stat -c %s /tmp/out1");
     eprintln!("{} bytes were back at the other device", before.trim());
+    let before: usize = before.trim().parse().expect("a number");
+    assert!(before < OTHERS as usize * (4 + LEN), "it had ended before");
     guest.run("for i in $(seq 600); do [ -s /tmp/status ] && exec test $(cat /tmp/status) = 0; sleep 0.1; done; cat /tmp/told; exit 1");
     let others = u64::from(OTHERS);
     assert_eq!(counted(&mut guest, "v1"), [others, others, 0]);

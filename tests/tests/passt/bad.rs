@@ -1,7 +1,6 @@
 //! What is no passt, or one that does not know what is asked of it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,8 +19,7 @@ const PARSE: &str = "while [ $# -gt 0 ]; do case $1 in --pid) file=$2;; esac; sh
 
 fn program(directory: &Path, body: &str) -> String {
     let (new, path) = (directory.join("new"), directory.join("program"));
-    fs::write(&new, format!("#!/bin/sh\n{body}\n")).expect("a script");
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("chmod");
+    tests::program::write(&new, &format!("#!/bin/sh\n{body}\n"));
     fs::rename(new, &path).expect("rename");
     path.to_string_lossy().into_owned()
 }

@@ -6,9 +6,9 @@ mod world;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
+use tests::program;
 use tests::skip::{Need, ready, record_beyond};
 use tests::wait;
 use world::{FAR, GUEST, World};
@@ -137,8 +137,7 @@ fn a_guest_gets_its_address_by_dhcp() {
         "#!/bin/sh\n[ \"$1\" = bound ] && echo \"$ip $mask $router $mtu $dns $search\" >{}\nexit 0\n",
         said.display()
     );
-    std::fs::write(&script, text).expect("a script");
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    program::write(&script, &text);
     let script = script.to_string_lossy();
     world.guest.run(
         "busybox",

@@ -1,12 +1,12 @@
 //! A process that was taken over, one that takes too much memory, and a host whose name servers change.
 
 use std::net::{TcpStream, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use tests::daemon::{Daemon, Program, directory, netdevd};
 use tests::lab::{Lab, Leg};
 use tests::netns::NetNs;
+use tests::program;
 use tests::skip::{Need, ready};
 use tests::wait::{PATIENCE, success, until};
 
@@ -55,9 +55,8 @@ fn a_process_that_was_taken_over_harms_nobody() {
     }
     let place = directory();
     let process = place.path().join("netdevd-user");
-    std::fs::write(&process, HOSTILE).expect("a process");
-    std::fs::set_permissions(&process, std::fs::Permissions::from_mode(0o755)).expect("executable");
-    std::fs::copy(netdevd(), place.path().join("netdevd")).expect("a copy");
+    program::write(&process, HOSTILE);
+    program::copy(&netdevd(), &place.path().join("netdevd"));
     let instead = format!("exec {}/netdevd \"$@\"", place.path().display());
     let home = NetNs::new();
     let daemon = Daemon::of(Program::Netdevd).within(&home).under(["sh", "-c", &instead]).start();

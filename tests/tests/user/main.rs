@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use serde_json::json;
+use tests::program;
 use tests::skip::{Need, ready};
 use tests::wait::output;
 use world::{exchange, guest, has_process, kill, line, reaches_guest, reaches_host};
@@ -54,13 +55,8 @@ fn a_dhcp_client_is_told_the_network() {
     }
     let (lab, place) = guest(&json!({"hostname": "guest", "domainname": "inside"}));
     let script = lab.daemon.directory().join("told");
-    std::fs::write(
-        &script,
-        "#!/bin/sh\n[ \"$1\" = bound ] && echo $ip $router $dns $hostname $domain\nexit 0\n",
-    )
-    .expect("a script");
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .expect("executable");
+    let text = "#!/bin/sh\n[ \"$1\" = bound ] && echo $ip $router $dns $hostname $domain\nexit 0\n";
+    program::write(&script, text);
     let mut client = place.command("busybox");
     client.args(["udhcpc", "-i", "guest", "-n", "-q", "-f", "-s"]).arg(&script);
     let output = output(&client, 30);

@@ -6,7 +6,6 @@ use engine::backend::stream::End;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -18,8 +17,7 @@ const SERVES: &str =
 fn program(directory: &Path, body: &str) -> String {
     let path = directory.join("passt");
     let new = directory.join("new");
-    std::fs::write(&new, format!("#!/bin/sh\n{body}\n")).unwrap();
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+    crate::testing::program(&new, &format!("#!/bin/sh\n{body}\n"));
     std::fs::rename(new, &path).unwrap();
     path.to_str().unwrap().to_owned()
 }

@@ -66,13 +66,11 @@ fn a_capture_is_complete_when_object_del_answers() {
 
 #[test]
 fn scripts_run_around_the_life_of_a_tap() {
-    use std::os::unix::fs::PermissionsExt;
     let Some(mut c) = client() else { return };
     let dir = tempfile::tempdir().unwrap();
     let script = |name: &str, body: &str| {
         let path = dir.path().join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        crate::testing::program(&path, &format!("#!/bin/sh\n{body}\n"));
         path.to_str().unwrap().to_owned()
     };
     let said = dir.path().join("said").to_str().unwrap().to_owned();

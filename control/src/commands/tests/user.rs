@@ -4,7 +4,6 @@ use super::Client;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -37,8 +36,7 @@ impl Process {
     fn of(c: &Client) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("netdevd-user");
-        std::fs::write(&path, PROCESS).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        crate::testing::program(&path, PROCESS);
         *c.log.user.lock().unwrap() = path;
         Self { directory }
     }

@@ -39,6 +39,22 @@ fn start(world: &mut World, fake: &Arc<Fake>, regions: &Regions, ifname: &str) -
     queues
 }
 
+/// Sends the `count` frames that have come to both receivers, which settle before the frames are given back.
+#[track_caller]
+fn to_both(world: &mut World, from: &mut QueuePair, mut to: [&mut QueuePair; 2], count: usize) {
+    let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
+    from.rx.rx(&mut turn, BURST, &mut world.burst);
+    let all = world.burst.all();
+    for to in &mut to {
+        assert_eq!(to.tx.tx(&mut turn, &world.burst, all), count);
+    }
+    for to in &mut to {
+        to.tx.settle(&mut turn, &world.counters);
+    }
+    from.rx.release(&mut turn, count);
+    from.rx.rx(&mut turn, BURST, &mut world.burst);
+}
+
 fn plain(frames: &[Vec<u8>]) -> Vec<(u16, Vec<u8>)> {
     frames.iter().map(|frame| (0, frame.clone())).collect()
 }
@@ -99,17 +115,8 @@ fn what_lies_elsewhere_is_copied_and_a_second_receiver_copies_too() {
     let mut three = start(&mut world, &fake, &regions, "netmap:c").remove(0);
     let frames = [frame(60, 1), frame(1500, 2)];
     fake.send(0, 0, plain(&frames));
+    to_both(&mut world, &mut one, [&mut two, &mut three], 2);
     let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
-    one.rx.rx(&mut turn, BURST, &mut world.burst);
-    let all = world.burst.all();
-    for to in [&mut two, &mut three] {
-        assert_eq!(to.tx.tx(&mut turn, &world.burst, all), 2);
-    }
-    for to in [&mut two, &mut three] {
-        to.tx.settle(&mut turn, &world.counters);
-    }
-    one.rx.release(&mut turn, 2);
-    one.rx.rx(&mut turn, BURST, &mut world.burst);
     assert_eq!((bytes(fake.sent(1, 0)), bytes(fake.sent(2, 0))), (frames.to_vec(), frames.to_vec()));
     fake.census();
     // Memory of another owner.

@@ -156,8 +156,7 @@ fn end_it(child: &mut Child) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::child::testing::script;
-    use std::os::unix::fs::PermissionsExt;
+    use crate::backend::child::testing::{program, script};
 
     const LONG: Duration = Duration::from_secs(20);
 
@@ -171,13 +170,10 @@ mod tests {
 
     /// The text of a helper in Python, which can pass descriptors.
     fn python(body: &str) -> tempfile::TempPath {
-        let file = tempfile::NamedTempFile::new().unwrap();
         let head = "#!/usr/bin/env python3\nimport os, socket, sys\n\
                     fd = [word for word in sys.argv if word.startswith('--fd=')][0][5:]\n\
                     s = socket.socket(fileno=int(fd))\n";
-        std::fs::write(file.path(), format!("{head}{body}\n")).unwrap();
-        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        file.into_temp_path()
+        program(&format!("{head}{body}\n"))
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::header::Header;
 use super::options::{HEADER, LONGEST};
 use super::{UserError, UserOptions, open};
+use crate::backend::child::testing::script;
 use crate::backend::datagram::open::pair;
 use crate::backend::pair::QueuePair;
 use crate::backend::testing::{World, frame};
@@ -13,9 +14,7 @@ use crate::port::counters::DropReason;
 use crate::wire::vnet_hdr::{F_NEEDS_CSUM, GSO_TCPV4, VnetHdr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -125,14 +124,6 @@ fn the_end_of_the_process_is_no_storm_and_drops_by_name() {
     assert_eq!(queue.rx.drops(), None, "the end is no frame");
     assert_eq!(queue.rx.trouble(), libc::EPIPE);
     assert!(!queue.rx.pending(), "a worker may sleep");
-}
-
-/// A program of the shell's, gone with its path.
-fn script(body: &str) -> tempfile::TempPath {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    write!(file, "#!/bin/sh\n{body}\n").unwrap();
-    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    file.into_temp_path()
 }
 
 fn readable(fd: impl AsFd) -> bool {

@@ -210,7 +210,7 @@ fn an_expression_that_would_take_libpcap_too_deep_is_refused_by_its_length() {
     assert_eq!(
         error.to_string(),
         format!(
-            "cannot compile a filter expression of {} bytes: at most 16384 are taken, some hundred addresses",
+            "cannot compile a filter expression of {} bytes: at most 4096 are taken, more than a hundred addresses",
             many.len()
         )
     );

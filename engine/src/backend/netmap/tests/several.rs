@@ -1,7 +1,7 @@
 //! Frames of several slots between two ports of one region: each of their buffers changes hands.
 
 use super::super::testing::Fake;
-use super::{Regions, bytes, start};
+use super::{Regions, bytes, start, to_both};
 use crate::backend::netmap::abi::{NS_BUF_CHANGED, NS_MOREFRAG, NS_REPORT, Slot};
 use crate::backend::testing::{World, frame};
 use crate::burst::{BURST, Burst, Mask};
@@ -71,17 +71,7 @@ fn a_second_receiver_of_a_frame_of_several_slots_copies_it() {
     let (came, stood) = (received(&fake, 0, 3), transmitted(&fake, 2, 3));
     let long = frame(5000, 3);
     fake.send(0, 0, cut(&long, 2000));
-    let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
-    one.rx.rx(&mut turn, BURST, &mut world.burst);
-    let all = world.burst.all();
-    for to in [&mut two, &mut three] {
-        assert_eq!(to.tx.tx(&mut turn, &world.burst, all), 1);
-    }
-    for to in [&mut two, &mut three] {
-        to.tx.settle(&mut turn, &world.counters);
-    }
-    one.rx.release(&mut turn, 1);
-    one.rx.rx(&mut turn, BURST, &mut world.burst);
+    to_both(&mut world, &mut one, [&mut two, &mut three], 1);
     assert_eq!([1, 2].map(|port| bytes(fake.sent(port, 0)).concat()), [long.clone(), long]);
     let buffers = |slots: Vec<Slot>| slots.into_iter().map(|slot| slot.buf_idx).collect::<Vec<_>>();
     assert_eq!(buffers(transmitted(&fake, 1, 3)), came);
