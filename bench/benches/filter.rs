@@ -1,8 +1,10 @@
-//! What a filter adds to a frame: a burst of 64 frames, as the worker shows it to the filter. Cycles a frame are the time a frame by the
-//! clock's rate. The writer of a dump is a thread of its own, whose file here takes all and keeps nothing. What a filter puts in again is taken
+//! What a filter adds to a frame, in cycles: a burst of 64 frames, as the worker shows it to the filter. The writer of a dump is a thread of its own, whose file here takes all and keeps nothing. What a filter puts in again is taken
 //! and given back at once; what a mirror passes on is read and forgotten.
 
+mod cycles;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use cycles::Cycles;
 use engine::burst::{Burst, Seg};
 use engine::filter::Handle;
 use engine::filter::buffer::Buffer;
@@ -11,7 +13,6 @@ use engine::filter::limit::{Limit, Limits};
 use engine::filter::matching::{self, Action};
 use engine::filter::mirror::Mirror;
 use engine::filter::rewriter::Rewriter;
-
 use engine::filter::{Direction, Filter, Settings, bpf};
 use engine::mem::arena::{Arena, ArenaConfig};
 use engine::mem::pool::Pool;
@@ -81,7 +82,7 @@ impl Place {
 
 /// Shows bursts of `frames` to `filter`; `after` comes behind each.
 fn measure(
-    c: &mut Criterion,
+    c: &mut Criterion<Cycles>,
     group: &str,
     id: BenchmarkId,
     frames: &[Vec<u8>],
@@ -102,11 +103,11 @@ fn measure(
 }
 
 /// Shows it UDP frames of `len` bytes.
-fn run(c: &mut Criterion, group: &str, id: BenchmarkId, len: usize, filter: &mut dyn Filter) {
+fn run(c: &mut Criterion<Cycles>, group: &str, id: BenchmarkId, len: usize, filter: &mut dyn Filter) {
     measure(c, group, id, &frames(len), filter, || ());
 }
 
-fn dump(c: &mut Criterion) {
+fn dump(c: &mut Criterion<Cycles>) {
     for len in [60, 64, 128, 1514] {
         let path = Path::new("/dev/null");
         let (file, mut instances) = DumpFile::open(path, 65536, None, 0, 1).expect("a capture");
@@ -116,7 +117,7 @@ fn dump(c: &mut Criterion) {
     }
 }
 
-fn matching(c: &mut Criterion) {
+fn matching(c: &mut Criterion<Cycles>) {
     for expression in ["udp", "udp dst port 53", "tcp port 80 and host 10.0.0.1"] {
         let program = match bpf::compile(expression) {
             Ok(program) => program,
@@ -136,9 +137,9 @@ fn on() -> Settings {
     Settings::new(true, true, true)
 }
 
-fn mirror(c: &mut Criterion) {
-    for len in [64, 1514] {
-        let (_held, mut instance, mut reader) = Mirror::unread(&arena(), false).expect("a mirror");
+fn mirror(c: &mut Criterion<Cycles>) {
+    for (name, steals, len) in [("mirror", false, 64), ("mirror", false, 1514), ("redirector", true, 64)] {
+        let (_held, mut instance, mut reader) = Mirror::unread(&arena(), steals).expect("a mirror");
         let mut burst = Burst::new();
         let read = || {
             burst.clear();
@@ -146,18 +147,19 @@ fn mirror(c: &mut Criterion) {
             reader.took(burst.len());
             reader.done(burst.len());
         };
-        measure(c, "filter/mirror", BenchmarkId::from_parameter(len), &frames(len), &mut *instance, read);
+        let group = format!("filter/{name}");
+        measure(c, &group, BenchmarkId::from_parameter(len), &frames(len), &mut *instance, read);
     }
 }
 
-fn buffer(c: &mut Criterion) {
+fn buffer(c: &mut Criterion<Cycles>) {
     for len in [64, 1514] {
         let (_held, mut instances) = Buffer::open(on(), 1, &arena(), 1).expect("a buffer");
         run(c, "filter/buffer", BenchmarkId::from_parameter(len), len, &mut *instances[0]);
     }
 }
 
-fn limit(c: &mut Criterion) {
+fn limit(c: &mut Criterion<Cycles>) {
     // A rate that is never reached, and one that holds every frame back for a moment.
     for (name, bps) in [("passes", 1 << 50), ("holds", 4_096_000_000)] {
         let limits = Limits { bps, queue: 4096, ..Limits::default() };
@@ -179,7 +181,7 @@ fn segment(to_guest: bool, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
     f
 }
 
-fn rewriter(c: &mut Criterion) {
+fn rewriter(c: &mut Criterion<Cycles>) {
     const SYN: u8 = 2;
     const ACK: u8 = 16;
     for (name, apart) in [("same-numbers", 0), ("other-numbers", 4000)] {
@@ -202,7 +204,7 @@ fn rewriter(c: &mut Criterion) {
 }
 
 /// Those that stay in their chain while they are off: a look at a word a burst. The others are not shown what they must not see.
-fn off(c: &mut Criterion) {
+fn off(c: &mut Criterion<Cycles>) {
     let off = || Settings::new(false, true, true);
     let limits = Limits { bps: 1, queue: 4096, ..Limits::default() };
     let (_buffer, mut buffer) = Buffer::open(off(), 1, &arena(), 1).expect("a buffer");
@@ -213,5 +215,9 @@ fn off(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, dump, matching, mirror, buffer, limit, rewriter, off);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(Cycles);
+    targets = dump, matching, mirror, buffer, limit, rewriter, off
+}
 criterion_main!(benches);

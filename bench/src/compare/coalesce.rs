@@ -10,8 +10,7 @@ use crate::compare::peer::interface;
 use crate::compare::process::{Process, preferred};
 use crate::compare::vhost::duts::{Account, Dut};
 use crate::compare::vhost::load::{Pktgen, Want};
-use crate::compare::vhost::quads::before_others;
-use crate::compare::vhost::quads::{Plan, Side, interleave};
+use crate::compare::vhost::quads::{LEG, Plan, Side, before_others, interleave};
 use crate::compare::vhost::report::{Row, json, tables};
 use crate::failure::{Context, Failure, Result};
 use crate::proc;
@@ -19,8 +18,6 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Counted time of a leg.
-const LEG: Duration = Duration::from_millis(300);
 /// What a quad takes with everything around its legs.
 const QUAD: Duration = Duration::from_millis(1800);
 /// The canary's.

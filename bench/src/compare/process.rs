@@ -208,7 +208,7 @@ pub fn preferred(program: impl AsRef<std::ffi::OsStr>) -> Command {
 /// With what it printed to standard error.
 pub fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().context(&name)?;
+    let output = mortal(command).stdin(Stdio::null()).output().context(&name)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match output.status.success() {
         true => Ok(text(&output.stdout)),

@@ -19,7 +19,7 @@ use self::cases::{Case, Peer, Work};
 use self::duts::{netdevd, testpmd};
 use self::lane::{Lane, Veth};
 use super::vhost::duts::{Account, Dut};
-use super::vhost::quads::{Plan, Quads, Side, before_others, interleave};
+use super::vhost::quads::{LEG, Plan, Quads, Side, before_others, interleave};
 use super::vhost::report::{How, Made, Row};
 use crate::compare::lab::{Lab, progress};
 use crate::compare::netns;
@@ -45,8 +45,7 @@ pub struct Options {
 
 const PARTS: [&str; 6] = ["rx", "tx", "forward", "guest", "full-forward", "full-guest"];
 
-/// Counted time of a leg, and what a quad takes with everything around its legs.
-const LEG: Duration = Duration::from_millis(300);
+/// What a quad takes with everything around its legs.
 const QUAD: Duration = Duration::from_millis(2200);
 /// The canary's.
 const TICK: Duration = Duration::from_millis(5);

@@ -6,7 +6,7 @@ use crate::compare::stats::{Estimate, Spread};
 use crate::compare::vhost::cases::Case;
 use crate::compare::vhost::duts::{Account, Dut, Home, Netdevd, NetdevdSetup};
 use crate::compare::vhost::load::{Got, Pktgen, Want};
-use crate::compare::vhost::quads::{Plan, Quads, Side, interleave, moves};
+use crate::compare::vhost::quads::{LEG, Plan, Quads, Side, interleave, moves};
 use crate::compare::vhost::report::Row;
 use crate::failure::{Context, Result};
 use crate::proc;
@@ -15,8 +15,6 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 
-/// Counted time of a leg: 120 MB of file at 5 million frames a second.
-const LEG: Duration = Duration::from_millis(300);
 /// What a quad takes with everything around its legs.
 const QUAD: Duration = Duration::from_millis(2200);
 /// The canary's.

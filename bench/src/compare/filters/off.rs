@@ -7,15 +7,13 @@ use crate::compare::stats::{Estimate, Spread};
 use crate::compare::vhost::cases::Case;
 use crate::compare::vhost::duts::{Account, Dut, Home};
 use crate::compare::vhost::load::{Pktgen, Want};
-use crate::compare::vhost::quads::{Plan, Quads, Side, interleave};
+use crate::compare::vhost::quads::{LEG, Plan, Quads, Side, interleave};
 use crate::compare::vhost::report::Row;
 use crate::failure::Result;
 use crate::qmp::Qmp;
 use serde_json::json;
 use std::time::Duration;
 
-/// Counted time of a leg.
-const LEG: Duration = Duration::from_millis(300);
 const QUAD: Duration = Duration::from_millis(2000);
 const TICK: Duration = Duration::from_millis(5);
 

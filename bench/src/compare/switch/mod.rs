@@ -18,7 +18,7 @@ use self::duts::{hub, settle, switch};
 use self::ovs::Ovs;
 use super::vhost::duts::{Account, Dut};
 use super::vhost::load::{Got, Pktgen, Want};
-use super::vhost::quads::{Plan, Quads, Side, before_others, interleave};
+use super::vhost::quads::{LEG, Plan, Quads, Side, before_others, interleave};
 use super::vhost::report::{How, Made, Row};
 use crate::compare::lab::Lab;
 use crate::compare::netns;
@@ -45,8 +45,6 @@ pub struct Options {
 
 const PARTS: [&str; 4] = ["unicast", "static", "flood", "hub"];
 
-/// Counted time of a leg.
-const LEG: Duration = Duration::from_millis(150);
 /// What a quad takes with everything around its legs.
 const QUAD: Duration = Duration::from_millis(1200);
 /// The canary's.

@@ -140,13 +140,13 @@ fn share(site: &Site, before: u64, since: Instant) -> Result<f64> {
 /// A load tool in the guest, on the load's CPU, with a bound on its time.
 fn tool(lab: &Lab, site: &Site, program: &str, bound: Duration) -> Command {
     let mut command = site.guest.pinned(lab.load_cpu, "timeout");
-    command.arg(bound.as_secs().to_string()).arg(program);
+    command.args(["-k", "1", &bound.as_secs().to_string(), program]);
     command
 }
 
 /// The command line of one run of iperf3.
 pub(super) fn iperf_command(lab: &Lab, site: &Site, length: Duration, back: bool) -> Command {
-    let mut command = tool(lab, site, "iperf3", length + Duration::from_secs(15));
+    let mut command = tool(lab, site, "iperf3", length + Duration::from_secs(5));
     command.args(["-c", &HOST.to_string(), "-J", "-t", &length.as_secs_f64().ceil().to_string()]);
     command.args(back.then_some("-R"));
     command

@@ -64,14 +64,19 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
     }
     let measured = workloads.iter().filter(|workload| options.wants_part(workload));
     let measured: Vec<&Workload> = measured.copied().collect();
-    let records = measure(lab, options, &measured, &mut host, &mut sites)?;
-    let profiles =
-        if options.part("profile") { profiles(lab, options, &workloads, &sites)? } else { Vec::new() };
+    let mut records = Vec::new();
+    let mut ended = measure(lab, options, &measured, &mut host, &mut sites, &mut records, &mut missing);
+    let mut seen = Vec::new();
+    if ended.is_ok() && options.part("profile") {
+        ended = profiles(lab, options, &workloads, &sites, &mut seen);
+    }
     progress_done();
     drop(sites);
     let metrics: Vec<_> = measured.iter().map(|workload| (workload.id, workload.metrics)).collect();
     let rows = rounds::rows(&metrics, &names, &records);
-    report::report(lab, options, &names, &rows, &records, &profiles, &missing)?;
+    // What is there is shown however it ended.
+    report::report(lab, options, &names, &rows, &records, &seen, &missing)?;
+    ended?;
     let mut missed: Vec<&str> = rows.iter().filter(|row| row.missed()).map(|row| row.metric.label).collect();
     missed.extend(rows.iter().filter(|row| falls(row)).map(|row| row.metric.label));
     match options.check && !missed.is_empty() {
@@ -141,9 +146,10 @@ fn measure(
     workloads: &[&Workload],
     host: &mut Host,
     sites: &mut [Site],
-) -> Result<Vec<Record>> {
+    records: &mut Vec<Record>,
+    missing: &mut Vec<String>,
+) -> Result<()> {
     let amount = Amount { slice: options.slice, connections: if options.quick { 3_000 } else { 10_000 } };
-    let mut records = Vec::new();
     for round in 0..options.rounds {
         for workload in workloads {
             let mut turns: Vec<&mut Site> =
@@ -159,16 +165,28 @@ fn measure(
                     site.rest(lab)?;
                     Ok(seen)
                 });
-                records.push(Record { round, workload: workload.id, peer, slice: slice.context(peer)? });
+                match slice {
+                    Ok(slice) => records.push(Record { round, workload: workload.id, peer, slice }),
+                    // The others go on without one of its slices; without a slice of netdevd's there is nothing to compare.
+                    Err(failure) if site.stack != Stack::Netdevd && lab.go_on().is_ok() => {
+                        missing.push(format!("{peer}, {}, round {}: {failure}", workload.id, round + 1));
+                    }
+                    Err(failure) => return Err(failure).context(peer),
+                }
             }
         }
     }
-    Ok(records)
+    Ok(())
 }
 
 /// Profiles of netdevd and of pasta, which is ahead of it or next to it.
-fn profiles(lab: &Lab, options: &Options, workloads: &[&Workload], sites: &[Site]) -> Result<Vec<Profile>> {
-    let mut profiles = Vec::new();
+fn profiles(
+    lab: &Lab,
+    options: &Options,
+    workloads: &[&Workload],
+    sites: &[Site],
+    profiles: &mut Vec<Profile>,
+) -> Result<()> {
     for workload in workloads {
         for site in sites.iter().filter(|site| site.mtu == workload.mtu) {
             if matches!(site.stack, Stack::Netdevd | Stack::Pasta) {
@@ -179,7 +197,7 @@ fn profiles(lab: &Lab, options: &Options, workloads: &[&Workload], sites: &[Site
             }
         }
     }
-    Ok(profiles)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,15 +3,13 @@
 use super::cases::{Case, LARGE};
 use super::duts::{Account, Netdevd, Testpmd};
 use super::load::{Got, Pktgen, Want};
-use super::quads::{Plan, Quads, Side, interleave};
+use super::quads::{LEG, Plan, Quads, Side, interleave};
 use super::report::Row;
 use crate::compare::lab::Lab;
 use crate::compare::stats::Spread;
 use crate::failure::Result;
 use std::time::Duration;
 
-/// Counted time of a leg.
-const LEG: Duration = Duration::from_millis(150);
 /// What a quad takes with everything around its legs.
 pub(super) const QUAD: Duration = Duration::from_millis(1000);
 /// The canary's.

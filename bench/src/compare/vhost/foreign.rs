@@ -5,15 +5,13 @@
 use super::cases::{Case, RING};
 use super::duts::{Account, Dut, Netdevd, Testpmd};
 use super::load::VirtioUser;
-use super::quads::{Plan, Side, interleave};
+use super::quads::{LEG, Plan, Side, interleave};
 use super::report::Row;
 use crate::compare::lab::Lab;
 use crate::failure::Result;
 use engine::worker::clock::Clock;
 use std::time::Duration;
 
-/// Counted time of a leg.
-const LEG: Duration = Duration::from_millis(250);
 /// What a quad takes with everything around its legs.
 pub(super) const QUAD: Duration = Duration::from_millis(2500);
 /// The canary's.

@@ -141,6 +141,8 @@ pub struct Quads<T> {
     pub least: usize,
 }
 
+/// Counted time of most legs. Short: a host that takes a CPU away for 12 ms ten times a second leaves few longer ones as they were.
+pub const LEG: Duration = Duration::from_millis(80);
 /// A leg is measured this often before its quad is given up.
 const TRIES: usize = 4;
 /// Far quads that are kept beside the near ones.

@@ -8,14 +8,13 @@ use crate::compare::af_xdp::full::Taking;
 use crate::compare::lab::{Lab, progress};
 use crate::compare::netns::Namespace;
 use crate::compare::vhost::duts::{Account, Dut};
-use crate::compare::vhost::quads::{Plan, Quads, Side, interleave};
+use crate::compare::vhost::quads::{LEG, Plan, Quads, Side, interleave};
 use crate::compare::vhost::report::Row;
 use crate::failure::Result;
 use engine::worker::clock::Clock;
 use std::time::{Duration, Instant};
 
-/// Counted time of a leg, and what a quad takes with everything around its legs.
-const LEG: Duration = Duration::from_millis(300);
+/// What a quad takes with everything around its legs.
 /// See above.
 pub const QUAD: Duration = Duration::from_millis(2200);
 /// The canary's.
