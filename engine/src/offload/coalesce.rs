@@ -139,11 +139,15 @@ impl Coalescer {
         };
         let Some(frame) = burst.frames().get(i).filter(|_| run.open && run.verified) else { return false };
         let [seg] = burst.segs(frame) else { return false };
-        if !seg.copy_first(&mut new.head.head) || !run.head.precedes(&new.head.head, frame) {
+        if !seg.copy_first(&mut new.head.head) {
             return false;
         }
-        (new.head.at, new.head.len) = (run.head.at, run.head.len);
-        let fits = run.follows(&new.head, 1);
+        let right = run.head.precedes(&new.head.head, frame);
+        if !right && !run.head.heads(&new.head.head, frame) {
+            return false;
+        }
+        (new.head.at, new.head.hdr, new.head.len) = (run.head.at, run.head.hdr, run.head.len);
+        let fits = run.follows(&new.head, 1) && (right || new.head.verified(burst, frame));
         if fits {
             run.take(&new.head, i, 1, Class::Joins);
             self.joined |= 1 << i;

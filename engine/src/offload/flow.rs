@@ -213,6 +213,27 @@ impl Candidate {
             && field(next, V4_CHECK) != 0xffff
     }
 
+    /// Whether a frame that begins with `next` is a segment as long as this one, behind it in its flow, as far as equal bytes can tell: TCP with
+    /// the same headers but for IPv4's identification and checksum, the sequence number and the checksum.
+    #[inline]
+    pub(super) fn heads(&self, next: &[u8; LOOK], frame: &Frame) -> bool {
+        let Headers { net, transport, l3, l4, payload, end, .. } = self.at;
+        let same = |from: usize, to: usize| part(&self.head, from, to) == part(next, from, to);
+        let ip = || match net {
+            Net::V4 => {
+                same(0, l3 + V4_ID) && same(l3 + V4_FRAG, l3 + V4_CHECK) && same(l3 + V4_ADDRS, l4 + TCP_SEQ)
+            }
+            _ => same(0, l4 + TCP_SEQ),
+        };
+        transport == Transport::Tcp
+            && self.flags() & CWR == 0
+            && (frame.hdr, frame.len()) == (self.hdr, end)
+            && ip()
+            && same(l4 + TCP_ACK, l4 + TCP_CHECK)
+            && same(l4 + TCP_URGENT, payload)
+            && get16(next, l4 + TCP_CHECK) != Some(0xffff)
+    }
+
     /// Whether the frame's checksums are right, as far as they are there to be verified.
     pub(super) fn verified(&self, burst: &Burst, frame: &Frame) -> bool {
         let Headers { l3, l4, payload, end, net, transport, .. } = self.at;

@@ -3,7 +3,7 @@
 use super::NEEDS;
 use super::ends::{BROADCAST, Ours, SOURCE, options, udp};
 use super::vxlan::Tunnel;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Child;
 use tests::daemon::directory;
@@ -54,19 +54,25 @@ fn tshark_decodes_our_vxlan() {
     if !ready(test, &[NEEDS, TOOLS].concat()) {
         return;
     }
-    let Some(tunnel) = Tunnel::new(test, "10.1.0.1", "10.1.0.2", "dstport 4789", &json!({})) else { return };
-    as_on_a_wire(&tunnel.lab.home, "w0");
-    let place = directory();
-    let file = place.path().join("vxlan.pcap");
-    let mut child = capture(&tunnel.far, "w1", "udp dst port 4789", 5, &file);
-    let guest = PacketSocket::open(&tunnel.guest, "guest");
-    for _ in 0..5 {
-        guest.send(&arp());
+    for (near, far) in [("10.1.0.1", "10.1.0.2"), ("fd01::1", "fd01::2")] {
+        let more = json!({"local": near});
+        let Some(tunnel) = Tunnel::new(test, near, far, "dstport 4789", &more) else { return };
+        as_on_a_wire(&tunnel.lab.home, "w0");
+        let place = directory();
+        let file = place.path().join("vxlan.pcap");
+        let mut child = capture(&tunnel.far, "w1", "udp dst port 4789", 5, &file);
+        let guest = PacketSocket::open(&tunnel.guest, "guest");
+        for _ in 0..5 {
+            guest.send(&arp());
+        }
+        wait::child(&mut child, wait::PATIENCE).expect("five packets leave");
+        let fields = ["-T", "fields", "-e", "vxlan.vni", "-e", "vxlan.flags", "-e", "arp.dst.proto_ipv4"];
+        // The guest's own interface may ask for neighbours meanwhile: of IPv6, and of addresses of its own.
+        let found = read(&file, &fields);
+        assert!(found.len() == 5 && found.iter().all(|line| line.starts_with("42\t0x0800\t")), "{found:?}");
+        assert!(found.iter().any(|line| line.ends_with("\t10.0.0.2")), "to {far}: {found:?}");
+        assert_eq!(read(&file, &["-Y", "_ws.malformed"]), [""; 0], "to {far}: nothing is malformed");
     }
-    wait::child(&mut child, wait::PATIENCE).expect("five packets leave");
-    let fields = ["-T", "fields", "-e", "vxlan.vni", "-e", "vxlan.flags", "-e", "arp.dst.proto_ipv4"];
-    assert_eq!(read(&file, &fields), ["42\t0x0800\t10.0.0.2"; 5]);
-    assert_eq!(read(&file, &["-Y", "_ws.malformed"]), [""; 0], "nothing is malformed");
 }
 
 #[test]
@@ -81,8 +87,18 @@ fn tshark_decodes_our_l2tpv3() {
     let udp_base =
         json!({"src": "127.0.0.1", "dst": "127.0.0.1", "udp": true, "srcport": "1701", "dstport": "1702"});
     let ip_base = json!({"src": "127.0.0.1", "dst": "127.0.0.2"});
-    let _sink = udp(&ours.lab.home, "127.0.0.1:1702");
-    for (name, base, what) in [("udp", udp_base, "udp dst port 1702"), ("ip", ip_base, "ip proto 115")] {
+    let six = |base: &Value| {
+        let mut six = base.clone();
+        (six["ipv6"], six["src"], six["dst"]) = (json!(true), json!("fd00::1"), json!("fd00::2"));
+        six
+    };
+    let _sinks = ["127.0.0.1:1702", "[fd00::2]:1702"].map(|at| udp(&ours.lab.home, at));
+    for (name, base, what) in [
+        ("udp6", six(&udp_base), "ip6 and udp dst port 1702"),
+        ("ip6", six(&ip_base), "ip6 proto 115"),
+        ("udp", udp_base, "ip and udp dst port 1702"),
+        ("ip", ip_base, "ip proto 115"),
+    ] {
         ours.tunnel(&options(&base, &json!({"txsession": 77, "txcookie": 0x0102_0304, "rxcookie": 1})));
         let file = place.path().join(name);
         let mut child = capture(&ours.lab.home, "lo", what, 3, &file);

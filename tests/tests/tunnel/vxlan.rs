@@ -134,6 +134,52 @@ fn the_kernels_device_is_the_other_end_over_ipv6() {
 }
 
 #[test]
+fn a_peer_may_vanish_and_return() {
+    let test = "a_peer_may_vanish_and_return";
+    if !ready(test, NEEDS) {
+        return;
+    }
+    let Some(mut tunnel) = Tunnel::new(test, "10.1.0.1", "10.1.0.2", "dstport 4789", &json!({})) else {
+        return;
+    };
+    passes(&tunnel, 0);
+    let vanishes = [
+        // Nobody listens: the other host answers by ICMP.
+        ("link del vx0", "link add vx0 type vxlan id 42 dev w1 local 10.1.0.2 remote 10.1.0.1 dstport 4789"),
+        // The path is gone: our end loses its carrier.
+        ("link set w1 down", "link set w1 up"),
+        // The address is gone: nobody answers for it.
+        ("address del 10.1.0.2/24 dev w1", "address add 10.1.0.2/24 dev w1"),
+    ];
+    for ((goes, comes), mark) in vanishes.into_iter().zip(1..) {
+        tunnel.far.ip(goes);
+        let guest = PacketSocket::open(&tunnel.guest, "guest");
+        let before = tunnel.lab.port("guest").0;
+        (0..50).for_each(|_| guest.send(&frame(BROADCAST, SOURCE, &[0xee; 46])));
+        let read = wait::until(wait::PATIENCE, || (tunnel.lab.port("guest").0 >= before + 50).then_some(()));
+        read.expect("nobody is held up");
+        tunnel.far.ip(comes);
+        if comes.starts_with("link add") {
+            tunnel.far.up("vx0", Ipv4Addr::new(10, 77, 0, 2));
+        }
+        passes(&tunnel, mark);
+    }
+}
+
+/// That a frame passes each way. Older ones may come before it: the kernel keeps some while it looks for the other host.
+fn passes(tunnel: &Tunnel, mark: u8) {
+    let (near, far) = (PacketSocket::open(&tunnel.guest, "guest"), PacketSocket::open(&tunnel.far, "vx0"));
+    let bytes = frame(BROADCAST, SOURCE, &[mark; 46]);
+    for (from, to, way) in [(&near, &far, "out"), (&far, &near, "in")] {
+        from.send(&bytes);
+        let came = wait::until(wait::PATIENCE, || {
+            to.receive(Duration::from_secs(1)).filter(|came| *came == bytes).map(drop)
+        });
+        assert!(came.is_some(), "frame {mark}, {way}");
+    }
+}
+
+#[test]
 fn another_port_and_no_checksum_are_taken() {
     let device = "dstport 8472 noudpcsum";
     check(

@@ -4,7 +4,7 @@ use super::Shared;
 use super::buffers::Buffers;
 use super::framing::{Framing, SEEN};
 use super::inlet::{Arrived, Inlet, MESSAGES};
-use crate::burst::{BURST, Burst};
+use crate::burst::{BURST, Burst, Seg};
 use crate::port::counters::DropReason;
 use crate::port::{RxQueue, Source, Turn};
 use crate::wire::vnet_hdr::VnetHdr;
@@ -176,6 +176,13 @@ impl<F: Framing> DatagramRx<F> {
         self.framing.is_one(front.get(..n).unwrap_or_default(), each as usize, total as usize)
     }
 
+    /// Copies a datagram's first bytes; how many there are.
+    #[inline]
+    fn front(datagram: Seg, to: &mut [u8; SEEN]) -> usize {
+        // Of a length that is known, a copy is a few instructions.
+        if datagram.copy_first(to) { SEEN } else { datagram.copy_to(0, to) }
+    }
+
     /// Bytes in front of the frame of a datagram, and what is left to do to the frame.
     #[inline]
     fn strip(
@@ -189,7 +196,7 @@ impl<F: Framing> DatagramRx<F> {
             return Ok((0, VnetHdr::NONE));
         }
         let mut front = [0; SEEN];
-        let n = self.buffers.seg(buffer, at, total).copy_to(0, &mut front);
+        let n = Self::front(self.buffers.seg(buffer, at, total), &mut front);
         let (front, total) = (front.get(..n).unwrap_or_default(), total as usize);
         let skip = self.framing.strip(front, total)?;
         if skip >= total {

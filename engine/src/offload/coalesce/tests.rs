@@ -61,9 +61,27 @@ fn consecutive_frames_become_one_with_the_header_that_the_kernel_expects() {
 /// In one segment a frame may go the short way, by equal bytes; in several it never does.
 #[test]
 fn the_short_way_leads_where_the_long_one_does() {
-    let flow = Flow::udp4();
-    let mut frames = run(&flow, 100, 6, 200);
-    frames.iter_mut().for_each(|f| f.0 = flow.make_partial(&mut f.1));
+    let tagged = Flow { tags: vec![5], ..Flow::tcp4() };
+    for (flow, partial) in [
+        (Flow::udp4(), true),
+        (Flow::tcp4(), false),
+        (Flow::tcp4(), true),
+        (Flow::tcp6(), false),
+        (tagged, false),
+    ] {
+        short_and_long(&flow, partial);
+    }
+}
+
+fn short_and_long(flow: &Flow, partial: bool) {
+    let run = |start, n, len| {
+        let mut frames = run(flow, start, n, len);
+        if partial {
+            frames.iter_mut().for_each(|f| f.0 = flow.make_partial(&mut f.1));
+        }
+        frames
+    };
+    let frames = run(100, 6, 200);
     let both = |frames: &[Lent]| (adapted(frames, 60_000, &LARGE), adapted(frames, 20, &LARGE));
     let (short, long) = both(&frames);
     assert_eq!((short.len(), &short), (1, &long));
@@ -83,7 +101,7 @@ fn the_short_way_leads_where_the_long_one_does() {
         |f| f.1.push(0),
         |f| f.1.truncate(150),
         // Another identification, with the checksum that goes with it.
-        |f| (f.1[19], f.1[25]) = (f.1[19] + 1, f.1[25].wrapping_sub(1)),
+        |f| (f.1[19], f.1[25]) = (f.1[19].wrapping_add(1), f.1[25].wrapping_sub(1)),
     ];
     for (i, change) in changes.iter().enumerate() {
         let mut bad = frames.clone();
@@ -91,8 +109,7 @@ fn the_short_way_leads_where_the_long_one_does() {
         let (short, long) = both(&bad);
         assert_eq!(short, long, "change {i}");
     }
-    let mut many = run(&flow, 0, 64, 1400);
-    many.iter_mut().for_each(|f| f.0 = flow.make_partial(&mut f.1));
+    let many = run(0, 64, 1400);
     let (short, long) = (adapted(&many, 60_000, &LARGE), adapted(&many, 700, &LARGE));
     assert_eq!((short.len(), &short), (2, &long), "as many as fit one packet");
 }
@@ -170,6 +187,7 @@ fn flags_end_the_run_as_in_gro() {
     assert_eq!(with([0, PSH, 0, 0]), [2, 2]);
     assert_eq!(with([0, FIN | PSH, 0, PSH]), [2, 2]);
     assert_eq!(with([0, 0, CWR, 0]), [2, 2]);
+    assert_eq!(with([CWR, 0, CWR, 0]), [2, 2]);
     assert_eq!(with([ECE, ECE, ECE, 0]), [3, 1]);
     for flag in [SYN, RST, URG, CWR | PSH] {
         assert_eq!(with([0, 0, flag, 0]), [2, 1, 1], "{flag:#x}");
