@@ -224,8 +224,15 @@ pub enum FilterKind {
         /// `vnet_hdr_support`.
         vnet: bool,
     },
-    /// `filter-replay`: nothing.
-    Replay,
+    /// `filter-replay` without a file: nothing.
+    Nothing,
+    /// `filter-replay` with one.
+    Replay {
+        /// The pcap file.
+        file: String,
+        /// Frames keep the distances in which they were recorded.
+        paced: bool,
+    },
     /// `filter-buffer`.
     Buffer {
         /// Microseconds between releases.

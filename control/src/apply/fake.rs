@@ -322,6 +322,9 @@ impl Backends for FakeBackends {
                 self.0.call(format!("match {expression} {}", if *pass { "pass" } else { "drop" }));
                 self.compile(expression)?;
             }
+            FilterKind::Replay { file, paced } => {
+                self.0.call(format!("replay {file} {}", if *paced { "paced" } else { "at once" }));
+            }
             _ => {}
         }
         Ok(OpenFilter { handle: None, instances: Vec::new() })

@@ -21,6 +21,7 @@ use engine::filter::dump::DumpFile;
 use engine::filter::limit::Limit;
 use engine::filter::matching::{self, Action};
 use engine::filter::mirror::{Mirror, MirrorOptions};
+use engine::filter::replay::{Replay, ReplayError};
 use engine::filter::rewriter::Rewriter;
 use engine::filter::{Filter, Handle, Settings};
 use engine::mem::arena::{Arena, ArenaError};
@@ -221,7 +222,21 @@ impl Backends for SystemBackends {
                     .map_err(|e| QmpError::generic(format!("filter mirror: {}", strerror(&e))))?;
                 Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
             }
-            FilterKind::Replay => Ok(OpenFilter { handle: None, instances: Vec::new() }),
+            FilterKind::Replay { file, paced } => {
+                let FilterRequest { workers, home, .. } = *request;
+                let waker = self.wakers.get(home).cloned();
+                let made = Replay::open(
+                    Path::new(file),
+                    *paced,
+                    settings(request),
+                    &self.arena,
+                    (workers, home),
+                    waker,
+                );
+                let (held, instances) = made.map_err(|e| unreplayable(file, &e))?;
+                Ok(OpenFilter { handle: Some(Arc::new(held)), instances })
+            }
+            FilterKind::Nothing => Ok(OpenFilter { handle: None, instances: Vec::new() }),
             FilterKind::Buffer { interval } => {
                 in_memory(Buffer::open(settings(request), *interval, &self.arena, request.workers))
             }
@@ -259,6 +274,16 @@ pub(super) fn vhost_vdpa(options: VdpaOptions, wake: &Arc<OwnedFd>) -> Result<Vd
 
 fn settings(request: &FilterRequest) -> Settings {
     Settings::new(request.on, request.rx, request.tx)
+}
+
+/// Why a file is not replayed, in the words of a filter-dump that has none.
+fn unreplayable(file: &str, error: &ReplayError) -> QmpError {
+    QmpError::generic(match error {
+        ReplayError::Open(why) => format!("filter replay: can't open {file}: {}", strerror(why)),
+        ReplayError::Read(why) => format!("filter replay: can't read {file}: {}", strerror(why)),
+        ReplayError::Means(why) => format!("filter replay: {}", strerror(why)),
+        other => format!("filter replay: can't replay {file}: {other}"),
+    })
 }
 
 /// A filter that needs nothing but memory.

@@ -115,7 +115,12 @@ impl Filter {
     /// Whether it may hold frames. Then it stays in its chain while it is off, or what comes would overtake what it holds.
     #[must_use]
     pub fn holds(&self) -> bool {
-        matches!(self.driver, "filter-buffer" | "filter-limit" | "filter-redirector" | "filter-rewriter")
+        let replays = self.driver == "filter-replay" && self.own.contains_key("file");
+        replays
+            || matches!(
+                self.driver,
+                "filter-buffer" | "filter-limit" | "filter-redirector" | "filter-rewriter"
+            )
     }
 }
 

@@ -33,7 +33,7 @@ pub enum Kind {
     FilterMirror(FilterMirrorOptions),
     /// Takes frames to a chardev and from one.
     FilterRedirector(FilterRedirectorOptions),
-    /// Passes frames.
+    /// Passes frames, and puts those of a file in.
     FilterReplay(FilterReplayOptions),
     /// Rewrites TCP sequence numbers.
     FilterRewriter(FilterRewriterOptions),
@@ -234,12 +234,18 @@ pub struct FilterRewriterOptions {
     pub vnet_hdr_support: Option<bool>,
 }
 
-/// Lets all frames pass; kept for scripts that name it.
+/// Lets all frames pass, and puts those of a file in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilterReplayOptions {
     /// Where the filter sits and what it sees.
     #[serde(flatten)]
     pub common: FilterOptions,
+    /// The pcap file whose frames are put in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// They keep the distances in which they were recorded. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pace: Option<bool>,
 }
 
 /// Compares the frames of two machines that run the same.

@@ -63,6 +63,7 @@ fn introspection_agrees_with_qemu_where_both_have_something() {
             || *at == "netdev_add.type.vxlan"
             || ["object-add.qom-type.filter-match", "object-add(qom-type=filter-dump).filter"].contains(at)
             || *at == "object-add.qom-type.filter-limit"
+            || ["file", "pace"].iter().any(|p| *at == format!("object-add(qom-type=filter-replay).{p}"))
             || ["netdev-user-forward-add", "netdev-user-forward-remove", "query-netdev-user"].contains(at)
             || *at == "NETDEV_USER_RESTARTED"
             || ["nic-set-netdev", "NIC_STOPPED"].contains(at);

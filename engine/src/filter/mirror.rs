@@ -110,10 +110,7 @@ impl Mirror {
 
 impl Handle for Mirror {
     fn set(&self, on: bool, rx: bool, tx: bool) {
-        // Off, only what was read already has a way to go, and goes the one that it was read for.
-        let goes = |direction, asked| if on { asked } else { self.settings.goes(direction) };
-        let was_on = self.settings.is_on();
-        self.settings.set(on, goes(Direction::Rx, rx), goes(Direction::Tx, tx));
+        let was_on = self.settings.switch(on, rx, tx);
         if let Some(indev) = &self.indev {
             if on && !was_on {
                 indev.attach();
@@ -164,11 +161,18 @@ impl Drop for Mirror {
 }
 
 /// One worker's instance.
-struct Instance {
+pub(super) struct Instance {
     settings: Arc<Settings>,
     steals: bool,
     inlet: Option<Inlet>,
     outlet: Option<Outlet>,
+}
+
+impl Instance {
+    /// One that lets everything pass and puts in what comes, if anything can come here.
+    pub(super) const fn injecting(settings: Arc<Settings>, inlet: Option<Inlet>) -> Self {
+        Self { settings, steals: false, inlet, outlet: None }
+    }
 }
 
 impl Filter for Instance {

@@ -11,6 +11,7 @@ mod hold;
 pub mod limit;
 pub mod matching;
 pub mod mirror;
+pub mod replay;
 pub mod rewriter;
 mod settings;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a filter that stays in its chain while it is off must know by itself.
 
 use super::Direction;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 const ON: u32 = 1;
 const RX: u32 = 2;
@@ -24,6 +24,17 @@ impl Settings {
     pub fn set(&self, on: bool, rx: bool, tx: bool) {
         let word = if on { ON } else { 0 } | if rx { RX } else { 0 } | if tx { TX } else { 0 };
         self.0.store(word, Ordering::Relaxed);
+    }
+
+    /// As [`Settings::set`], for a filter that puts frames in: off, only what was read already has a way to go, and goes the one that it was read
+    /// for. Whether the filter was on.
+    pub(super) fn switch(&self, on: bool, rx: bool, tx: bool) -> bool {
+        let goes = |direction, asked| if on { asked } else { self.goes(direction) };
+        let was_on = self.is_on();
+        self.set(on, goes(Direction::Rx, rx), goes(Direction::Tx, tx));
+        // Whoever looks from now on at what a thread holds finds what that has begun with before it saw this.
+        fence(Ordering::SeqCst);
+        was_on
     }
 
     /// Whether the filter is on.

@@ -10,6 +10,7 @@ mod churn;
 mod kinds;
 mod life;
 mod qemu;
+mod replay;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

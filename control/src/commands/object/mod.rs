@@ -57,6 +57,9 @@ impl State {
                 check_number(driver, number, u32::try_from(value).unwrap_or(u32::MAX))?;
             }
         }
+        if driver == "filter-replay" && args.flag("pace").is_some() && args.maybe("file").is_none() {
+            return Err(QmpError::generic("'pace' goes with 'file' only"));
+        }
         self.check_object_free(name)?;
         self.net.place(&options).map_err(|error| {
             let mut error = QmpError::from(error);

@@ -16,7 +16,7 @@ pub(super) fn read(
 ) -> Option<(&'static str, FilterKind, Map<String, Value>)> {
     match driver {
         "filter-dump" => Some(dump(args)),
-        "filter-replay" => Some(("filter-replay", FilterKind::Replay, Map::new())),
+        "filter-replay" => Some(replay(args)),
         "filter-buffer" => Some(buffer(args)),
         "filter-limit" => Some(limit(args)),
         "filter-rewriter" => {
@@ -53,6 +53,15 @@ fn limit(args: &Map<String, Value>) -> (&'static str, FilterKind, Map<String, Va
     ];
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     ("filter-limit", FilterKind::Limit(limits), own)
+}
+
+fn replay(args: &Map<String, Value>) -> (&'static str, FilterKind, Map<String, Value>) {
+    let Some(file) = args.maybe("file") else {
+        return ("filter-replay", FilterKind::Nothing, Map::new());
+    };
+    let paced = args.flag("pace").unwrap_or(true);
+    let own = Map::from_iter([("file".into(), json!(file)), ("pace".into(), json!(paced))]);
+    ("filter-replay", FilterKind::Replay { file: file.to_owned(), paced }, own)
 }
 
 fn dump(args: &Map<String, Value>) -> (&'static str, FilterKind, Map<String, Value>) {

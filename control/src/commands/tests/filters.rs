@@ -72,6 +72,38 @@ fn filters_that_are_not_built_are_checked_first() {
 }
 
 #[test]
+fn a_replay_of_a_file_shows_it_and_one_without_is_qemus() {
+    let mut c = Client::new();
+    c.port("h1", 1);
+    let replay = |more: Value| {
+        let mut args = json!({"qom-type": "filter-replay", "id": "r", "netdev": "h1"});
+        args.as_object_mut().unwrap().append(&mut more.as_object().cloned().unwrap());
+        args
+    };
+    c.refused("object-add", replay(json!({"pace": false})), "'pace' goes with 'file' only");
+    let names = |c: &mut Client| {
+        let all = c.ok("qom-list", json!({"path": "r"}));
+        all.as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    c.ok("object-add", replay(json!({})));
+    assert!(!names(&mut c).iter().any(|name| name == "file" || name == "pace"));
+    c.ok("object-del", json!({"id": "r"}));
+    for (more, call, pace) in [
+        (json!({"file": "/f"}), "replay /f paced", true),
+        (json!({"file": "/f", "pace": false}), "replay /f at once", false),
+    ] {
+        c.log.calls();
+        c.ok("object-add", replay(more));
+        assert_eq!(c.log.calls(), [call]);
+        assert!(names(&mut c).ends_with(&["file".into(), "pace".into()]));
+        assert_eq!(c.ok("qom-get", json!({"path": "r", "property": "pace"})), json!(pace));
+        let set = json!({"path": "r", "property": "file", "value": "/g"});
+        c.refused("qom-set", set, "Property 'filter-replay.file' is not writable");
+        c.ok("object-del", json!({"id": "r"}));
+    }
+}
+
+#[test]
 fn filters_that_hold_frames_show_and_change_their_numbers() {
     let mut c = Client::new();
     c.port("h1", 1);

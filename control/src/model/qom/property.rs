@@ -35,6 +35,10 @@ impl<'a> Tree<'a> {
         if matches!(node, Node::Filter(f) if f.driver == "filter-dump" && f.own.contains_key("filter")) {
             own.push(types::Property { name: "filter", kind: "string" });
         }
+        if matches!(node, Node::Filter(f) if f.driver == "filter-replay" && f.own.contains_key("file")) {
+            own.push(types::Property { name: "file", kind: "string" });
+            own.push(types::Property { name: "pace", kind: "bool" });
+        }
         let own = own.into_iter().map(|p| (p.name.to_owned(), p.kind.to_owned()));
         let children = self.children(node).into_iter();
         own.chain(children.map(|(name, child)| (name, format!("child<{}>", child.driver())))).collect()
@@ -70,7 +74,8 @@ impl<'a> Tree<'a> {
             return Ok(()); // one without an expression can get one
         }
         self.get(node, property)?;
-        let fixed = ["type", "action", "seen", "matched"].contains(&property);
+        let fixed = ["type", "action", "seen", "matched"].contains(&property)
+            || matches!(node, Node::Filter(f) if f.driver == "filter-replay" && f.own.contains_key(property));
         if matches!(node, Node::Filter(_) | Node::Plain(_)) && !fixed {
             return Ok(());
         }

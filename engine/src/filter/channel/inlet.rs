@@ -2,11 +2,9 @@
 
 use super::framing::{Fault, LONGEST, Parsed, parse};
 use super::link::{Link, Woke};
-use super::{BATCH, RING};
-use crate::burst::Burst;
-use crate::filter::{Direction, Settings};
+use super::{BATCH, Feed, Flow, Inlet};
+use crate::filter::Settings;
 use crate::mem::arena::Arena;
-use crate::mem::records::{Reader, Writer, ring};
 use crate::uring::Waker;
 use crate::wire::vnet_hdr::VnetHdr;
 use nix::errno::Errno;
@@ -15,63 +13,19 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-/// What the worker, the thread and control share.
+/// What the thread and control share.
 #[derive(Debug)]
 struct Shared {
-    link: Link,
+    flow: Arc<Flow>,
     settings: Arc<Settings>,
-    /// Frames in the rings; one that goes both ways is there twice.
-    held: AtomicU64,
-    /// The thread has bytes that it could not hand on.
-    stuck: AtomicBool,
     injected: AtomicU64,
     header: AtomicU64,
     empty: AtomicU64,
     cut: AtomicU64,
     detached: AtomicU64,
-}
-
-/// A worker's end: lends frames that came.
-#[derive(Debug)]
-pub struct Inlet {
-    shared: Arc<Shared>,
-    rx: Reader,
-    tx: Reader,
-}
-
-impl Inlet {
-    fn reader(&mut self, direction: Direction) -> &mut Reader {
-        match direction {
-            Direction::Rx => &mut self.rx,
-            Direction::Tx => &mut self.tx,
-        }
-    }
-
-    /// As [`crate::filter::Filter::due`].
-    pub fn due(&mut self, direction: Direction) -> usize {
-        if self.reader(direction).is_empty() { 0 } else { usize::MAX }
-    }
-
-    /// As [`crate::filter::Filter::lend`].
-    pub fn lend(&mut self, direction: Direction, want: usize, burst: &mut Burst) {
-        self.reader(direction).lend(want, burst);
-    }
-
-    /// As [`crate::filter::Filter::took`].
-    pub fn took(&mut self, direction: Direction, n: usize) {
-        self.reader(direction).took(n);
-    }
-
-    /// As [`crate::filter::Filter::gone`].
-    pub fn gone(&mut self, direction: Direction, n: usize) {
-        self.reader(direction).done(n);
-        self.shared.held.fetch_sub(n as u64, Ordering::Release);
-        // It may wait for room.
-        self.shared.link.nudge();
-    }
 }
 
 /// Control's hold on the thread.
@@ -91,28 +45,22 @@ impl InletThread {
         vnet: bool,
         worker: Option<Arc<Waker>>,
     ) -> io::Result<(Self, Inlet)> {
-        let (link, running) = Link::new().map_err(io::Error::other)?;
+        let (feed, inlet, running) = Feed::new(arena, worker)?;
         let none = || AtomicU64::new(0);
         let shared = Arc::new(Shared {
-            link,
+            flow: feed.flow().clone(),
             settings: settings.clone(),
-            held: none(),
-            stuck: AtomicBool::new(false),
             injected: none(),
             header: none(),
             empty: none(),
             cut: none(),
             detached: none(),
         });
-        let (rx_writer, rx) = ring(arena, RING).map_err(io::Error::other)?;
-        let (tx_writer, tx) = ring(arena, RING).map_err(io::Error::other)?;
         let theirs = shared.clone();
         thread::Builder::new().name("netdevd-chan".into()).spawn(move || {
             let run = Run {
                 shared: &theirs,
-                worker,
-                rx: rx_writer,
-                tx: tx_writer,
+                feed,
                 vnet,
                 file: None,
                 buffer: vec![0; LONGEST + BATCH].into(),
@@ -122,31 +70,30 @@ impl InletThread {
             run.run();
             drop(running);
         })?;
-        Ok((Self { shared: shared.clone() }, Inlet { shared, rx, tx }))
+        Ok((Self { shared }, inlet))
     }
 
     /// Control's end.
     #[must_use]
     pub fn link(&self) -> &Link {
-        &self.shared.link
+        &self.shared.flow.link
     }
 
     /// It was switched on: it reads anew, whatever came before, as in QEMU.
     pub fn attach(&self) {
-        self.shared.link.detach(false);
-        self.shared.link.wake();
+        self.shared.flow.link.detach(false);
+        self.shared.flow.link.wake();
     }
 
     /// The settings have changed.
     pub fn changed(&self) {
-        self.shared.link.wake();
+        self.shared.flow.link.wake();
     }
 
     /// Frames that were read and have not gone on.
     #[must_use]
     pub fn held(&self) -> u64 {
-        let stuck = self.shared.stuck.load(Ordering::Acquire);
-        self.shared.held.load(Ordering::Acquire) + u64::from(stuck)
+        self.shared.flow.held()
     }
 
     /// Frames handed on, and those lost, by name.
@@ -168,16 +115,12 @@ impl InletThread {
 struct Owed {
     hdr: VnetHdr,
     at: Range<usize>,
-    rx: bool,
-    tx: bool,
 }
 
 /// The thread.
 struct Run<'s> {
     shared: &'s Shared,
-    worker: Option<Arc<Waker>>,
-    rx: Writer,
-    tx: Writer,
+    feed: Feed,
     vnet: bool,
     file: Option<OwnedFd>,
     buffer: Box<[u8]>,
@@ -188,8 +131,8 @@ struct Run<'s> {
 
 impl Run<'_> {
     fn run(mut self) {
-        while !self.shared.link.is_closing() {
-            if let Some(file) = self.shared.link.arrived() {
+        while !self.shared.flow.link.is_closing() {
+            if let Some(file) = self.shared.flow.link.arrived() {
                 self.file = Some(file);
             }
             let room = self.hand_on();
@@ -198,8 +141,8 @@ impl Run<'_> {
                 self.wait_for_room();
             } else if self.file.is_none() || !on {
                 // Also the end of the connection waits, behind the data.
-                let _ = self.shared.link.rest(None, PollFlags::empty(), || false);
-            } else if self.shared.link.is_detached() {
+                let _ = self.shared.flow.link.rest(None, PollFlags::empty(), || false);
+            } else if self.shared.flow.link.is_detached() {
                 self.rest(PollFlags::empty());
             } else {
                 self.read();
@@ -207,10 +150,10 @@ impl Run<'_> {
         }
         self.hand_on();
         // It may have come and gone before this thread ran for the first time.
-        if let Some(file) = self.shared.link.arrived() {
+        if let Some(file) = self.shared.flow.link.arrived() {
             self.file = Some(file);
         }
-        self.shared.link.over(self.filled.is_empty() && self.owed.is_none() && self.file.is_some());
+        self.shared.flow.link.over(self.filled.is_empty() && self.owed.is_none() && self.file.is_some());
     }
 
     /// Takes the buffer apart; whether all of it found room.
@@ -225,9 +168,8 @@ impl Run<'_> {
                     let frame = at + frame.start..at + frame.end;
                     self.filled.start = frame.end;
                     self.shared.injected.fetch_add(1, Ordering::Relaxed);
-                    let settings = &self.shared.settings;
-                    let (rx, tx) = (settings.goes(Direction::Rx), settings.goes(Direction::Tx));
-                    self.owed = Some(Owed { hdr, at: frame, rx, tx });
+                    self.feed.owe(&self.shared.settings);
+                    self.owed = Some(Owed { hdr, at: frame });
                     room = self.pay();
                 }
                 Parsed::Skip(fault, end) => {
@@ -241,44 +183,33 @@ impl Run<'_> {
                 Parsed::TooLong => {
                     self.filled = 0..0;
                     self.shared.detached.fetch_add(1, Ordering::Relaxed);
-                    self.shared.link.detach(true);
+                    self.shared.flow.link.detach(true);
                 }
             }
         }
-        self.rx.publish();
-        self.tx.publish();
-        self.shared.stuck.store(!room, Ordering::Release);
-        if let Some(worker) = &self.worker {
-            worker.nudge();
-        }
+        self.feed.show(room);
         room
     }
 
     /// Puts the frame that is owed into the rings; whether there was room.
     fn pay(&mut self) -> bool {
-        let Some(Owed { hdr, at, rx, tx }) = &mut self.owed else { return true };
+        let Some(Owed { hdr, at }) = &self.owed else { return true };
         let bytes = self.buffer.get(at.clone()).unwrap_or_default();
-        for (owed, writer) in [(rx, &mut self.rx), (tx, &mut self.tx)] {
-            if *owed && writer.push_with(*hdr, 1, bytes.len(), |to| to.copy_from_slice(bytes)) {
-                *owed = false;
-                // Before the worker can see it, and give it back.
-                self.shared.held.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        if matches!(self.owed, Some(Owed { rx: false, tx: false, .. })) {
+        let paid = self.feed.pay(*hdr, bytes);
+        if paid {
             self.owed = None;
         }
-        self.owed.is_none()
+        paid
     }
 
     fn wait_for_room(&mut self) {
         let shared = self.shared;
-        let _ = shared.link.rest(None, PollFlags::empty(), || self.hand_on());
+        let _ = shared.flow.link.rest(None, PollFlags::empty(), || self.hand_on());
     }
 
     fn rest(&mut self, wanted: PollFlags) {
         let file = self.file.as_ref().map(AsFd::as_fd);
-        if self.shared.link.rest(file, wanted, || false) == Woke::Gone {
+        if self.shared.flow.link.rest(file, wanted, || false) == Woke::Gone {
             self.end();
         }
     }
@@ -304,6 +235,6 @@ impl Run<'_> {
             self.shared.cut.fetch_add(1, Ordering::Relaxed);
         }
         self.filled = 0..0;
-        self.shared.link.end();
+        self.shared.flow.link.end();
     }
 }

@@ -1,7 +1,8 @@
 //! What control and the thread of a chardev share.
 
 use crate::uring::{IoError, Waker};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll, ppoll};
+use nix::sys::time::TimeSpec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -43,7 +44,7 @@ pub(super) enum Woke {
 
 impl Link {
     /// Without a connection; the sender is for the thread, and dropped at its end.
-    pub(super) fn new() -> Result<(Self, Sender<()>), IoError> {
+    pub(in crate::filter) fn new() -> Result<(Self, Sender<()>), IoError> {
         let (running, over) = channel();
         let link = Self {
             waker: Waker::new()?,
@@ -111,16 +112,16 @@ impl Link {
         self.finished.load(Ordering::Acquire)
     }
 
-    pub(super) fn wake(&self) {
+    pub(in crate::filter) fn wake(&self) {
         self.waker.wake();
     }
 
     /// Cheaper than [`Link::wake`], for who has made work visible that the thread looks for when it has announced sleep.
-    pub(super) fn nudge(&self) {
+    pub(in crate::filter) fn nudge(&self) {
         self.waker.nudge();
     }
 
-    pub(super) fn is_closing(&self) -> bool {
+    pub(in crate::filter) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
@@ -144,7 +145,7 @@ impl Link {
     }
 
     /// The thread's last word.
-    pub(super) fn over(&self, clean: bool) {
+    pub(in crate::filter) fn over(&self, clean: bool) {
         self.clean.store(clean, Ordering::Release);
         self.finished.store(true, Ordering::Release);
         self.tell();
@@ -164,13 +165,28 @@ impl Link {
         wanted: PollFlags,
         again: impl FnOnce() -> bool,
     ) -> Woke {
+        self.sleep(file, wanted, None, again)
+    }
+
+    /// As [`Link::rest`], without a file, and no longer than `bound`, if that is given.
+    pub(in crate::filter) fn pause(&self, bound: Option<Duration>, again: impl FnOnce() -> bool) {
+        let _ = self.sleep(None, PollFlags::empty(), bound, again);
+    }
+
+    fn sleep(
+        &self,
+        file: Option<BorrowedFd<'_>>,
+        wanted: PollFlags,
+        bound: Option<Duration>,
+        again: impl FnOnce() -> bool,
+    ) -> Woke {
         let mut woke = Woke::Look;
         if self.waker.announce() && !again() {
             let own = PollFd::new(self.waker.as_fd(), PollFlags::POLLIN);
             let mut both = [own, PollFd::new(file.unwrap_or(self.waker.as_fd()), wanted)];
             let used = if file.is_some() { 2 } else { 1 };
             // A signal ends it early, and that is as good.
-            let _ = poll(both.get_mut(..used).unwrap_or_default(), PollTimeout::NONE);
+            let _ = ppoll(both.get_mut(..used).unwrap_or_default(), bound.map(TimeSpec::from), None);
             let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
             let told =
                 both.get(1).filter(|_| used == 2).and_then(PollFd::revents).unwrap_or(PollFlags::empty());

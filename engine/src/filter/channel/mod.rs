@@ -7,12 +7,15 @@
 //! Control hands over each connection ([`Link::connect`]) and learns of its end by an eventfd. A thread that has nothing to do sleeps as
 //! workers do: it announces that, looks once more, and whoever has work for it looks at that flag ([`crate::uring::Waker`]).
 
+mod feed;
 pub mod framing;
 mod inlet;
 mod link;
 mod outlet;
 
-pub use inlet::{Inlet, InletThread};
+pub use feed::Inlet;
+pub(super) use feed::{Feed, Flow};
+pub use inlet::InletThread;
 pub use link::Link;
 pub use outlet::{Outlet, OutletThread};
 
@@ -20,7 +23,7 @@ pub use outlet::{Outlet, OutletThread};
 const RING: usize = 4 << 20;
 
 /// Bytes that a thread reads or writes at once.
-const BATCH: usize = 256 * 1024;
+pub(super) const BATCH: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests;
