@@ -1,6 +1,6 @@
 //! Ring pairs of ports with several, spread over workers.
 
-use super::super::testing::Fake;
+use super::super::testing::{Fake, Slots};
 use super::{Regions, plain, try_open};
 use crate::backend::netmap::abi::NS_BUF_CHANGED;
 use crate::backend::pair::QueuePair;
@@ -23,7 +23,7 @@ fn work(
     fake: &Arc<Fake>,
     mut pairs: Vec<(usize, [QueuePair; 2])>,
     begin: &Barrier,
-) -> Vec<(usize, usize, Vec<(u16, Vec<u8>)>)> {
+) -> Vec<(usize, usize, Slots)> {
     let mut world = World::new();
     for queue in pairs.iter_mut().flat_map(|(_, ends)| ends) {
         let mut turn = Turn { now: 0, io: &mut world.io, pool: &mut world.pool };
