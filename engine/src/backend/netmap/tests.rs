@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 mod opening;
 mod several;
+mod workers;
 
 fn options(ifname: &str) -> NetmapOptions {
     NetmapOptions { ifname: ifname.into(), device: DEVICE.into() }
