@@ -17,7 +17,7 @@ pub fn write(path: &Path, text: &str) {
     assert!(install.wait().expect("its end").success(), "{} was not written", path.display());
 }
 
-/// Copies a program, as [`write`] writes one.
+/// Copies a program, as [`write()`] writes one.
 ///
 /// # Panics
 /// It cannot be copied.
