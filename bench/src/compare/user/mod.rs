@@ -9,7 +9,6 @@ mod report;
 mod stacks;
 
 use self::load::{Amount, FLAT, Workload};
-use self::profile::Profile;
 use self::stacks::{Host, Site, Stack};
 use crate::compare::lab::{Lab, progress, progress_done};
 use crate::compare::netns;
@@ -68,7 +67,7 @@ pub fn run(lab: &Lab, options: &Options) -> Result<()> {
     let mut ended = measure(lab, options, &measured, &mut host, &mut sites, &mut records, &mut missing);
     let mut seen = Vec::new();
     if ended.is_ok() && options.part("profile") {
-        ended = profiles(lab, options, &workloads, &sites, &mut seen);
+        ended = profile::all(lab, options.slice, &workloads, &sites, &mut seen);
     }
     progress_done();
     drop(sites);
@@ -173,27 +172,6 @@ fn measure(
                     }
                     Err(failure) => return Err(failure).context(peer),
                 }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Profiles of netdevd and of pasta, which is ahead of it or next to it.
-fn profiles(
-    lab: &Lab,
-    options: &Options,
-    workloads: &[&Workload],
-    sites: &[Site],
-    profiles: &mut Vec<Profile>,
-) -> Result<()> {
-    for workload in workloads {
-        for site in sites.iter().filter(|site| site.mtu == workload.mtu) {
-            if matches!(site.stack, Stack::Netdevd | Stack::Pasta) {
-                progress(&format!("profile of {} through {}", workload.id, site.stack.name()));
-                let _lock = lab.hold()?;
-                lab.go_on()?;
-                profiles.extend(Profile::of(lab, site, workload, options.slice).context(site.stack.name())?);
             }
         }
     }

@@ -2,11 +2,11 @@
 //! the device's CPU while TCP goes through, with the functions on top.
 
 use super::load::{Kind, Workload, gbits, iperf_command};
-use super::stacks::Site;
-use crate::compare::lab::Lab;
+use super::stacks::{Site, Stack};
+use crate::compare::lab::{Lab, progress};
 use crate::compare::process::run;
 use crate::compare::table::{Table, figure};
-use crate::failure::Result;
+use crate::failure::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -40,12 +40,36 @@ pub(super) struct Profile {
     lines: Vec<Line>,
 }
 
+/// Profiles of netdevd and of pasta, which is ahead of it or next to it, go into `profiles` as they come.
+///
+/// # Errors
+/// When one cannot be recorded, and an interrupt.
+pub(super) fn all(
+    lab: &Lab,
+    length: Duration,
+    workloads: &[&Workload],
+    sites: &[Site],
+    profiles: &mut Vec<Profile>,
+) -> Result<()> {
+    for workload in workloads {
+        for site in sites.iter().filter(|site| site.mtu == workload.mtu) {
+            if matches!(site.stack, Stack::Netdevd | Stack::Pasta) {
+                progress(&format!("profile of {} through {}", workload.id, site.stack.name()));
+                let _lock = lab.hold()?;
+                lab.go_on()?;
+                profiles.extend(Profile::of(lab, site, workload, length).context(site.stack.name())?);
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Profile {
     /// Records one run.
     ///
     /// # Errors
     /// When perf, iperf3 or the stack fails.
-    pub(super) fn of(lab: &Lab, site: &Site, workload: &Workload, length: Duration) -> Result<Option<Self>> {
+    fn of(lab: &Lab, site: &Site, workload: &Workload, length: Duration) -> Result<Option<Self>> {
         let Kind::Tcp { back } = workload.kind else { return Ok(None) };
         let data = lab.run.path().join("perf.data");
         let load = iperf_command(lab, site, length, back);
