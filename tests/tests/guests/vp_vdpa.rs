@@ -31,6 +31,8 @@ const NEEDS: &[Need] = &[
 ];
 /// The nic's hardware address, which its device is told.
 const MAC: &str = "52:54:00:12:34:99";
+/// That of the next one.
+const OTHER_MAC: &str = "52:54:00:12:34:98";
 /// CSUM, `GUEST_CSUM`, `GUEST_TSO4`, `GUEST_TSO6`, `GUEST_ECN`, `GUEST_UFO`, `HOST_TSO4`, `HOST_TSO6`, `HOST_ECN`, `HOST_UFO`, USO both ways.
 const OFFLOADS: u64 = 0x7f83 | 7 << 54;
 const CSUM: u64 = 1;
@@ -75,7 +77,8 @@ fn a_virtio_device_lent_by_vp_vdpa_carries_a_nic_with_its_offloads() {
     let machine = Machine::prepare(1).iommu().under(wrapper).nic(card);
     let mut guest = machine.archive(modules).archive(programs(directory.path(), &[])).start().up();
     place.up("th", HOST);
-    lend(&mut guest);
+    guest.run("modprobe vhost_vdpa && modprobe tun && insmod /modules/vp_vdpa.ko");
+    lend(&mut guest, "true");
     serve(&mut guest);
 
     ctl(&mut guest, "netdev_add type=vhost-vdpa id=v vhostdev=/dev/vhost-vdpa-0");
@@ -91,7 +94,7 @@ fn a_virtio_device_lent_by_vp_vdpa_carries_a_nic_with_its_offloads() {
         "chardev-add id=c backend.type=socket backend.data.addr.type=unix backend.data.addr.data.path=/tmp/n.sock backend.data.server=false backend.data.reconnect-ms=100",
     );
     ctl(&mut guest, "netdev_add type=vhost-user id=u chardev=c");
-    ctl(&mut guest, "netdev_add type=tap id=tg ifname=tg script=no downscript=no");
+    ctl(&mut guest, "netdev_add type=tap id=tg ifname=tg script=no downscript=no queues=2");
     for end in ["u", "tg"] {
         ctl(&mut guest, &format!("netdev_add type=hubport id=p-{end} hubid=0 netdev={end}"));
     }
@@ -121,17 +124,66 @@ fn a_virtio_device_lent_by_vp_vdpa_carries_a_nic_with_its_offloads() {
     let transport = shown(&mut guest, "v")["transport"].clone();
     assert_eq!(transport["error"], "the device was removed", "{transport}");
     assert_eq!(shown(&mut guest, "n")["link"], json!(false));
+    several_pairs(&mut guest, &place);
 }
 
-/// Takes the card away from its driver and makes a vDPA device of it.
-fn lend(guest: &mut Machine) {
-    guest.run("modprobe vhost_vdpa && modprobe tun && insmod /modules/vp_vdpa.ko");
-    guest.run(
+/// Takes the card away from its driver and makes a vDPA device of it, after some commands that may use it as `$card`.
+fn lend(guest: &mut Machine, before: &str) {
+    guest.run(&format!(
         "card=$(basename $(dirname $(grep -l 0x1041 /sys/bus/pci/devices/*/device))) && cd /sys/bus/pci && \
-         echo $card >devices/$card/driver/unbind && echo vp-vdpa >devices/$card/driver_override && \
+         echo $card >devices/$card/driver/unbind && echo vp-vdpa >devices/$card/driver_override && {before} && \
          echo $card >drivers/vp-vdpa/bind && vdpa dev add name vp0 mgmtdev pci/$card && \
-         for i in $(seq 50); do [ -c /dev/vhost-vdpa-0 ] && exit 0; sleep 0.1; done; exit 1",
+         for i in $(seq 50); do [ -c /dev/vhost-vdpa-0 ] && exit 0; sleep 0.1; done; exit 1"
+    ));
+}
+
+/// The card again, which now shows the rings of both its pairs, as other cards do from the start: QEMU's shows them when `MQ` (22) is agreed to, with the
+/// control queue (17), virtio 1.0 (32) and the IOMMU (33). So that is written to its registers (virtio 1.3, 4.1.4.3) while it has no driver.
+fn several_pairs(guest: &mut Machine, place: &NetNs) {
+    for netdev in ["p-u", "u", "n", "v"] {
+        ctl(guest, &format!("netdev_del id={netdev}"));
+    }
+    let write = |at: u32, value: u64| format!("devmem $((bar+{at})) 32 {value}");
+    let agree = [write(8, 0), write(12, 1 << 22 | 1 << 17), write(8, 1), write(12, 3)].join(" && ");
+    lend(guest, &format!("bar=$(sed -n '5s/ .*//p' devices/$card/resource) && {agree}"));
+    ctl(guest, "netdev_add type=vhost-vdpa id=v vhostdev=/dev/vhost-vdpa-0");
+    let device = shown(guest, "v");
+    assert_eq!(
+        (&device["queues"], device["rings"].as_array().map(Vec::len)),
+        (&json!(2), Some(4)),
+        "{device}"
     );
+    ctl(guest, &format!("netdev_add type=nic id=n netdev=v addr=/tmp/n.sock macaddr={OTHER_MAC}"));
+    ctl(guest, "netdev_add type=vhost-user id=u chardev=c queues=2");
+    ctl(guest, "netdev_add type=hubport id=p-u hubid=0 netdev=u");
+    guest.run(&format!("ip link set tg address {OTHER_MAC}"));
+    guest.run("for i in $(seq 100); do netdevctl -s /tmp/qmp query-netdev name=n | grep -q ready && exit 0; sleep 0.1; done; exit 1");
+    // The control queue lies behind both pairs: what goes through it arrives.
+    let seen = wait::until(PATIENCE, || {
+        let filter = guest.qmp.ok("query-rx-filter", json!({}))[0].clone();
+        (filter["main-mac"] == OTHER_MAC && filter["promiscuous"] == json!(true)).then_some(())
+    });
+    assert_eq!(seen, Some(()), "{}", guest.qmp.ok("query-rx-filter", json!({})));
+
+    guest.run(&format!("for i in $(seq 30); do ping -q -c 1 -W 1 {HOST} && exit 0; done; exit 1"));
+    let mut server = place.command("iperf3");
+    server.arg("-s");
+    let server = Process::start(server);
+    let listens = || place.run("ss", &["-Hlnt", "sport = :5201"]).contains("5201").then_some(());
+    assert_eq!(wait::until(PATIENCE, listens), Some(()), "iperf3 does not listen");
+    for options in ["-P 8 -n 8M", "-P 8 -n 8M -R"] {
+        crate::iperf(guest, HOST, options);
+    }
+    drop(server);
+    let stats: Value = serde_json::from_str(&ctl(guest, "query-net-stats")).expect("JSON");
+    let ports = stats["ports"].as_array().cloned().unwrap_or_default();
+    let mine: Vec<[u64; 2]> = ports
+        .iter()
+        .filter(|port| port["name"] == "v")
+        .map(|port| ["rx-frames", "tx-frames"].map(|name| port[name].as_u64().unwrap_or(0)))
+        .collect();
+    eprintln!("frames by pair: {mine:?}");
+    assert!(mine.len() == 2 && mine.iter().flatten().all(|n| *n > 20), "both pairs carry frames: {mine:?}");
 }
 
 /// TCP both ways, in frames that are far longer than the MTU all the way.
